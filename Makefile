@@ -1,0 +1,98 @@
+# `make` alone lists the targets. Settings: variables as .env.example describes them, given on the command line
+# (`make up BASE_PORT=18100 DATA_DIR=other`), in the environment, or in a file .env, in this order.
+
+PYTHON ?= python3
+SERVICES := user product order notification analytics
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# The console scripts, unlike `python -m`, do not look for packages in the current directory.
+export PYTHONPATH := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help up down demo test lock env-example clean
+
+# What is set already wins over .env. Honcho's own reading of .env would win over the command line.
+define settings
+	if [ -f .env ]; then while read -r line || [ -n "$$line" ]; do \
+		name=$${line%%=*}; \
+		case "$$name" in "$$line" | "" | [0-9]* | *[!A-Za-z0-9_]*) continue ;; esac; \
+		if eval "[ -z \"\$${$$name-}\" ]"; then export "$$line"; fi; \
+	done < .env; fi; \
+	export DATA_DIR="$${DATA_DIR:-var}"; pid_file=$$DATA_DIR/quintet.pid
+endef
+
+# Sets pid. A process id alone proves nothing: after a crash another program may have it.
+running = { pid=$$(cat "$$pid_file" 2>/dev/null) && ps -p "$$pid" -o args= 2>/dev/null | grep -q honcho; }
+
+define check_python
+	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, and $(PYTHON) is " \
+		f"{sys.version.split()[0]}; try: make PYTHON=/path/to/python3.11")'
+endef
+
+# $(call install,ENVIRONMENT,LOCK): `make up` in a second terminal waits for the first one's installation.
+define install
+	set -e; $(check_python); exec 9< $(2); $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
+	if [ $(1)/.installed -nt $(2) ]; then exit 0; fi; \
+	echo "Installing $(2) into $(1)"; \
+	$(PYTHON) -m venv --clear $(1); \
+	$(1)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $(2); \
+	touch $(1)/.installed
+endef
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: .venv/.installed ## Start the five services with demo data; Ctrl-C stops them
+	@set -e; $(settings); mkdir -p "$$DATA_DIR"; \
+	if $(running); then echo "Already running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
+	echo $$$$ > "$$pid_file"; migrations=; export FLASK_SKIP_DOTENV=1; \
+	for name in $(SERVICES); do flask --app $${name}_service.app db upgrade & migrations="$$migrations $$!"; done; \
+	for migration in $$migrations; do wait $$migration; done; \
+	( UP_PID=$$$$ python -m demo.seed & ); \
+	exec honcho --env /dev/null start
+
+down: ## Stop what `make up` started with the same DATA_DIR
+	@$(settings); \
+	if ! $(running); then echo "Nothing is running on $$DATA_DIR."; exit 0; fi; \
+	kill -TERM $$pid; tries=0; \
+	while kill -0 $$pid 2>/dev/null; do \
+		tries=$$((tries + 1)); \
+		if [ $$tries -gt 100 ]; then echo "Process $$pid is still there after 10 seconds." >&2; exit 1; fi; \
+		sleep 0.1; \
+	done; \
+	rm -f "$$pid_file"; echo "Stopped."
+
+demo: .venv/.installed ## Walk through the running system, step by step
+	@$(settings); exec python -m demo.walk
+
+test: .venv-tox/.installed ## Run every check and test, as CI does
+	@.venv-tox/bin/tox run
+
+lock: .venv-tox/.installed ## Write the locked requirements again; LOCK_FLAGS=--upgrade takes the newest releases
+	@.venv-tox/bin/$(compile) setup.cfg --extra postgres --extra rabbitmq --extra redis --output-file requirements.txt
+	@.venv-tox/bin/$(compile) setup.cfg --all-extras --constraint requirements.txt --output-file requirements-dev.txt
+	@printf 'tox\ntox-uv\n' | .venv-tox/bin/$(compile) - --constraint requirements-dev.txt --output-file requirements-tox.txt
+	@rm -rf quintet.egg-info
+
+compile = uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+	--no-config --custom-compile-command "make lock" $(LOCK_FLAGS)
+
+env-example: .venv/.installed ## Write .env.example from the declared settings
+	@python -m demo.env_example > .env.example
+
+clean: ## Remove what was built, and the embedded databases under DATA_DIR
+	@$(settings); \
+	if $(running); then echo "Still running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
+	rm -rf "$$DATA_DIR"/*.db "$$DATA_DIR"/*.db-wal "$$DATA_DIR"/*.db-shm "$$DATA_DIR/run" "$$pid_file"; \
+	if [ -d "$$DATA_DIR" ]; then rmdir "$$DATA_DIR" 2>/dev/null || echo "$$DATA_DIR holds other files and stays."; fi
+	@rm -rf .venv .venv-tox .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: requirements.txt
+	@$(call install,.venv,requirements.txt)
+
+# Only what starts the environments of tox; each of them gets requirements-dev.txt through uv, in seconds.
+.venv-tox/.installed: requirements-tox.txt
+	@$(call install,.venv-tox,requirements-tox.txt)

@@ -1,0 +1,218 @@
+"""What every service's `create_app` begins with: logs, database, routes, events, health, and the work beside them."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request
+from flask.json.provider import JSONProvider
+from flask_cors import CORS
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from libs.common import api, cli, context, errors, health, logs, metrics
+from libs.common.background import Loop
+from libs.common.client import ServiceClient
+from libs.common.config import Settings
+from libs.common.db import Database
+from libs.common.events import BATCH_JSON, MAX_BYTES, MAX_EVENTS
+from libs.common.idempotency import trim as trim_keys
+from libs.common.inbox import Handlers, Inbox
+from libs.common.inbox import trim as trim_inbox
+from libs.common.openapi import document
+from libs.common.outbox import Relay, Route
+from libs.common.transport import HttpRelay
+from libs.topology import SUBSCRIPTIONS
+
+log = logging.getLogger("quintet.request")
+EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed"]
+
+try:
+    VERSION = version("quintet")
+except PackageNotFoundError:  # run from a checkout
+    VERSION = "0.1.0"
+
+
+class Service:
+    """One service as it runs in one process: the Flask app and what stands around it.
+
+    service = Service("user", settings, models.metadata)
+    service.handle(HANDLERS)
+    service.serve(routes, description="...")
+    return service.app
+    """
+
+    def __init__(self, settings: Settings, package: str):
+        logs.configure(settings)
+        self.settings = settings
+        self.name = settings.service
+        self.db = Database(settings.database, settings.database_pool_size)
+        self.route = Route(self.name)
+        self.db.session_info["outbox"] = self.route
+        self.loops: list[Loop] = []
+        self.ready = health.Readiness()
+        self.handlers: Handlers = {}
+        self.app = _flask(settings)
+        self.app.extensions["quintet"] = self
+        cli.register(self.app, self, package)
+        self.every("trim", self._trim, interval_seconds=3600.0)
+        self._relay_events()
+
+    def client(self, service: str) -> ServiceClient:
+        return ServiceClient(service, self.settings)
+
+    def every(self, name: str, step: Callable[[], bool], *, interval_seconds: float) -> Loop:
+        """Do `step` beside the requests, in every worker; see background.Loop."""
+        loop = Loop(name, step, interval_seconds=interval_seconds, deadline_seconds=5.0)
+        self.loops.append(loop)
+        return loop
+
+    def handle(self, handlers: Handlers) -> None:
+        """Take events: `POST /events` gives each to its handler, exactly once in effect."""
+        self.handlers = handlers
+        inbox = Inbox(self.db, handlers)
+
+        def receive_events() -> Response:
+            envelopes = api.read_json(BATCH_JSON, MAX_BYTES)
+            if not isinstance(envelopes, list):
+                raise errors.ValidationFailed(errors=[{"pointer": "", "detail": "Must be a list of events."}])
+            if len(envelopes) > MAX_EVENTS:
+                raise errors.PayloadTooLarge(f"At most {MAX_EVENTS} events are taken.")
+            results = inbox.receive(envelopes) if envelopes else []
+            return Response(orjson.dumps({"results": results}), content_type=api.JSON)
+
+        for prefix in (api.PREFIX, api.ALIAS):
+            self.app.add_url_rule(f"{prefix}/events", f"{prefix}:events", receive_events, methods=["POST"])
+
+    def serve(
+        self,
+        routes: api.Routes,
+        *,
+        description: str,
+        dependencies: Mapping[str, Any] | None = None,
+        checks: dict[str, health.Check] | None = None,
+    ) -> Flask:
+        """Add the service's routes, its document and its health; returns the finished app."""
+        api.install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
+        described = document(self.name, VERSION, description, routes)
+        self.app.register_blueprint(health.blueprint(self.name, VERSION, self.db, checks or {}, described, self.ready))
+        self.app.register_blueprint(health.swagger_ui(self.name))
+        return self.app
+
+    def start(self) -> None:
+        """Begin the work beside the requests; called once in each worker process."""
+        for loop in self.loops:
+            loop.start()
+
+    def stop(self, seconds: float = 2.0) -> None:
+        """Let each loop finish its step, so that it gives back what it holds."""
+        for loop in self.loops:
+            loop.stop()
+        give_up = time.monotonic() + seconds
+        for loop in self.loops:
+            loop.join(max(0.0, give_up - time.monotonic()))
+
+    def _relay_events(self) -> None:
+        published = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == self.name)
+        for subscriber in sorted({name for names in published for name in names}):
+            relay = Relay(self.db, subscriber)
+            sender = HttpRelay(relay, self.client(subscriber))
+            relay.wake = self.every(f"relay to {subscriber}", sender.step, interval_seconds=1.0).wake
+            self.route.relays.append(relay)
+
+    def _trim(self) -> bool:
+        return trim_inbox(self.db) + trim_keys(self.db) > 0
+
+
+class _Uuid(BaseConverter):
+    """`<id:user_id>`: a UUID in any case; anything else is not found."""
+
+    regex = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+
+    def to_python(self, value: str) -> str:
+        return value.lower()
+
+
+class _OrjsonProvider(JSONProvider):
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+
+def _flask(settings: Settings) -> Flask:
+    app = Flask(f"{settings.service}_service", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY
+    app.json = _OrjsonProvider(app)
+    app.url_map.converters["id"] = _Uuid
+    CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600)
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers
+        g.started = time.perf_counter()
+        g.work = context.begin(
+            settings.request_deadline_seconds,
+            given.get(context.REQUEST_ID),
+            given.get(context.TRACEPARENT),
+            given.get(context.TIMEOUT_MS),
+        )
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        elapsed = time.perf_counter() - g.started
+        rule = request.url_rule.rule if request.url_rule else "unknown"
+        response.headers[context.REQUEST_ID] = g.work.request_id
+        response.headers[context.TRACEPARENT] = g.work.traceparent
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        metrics.REQUESTS.labels(request.method, rule, response.status_code).inc()
+        metrics.LATENCY.labels(rule).observe(elapsed)
+        log.info(
+            "request",
+            extra={
+                "method": request.method,
+                "route": rule,
+                "status": response.status_code,
+                "latency_ms": round(elapsed * 1000, 2),
+            },
+        )
+        return response
+
+    @app.teardown_request
+    def forget(exc: BaseException | None) -> None:
+        context.end()
+
+    app.register_error_handler(errors.Problem, api.problem_response)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+_HTTP_ERRORS = {
+    cls.status: cls
+    for cls in (
+        errors.MalformedRequest,
+        errors.NotFound,
+        errors.MethodNotAllowed,
+        errors.PayloadTooLarge,
+        errors.UnsupportedMediaType,
+    )
+}
+
+
+def _http_error(exc: HTTPException) -> Response:
+    """Werkzeug's own errors, as problem documents."""
+    if exc.code is not None and 300 <= exc.code < 400:
+        return exc.get_response()  # type: ignore[return-value]
+    problem = _HTTP_ERRORS.get(exc.code or 500, errors.MalformedRequest)
+    allowed = getattr(exc, "valid_methods", None)
+    return api.problem_response(problem(headers={"Allow": ", ".join(sorted(allowed))} if allowed else None))
+
+
+def _unexpected(exc: Exception) -> Response:
+    log.error("request.failed", exc_info=exc)
+    return api.problem_response(errors.InternalError())

@@ -1,0 +1,63 @@
+"""Work that goes on beside the requests of a worker: relays, senders, recovery jobs."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from libs.common import context
+from libs.common.errors import Problem
+
+log = logging.getLogger(__name__)
+
+MAX_PAUSE_SECONDS = 5.0
+
+
+class Loop:
+    """Calls `step` until it returns False (nothing more to do now), then waits for `wake` or `interval_seconds`.
+
+    A step that raises is tried again after a pause that doubles up to five seconds, without limit: a dependency that
+    is down comes back some day. Each step has `deadline_seconds` for its calls of other services.
+    """
+
+    def __init__(self, name: str, step: Callable[[], bool], *, interval_seconds: float, deadline_seconds: float = 5.0):
+        self.name, self._step, self._interval, self._deadline = name, step, interval_seconds, deadline_seconds
+        self._woken, self._stopping = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Ask it to end after the step that runs."""
+        self._stopping.set()
+        self._woken.set()
+
+    def join(self, seconds: float) -> None:
+        if self._thread:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            self._woken.clear()
+            context.begin(self._deadline)
+            try:
+                more = self._step()
+                failures = 0
+            except Exception as exc:
+                failures += 1
+                known = isinstance(exc, Problem)
+                level = logging.WARNING if known else logging.ERROR
+                log.log(level, "background.failed", extra={"loop": self.name, "failures": failures}, exc_info=not known)
+                self._stopping.wait(min(0.1 * 2**failures, MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0))
+                continue
+            finally:
+                context.end()
+            if not more:
+                # Spread out, so that the workers of a service do not sweep in step.
+                self._woken.wait(self._interval * random.uniform(0.75, 1.25))

@@ -1,0 +1,113 @@
+"""Natural batching: those who need the same thing at the same moment get it in one call, and no timer delays anyone.
+
+Whoever finds nobody at work leads at once. Those who come meanwhile wait, and are the next batch, led by the first of
+them. Alone, a caller waits for nothing; under load a commit or a network call is shared by all who are there.
+It works with threads, and with greenlets where gevent has patched the standard library.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from libs.common import context
+from libs.common.errors import DeadlineExceeded, Overloaded
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Entry(Generic[Item, Result]):
+    __slots__ = ("item", "left", "result", "woken")
+
+    def __init__(self, item: Item):
+        self.item = item
+        self.woken = threading.Event()
+        self.result: Result | BaseException | None = None
+        self.left = False
+
+
+class Batcher(Generic[Item, Result]):
+    """`flush` gets the items of one batch and returns one result each, in order; a result that is an exception is
+    raised to its caller, and an exception raised by `flush` to all of them.
+
+    A caller leaves at its request's deadline with DeadlineExceeded: one that still waits takes its item along. More
+    than `max_waiting` callers get Overloaded.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], Sequence[Result | BaseException]],
+        *,
+        max_batch: int = 100,
+        max_waiting: int = 1000,
+    ):
+        self._flush, self._max_batch, self._max_waiting = flush, max_batch, max_waiting
+        self._lock = threading.Lock()
+        self._waiting: deque[_Entry[Item, Result]] = deque()
+        self._led = False
+
+    def __call__(self, item: Item) -> Result:
+        entry: _Entry[Item, Result] = _Entry(item)
+        with self._lock:
+            if len(self._waiting) >= self._max_waiting:
+                raise Overloaded("Too many requests wait for the same thing.")
+            self._waiting.append(entry)
+            leads, self._led = not self._led, True
+        if not leads:
+            self._wait(entry)
+        if entry.result is None:
+            self._lead()
+        if isinstance(entry.result, BaseException):
+            raise entry.result
+        assert entry.result is not None, "flush returned too few results"
+        return entry.result
+
+    def _wait(self, entry: _Entry[Item, Result]) -> None:
+        work = context.current()
+        try:
+            if entry.woken.wait(max(0.0, work.seconds_left()) if work else None):
+                return
+            raise DeadlineExceeded()
+        except BaseException:
+            # Out of time, or killed. If the lead was just handed to this one, somebody else must take it.
+            with self._lock:
+                entry.left = True
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
+                    appointed = entry.woken.is_set()
+                else:
+                    appointed = False
+            if appointed:
+                self._hand_over()
+            raise
+
+    def _lead(self) -> None:
+        batch: list[_Entry[Item, Result]] = []
+        try:
+            # Let those who are ready to run join: calls to SQLite never yield, so without this a batch is always one.
+            time.sleep(0)
+            with self._lock:
+                while self._waiting and len(batch) < self._max_batch:
+                    batch.append(self._waiting.popleft())
+            results = self._flush([entry.item for entry in batch])
+            for entry, result in zip(batch, results, strict=True):
+                entry.result = result
+        except BaseException as exc:
+            for entry in batch:
+                entry.result = exc
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            self._hand_over()
+            for entry in batch:
+                entry.woken.set()
+
+    def _hand_over(self) -> None:
+        """The first who waits leads next; if nobody does, the next to come leads."""
+        with self._lock:
+            heir = self._waiting[0] if self._waiting else None
+            self._led = heir is not None
+            if heir:
+                heir.woken.set()

@@ -1,0 +1,93 @@
+"""The commands of every service: `flask --app order_service.app db upgrade`, `... dlq list`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+from flask import Flask
+from flask.cli import AppGroup
+
+from libs.common import inbox, migrate
+
+if TYPE_CHECKING:
+    from libs.common.app import Service
+
+
+def register(app: Flask, service: "Service", package: str) -> None:
+    app.cli.add_command(_db(service, package))
+    app.cli.add_command(_dlq(service))
+
+
+def _db(service: "Service", package: str) -> AppGroup:
+    group = AppGroup("db", help="The schema of this service's database.")
+
+    @group.command("upgrade")
+    def upgrade() -> None:
+        """Apply every migration that is missing; many may start this at once."""
+        click.echo(f"{service.name}: {migrate.upgrade(service.db, package)}")
+
+    @group.command("current")
+    def current() -> None:
+        """Print the revisions that the database has."""
+        click.echo(", ".join(migrate.current(service.db, package)) or "none")
+
+    @group.command("check")
+    def check() -> None:
+        """Fail when the models and the migrations differ."""
+        if differences := migrate.differences(service.db, package):
+            click.echo("\n".join(differences))
+            sys.exit(1)
+        click.echo(f"{service.name}: models equal migrations")
+
+    return group
+
+
+def _dlq(service: "Service") -> AppGroup:
+    group = AppGroup("dlq", help="Events that could not be handled.")
+
+    @group.command("list")
+    def list_all() -> None:
+        """One line for each dead letter."""
+        with service.db.read() as session:
+            for row in inbox.dead_letters(session):
+                click.echo(f"{row.event_id}  {row.type}  {row.attempts} attempts  {row.failed_at:%FT%TZ}  {row.error}")
+
+    @group.command("show")
+    @click.argument("event_id")
+    def show(event_id: str) -> None:
+        """The event and its last error."""
+        with service.db.read() as session:
+            found = [row for row in inbox.dead_letters(session) if row.event_id == event_id]
+        if not found:
+            _none(event_id)
+        event = orjson.loads(found[0].body)
+        click.echo(orjson.dumps({"error": found[0].error, "event": event}, option=orjson.OPT_INDENT_2).decode())
+
+    @group.command("replay")
+    @click.argument("event_id", required=False)
+    @click.option("--all", "every", is_flag=True, help="Replay every dead letter.")
+    def replay(event_id: str | None, every: bool) -> None:
+        """Handle a dead letter again."""
+        with service.db.read() as session:
+            ids = [row.event_id for row in inbox.dead_letters(session)] if every else [event_id or ""]
+        for one in ids:
+            outcome = inbox.replay(service.db, service.handlers, one)
+            if outcome is None:
+                _none(one)
+            click.echo(f"{one}  {outcome}")
+
+    @group.command("discard")
+    @click.argument("event_id")
+    def discard(event_id: str) -> None:
+        """Drop a dead letter for good."""
+        if not inbox.discard(service.db, event_id):
+            _none(event_id)
+        click.echo(f"{event_id}  discarded")
+
+    return group
+
+
+def _none(event_id: str) -> None:
+    click.echo(f"no dead letter with id {event_id!r}", err=True)
+    sys.exit(1)

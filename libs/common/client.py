@@ -1,0 +1,190 @@
+"""Calls of other services: thin, on `requests`, safe without thinking.
+
+Every call has timeouts and a deadline. The deadline shrinks at each hop and travels in a header. A call that is safe
+to repeat (GET, PUT, DELETE, or declared idempotent) is tried up to three times, with exponential backoff and full
+jitter, as long as the deadline lasts. Foreign errors end here: a caller sees an Answer, DependencyUnavailable or
+DeadlineExceeded.
+"""
+
+import logging
+import time
+from typing import Any, NamedTuple
+
+import orjson
+import requests
+import tenacity
+from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from libs.common import context, metrics
+from libs.common.config import Settings
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable
+
+ATTEMPTS = 3
+MAX_IDLE_SECONDS = 10.0
+"""Shorter than the server keeps an idle connection (gunicorn_conf.py), so that it does not close one under us."""
+MAX_AGE_SECONDS = 60.0
+"""A name may come to mean other hosts; old connections do not keep to the ones that it meant."""
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What a service said: any status below 500 except 429."""
+
+    status: int
+    body: Any
+    headers: Any
+
+
+class _Unavailable(DependencyUnavailable):
+    """No answer, or one that says to try again."""
+
+    def __init__(self, service: str, why: str, retry_after: str | None = None):
+        seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdecimal() else None
+        super().__init__(f"The {service} service is unavailable.", retry_after=seconds)
+        self.why, self.seconds = why, seconds
+
+
+class ServiceClient:
+    """Calls one service; safe to share between the threads or greenlets of a process."""
+
+    def __init__(self, service: str, settings: Settings):
+        self.service = service
+        self._base = settings.url_of(service)
+        self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
+        self._deadline = settings.request_deadline_seconds
+        self._session = requests.Session()
+        self._session.trust_env = False
+        adapter = _FreshAdapter(pool_connections=1, pool_maxsize=64)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def get(self, path: str, **kwargs: Any) -> Answer:
+        return self.call("GET", path, **kwargs)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        headers: dict[str, str] | None = None,
+        idempotent: bool | None = None,
+        deadline: float | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> Answer:
+        """Send a request to /api/v1 or, where `path` begins with another root such as /health, to that.
+
+        `idempotent` says that a POST may be repeated; `deadline` is a time of `time.monotonic()`, by default that of
+        the current request. Raises DependencyUnavailable, or DeadlineExceeded when there was no time to call at all.
+        """
+        work = context.current()
+        if deadline is None:
+            deadline = work.deadline if work else time.monotonic() + self._deadline
+        if idempotent is None:
+            idempotent = method in ("GET", "HEAD", "PUT", "DELETE")
+        request = self._prepare(method, path, json, headers, work)
+        if not idempotent or attempts == 1:
+            return self._send(request, deadline)
+        return tenacity.Retrying(  # type: ignore[no-any-return]
+            retry=tenacity.retry_if_exception_type(_Unavailable),
+            wait=_wait,
+            stop=_NoTime(deadline, attempts),
+            reraise=True,
+        )(self._send, request, deadline)
+
+    def _prepare(
+        self, method: str, path: str, json: Any, headers: dict[str, str] | None, work: context.Context | None
+    ) -> requests.PreparedRequest:
+        root = "" if path.startswith(("/health", "/livez", "/readyz")) else "/api/v1"
+        sent = {"Accept": "application/json", "User-Agent": "quintet", **(headers or {})}
+        if work:
+            sent[context.REQUEST_ID] = work.request_id
+            sent[context.TRACEPARENT] = work.traceparent
+        body = None
+        if json is not None:
+            sent.setdefault("Content-Type", "application/json")
+            body = orjson.dumps(json)
+        request = requests.PreparedRequest()
+        request.prepare(method=method, url=self._base + root + path, headers=sent, data=body)
+        return request
+
+    def _send(self, request: requests.PreparedRequest, deadline: float) -> Answer:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded()
+        request.headers[context.TIMEOUT_MS] = str(int(left * 1000))
+        try:
+            timeout = (min(self._connect, left), min(self._read, left))
+            response = self._session.send(request, timeout=timeout, allow_redirects=False)
+            status, content = response.status_code, response.content
+        except requests.RequestException as exc:
+            raise self._failed(type(exc).__name__) from exc
+        if status >= 500 or status == 429:
+            raise self._failed(f"status {status}", response.headers.get("Retry-After"))
+        try:
+            body = orjson.loads(content) if content else None
+        except orjson.JSONDecodeError as exc:
+            raise self._failed("not JSON") from exc
+        metrics.CALLS.labels(self.service, "answered").inc()
+        return Answer(status, body, response.headers)
+
+    def _failed(self, why: str, retry_after: str | None = None) -> _Unavailable:
+        metrics.CALLS.labels(self.service, "failed").inc()
+        log.warning("call.failed", extra={"dependency": self.service, "why": why})
+        return _Unavailable(self.service, why, retry_after)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Full jitter over 50, 100, 200 ms, or what the service asked for."""
+    exc = state.outcome.exception() if state.outcome else None
+    if isinstance(exc, _Unavailable) and exc.seconds is not None:
+        return float(exc.seconds)
+    return float(tenacity.wait_random_exponential(multiplier=0.05, max=1.0)(state))
+
+
+class _NoTime(tenacity.stop.stop_base):
+    """Stop after the attempts, or when the pause that comes would end after the deadline."""
+
+    def __init__(self, deadline: float, attempts: int):
+        self._deadline, self._attempts = deadline, attempts
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        return state.attempt_number >= self._attempts or time.monotonic() + state.upcoming_sleep >= self._deadline
+
+
+class _FreshPool:
+    """Drops a pooled connection that was idle for long, or is old: the peer may be about to close it."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        now = time.monotonic()
+        if (
+            now - getattr(conn, "idle_since", now) > MAX_IDLE_SECONDS
+            or now - getattr(conn, "born", now) > MAX_AGE_SECONDS
+        ):
+            conn.close()
+            conn.born = now
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = time.monotonic()
+            if not hasattr(conn, "born"):
+                conn.born = conn.idle_since
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class _HTTPPool(_FreshPool, HTTPConnectionPool):
+    pass
+
+
+class _HTTPSPool(_FreshPool, HTTPSConnectionPool):
+    pass
+
+
+class _FreshAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

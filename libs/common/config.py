@@ -1,0 +1,214 @@
+"""Settings from the environment: declared once, typed, every fault reported together.
+
+A service adds its own by subclassing:
+
+    @dataclass(frozen=True, kw_only=True)
+    class OrderSettings(Settings):
+        recovery_seconds: float = setting(5.0, "How often abandoned orders are looked for, in seconds.")
+
+    settings = OrderSettings.load("order")
+
+The variable of `recovery_seconds` is RECOVERY_SECONDS. An empty variable counts as unset. A `secret` may come from
+a file: SECRET_KEY_FILE=/run/secrets/key. A `per_service` setting is looked up as DATABASE_URL_ORDER first, then as
+DATABASE_URL, so that several services can share one environment.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from libs.topology import PORT_OFFSETS, SERVICES
+
+DEVELOPMENT_KEY = "development-only-key-never-use-it-in-production"
+
+
+class ConfigError(Exception):
+    """One or more settings are wrong; the message names all of them."""
+
+    def __init__(self, faults: list[str]):
+        super().__init__("invalid configuration:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        self.faults = faults
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    secret: bool = False,
+    per_service: bool = False,
+) -> Any:
+    """Declare one setting; its type is the field's annotation (str, int, float, bool or tuple[str, ...])."""
+    rules = {"doc": doc, "choices": choices, "minimum": minimum, "secret": secret, "per_service": per_service}
+    return field(default=default, metadata=rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every service can be told. Durations are in seconds, sizes in bytes."""
+
+    environment: str = setting(
+        "development", "In production, secrets and CORS origins must be named.", choices=("development", "production")
+    )
+    base_port: int = setting(8000, "The services listen on this plus 1 to 5.", minimum=1)
+    host: str = setting("127.0.0.1", "The address to listen on; 0.0.0.0 in a container.")
+    port: int = setting(0, "The port of this service; 0 means BASE_PORT plus its number.", minimum=0, per_service=True)
+    data_dir: str = setting("var", "Where the embedded databases and the run-time files of the services lie.")
+    web_concurrency: int = setting(2, "Worker processes of each service.", minimum=1, per_service=True)
+    secret_key: str = setting(
+        DEVELOPMENT_KEY,
+        "Signs cursors and keys the hashes of idempotent requests; at least 32 characters.",
+        secret=True,
+    )
+    cors_origins: tuple[str, ...] = setting(
+        ("*",), "Origins, comma separated, that browsers may call from; `*` is refused in production."
+    )
+    log_level: str = setting(
+        "INFO", "The least severe log line written.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+    log_file: str = setting("", "Log lines go to this file; empty means standard output.", per_service=True)
+
+    database_url: str = setting(
+        "", "postgresql://user:password@host/name, or sqlite:///file; empty means a SQLite file under DATA_DIR.",
+        secret=True, per_service=True,
+    )  # fmt: skip
+    database_pool_size: int = setting(
+        8, "Connections of one worker process to PostgreSQL.", minimum=1, per_service=True
+    )
+
+    user_service_url: str = setting("", "Where the user service is; empty means this host, BASE_PORT plus 1.")
+    product_service_url: str = setting("", "Where the product service is; empty means this host, BASE_PORT plus 2.")
+    order_service_url: str = setting("", "Where the order service is; empty means this host, BASE_PORT plus 3.")
+    notification_service_url: str = setting(
+        "", "Where the notification service is; empty means this host, BASE_PORT plus 4."
+    )
+    analytics_service_url: str = setting("", "Where the analytics service is; empty means this host, BASE_PORT plus 5.")
+
+    connect_timeout_seconds: float = setting(0.5, "To connect to another service.", minimum=0.01)
+    read_timeout_seconds: float = setting(2.0, "To wait for another service's answer.", minimum=0.01)
+    request_deadline_seconds: float = setting(5.0, "To answer a request, all calls included.", minimum=0.1)
+
+    service: str = field(default="", metadata={"internal": True})
+
+    @classmethod
+    def load(cls, service: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read every declared setting; raises ConfigError with all faults."""
+        values: dict[str, Any] = {"service": service}
+        faults: list[str] = []
+        for declared in _declared(cls):
+            name, text = _find(declared, service, environ, faults)
+            if text is None:
+                continue
+            try:
+                values[declared.name] = _parse(declared, text)
+            except ValueError as exc:
+                shown = "the value" if declared.metadata["secret"] else repr(text)
+                faults.append(f"{name}: {shown} {exc}")
+        settings = cls(**values)
+        faults += settings.contradictions()
+        if faults:
+            raise ConfigError(faults)
+        return settings
+
+    def contradictions(self) -> Iterable[str]:
+        """Faults that no single variable shows; a subclass may add its own."""
+        if self.environment == "production":
+            if self.secret_key == DEVELOPMENT_KEY:
+                yield "SECRET_KEY: must be set in production"
+            if "*" in self.cors_origins:
+                yield "CORS_ORIGINS: must name the origins in production"
+        if len(self.secret_key) < 32:
+            yield "SECRET_KEY: needs at least 32 characters"
+
+    @property
+    def listen_port(self) -> int:
+        return self.port or self.base_port + PORT_OFFSETS[self.service]
+
+    @property
+    def run_dir(self) -> Path:
+        """Files of the running processes, safe to lose."""
+        return Path(self.data_dir) / "run" / self.service
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of this service's own database."""
+        url = self.database_url or f"sqlite:///{Path(self.data_dir).absolute() / self.service}.db"
+        scheme, separator, rest = url.partition("://")
+        return ("postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme) + separator + rest
+
+    def url_of(self, service: str) -> str:
+        """The base URL of a service, without a trailing slash."""
+        given: str = getattr(self, f"{service}_service_url")
+        return (given or f"http://127.0.0.1:{self.base_port + PORT_OFFSETS[service]}").rstrip("/")
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{f.name}={'***' if f.metadata.get('secret') and getattr(self, f.name) else repr(getattr(self, f.name))}"
+            for f in fields(self)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def env_example(classes: Iterable[type[Settings]]) -> str:
+    """The text of `.env.example`: every variable once, with its meaning and its default, commented out."""
+    seen: dict[str, Field[Any]] = {}
+    for cls in classes:
+        for declared in _declared(cls):
+            seen.setdefault(declared.name, declared)
+    lines = ["# Every variable that the services read, with its default. Made by `make env-example`.", ""]
+    for name, declared in seen.items():
+        rules = declared.metadata
+        lines.append(f"# {rules['doc']}")
+        if rules["choices"]:
+            lines.append(f"# One of: {', '.join(rules['choices'])}.")
+        if rules["secret"]:
+            lines.append(f"# May come from a file named by {name.upper()}_FILE.")
+        if rules["per_service"]:
+            lines.append(f"# For one service only: {', '.join(f'{name}_{s}'.upper() for s in SERVICES)}.")
+        default = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
+        lines += [f"#{name.upper()}={default}", ""]
+    return "\n".join(lines)
+
+
+def _declared(cls: type[Settings]) -> list[Field[Any]]:
+    return [f for f in fields(cls) if not f.metadata.get("internal")]
+
+
+def _find(declared: Field[Any], service: str, environ: Mapping[str, str], faults: list[str]) -> tuple[str, str | None]:
+    """The variable that sets this, and its text; None when nothing sets it."""
+    base = declared.name.upper()
+    names = [f"{base}_{service.upper()}", base] if declared.metadata["per_service"] else [base]
+    for name in names:
+        if environ.get(name):
+            return name, environ[name]
+        path = environ.get(f"{name}_FILE") if declared.metadata["secret"] else None
+        if path:
+            try:
+                return f"{name}_FILE", Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                faults.append(f"{name}_FILE: cannot be read ({type(exc).__name__})")
+    return base, None
+
+
+def _parse(declared: Field[Any], text: str) -> Any:
+    value: Any = text
+    if declared.type is bool:
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise ValueError("is not true or false")
+        value = text.lower() in ("true", "1", "yes")
+    elif declared.type in (int, float):
+        try:
+            value = declared.type(text)  # type: ignore[operator]
+        except ValueError:
+            raise ValueError("is not a whole number" if declared.type is int else "is not a number") from None
+    elif declared.type == tuple[str, ...]:
+        value = tuple(part.strip() for part in text.split(",") if part.strip())
+    minimum, choices = declared.metadata["minimum"], declared.metadata["choices"]
+    if minimum is not None and not value >= minimum:
+        raise ValueError(f"is less than {minimum}")
+    if choices and value not in choices:
+        raise ValueError(f"is not one of {', '.join(choices)}")
+    return value

@@ -1,0 +1,67 @@
+"""What travels with one piece of work, over calls and events: request id, trace context, deadline.
+
+It lives in a context variable, which every thread and every greenlet has of its own. The trace context is W3C's
+`traceparent` (https://www.w3.org/TR/trace-context/). The deadline travels as the time that is left, so that the
+clocks of two hosts need not agree.
+"""
+
+import os
+import re
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+REQUEST_ID = "X-Request-ID"
+TRACEPARENT = "traceparent"
+TIMEOUT_MS = "X-Request-Timeout-Ms"
+"""Milliseconds that the caller will still wait."""
+
+_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_traceparent = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+@dataclass(slots=True)
+class Context:
+    request_id: str
+    trace_id: str
+    span_id: str
+    flags: str
+    deadline: float
+    """A time of `time.monotonic()`."""
+
+    @property
+    def traceparent(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+
+_current: ContextVar[Context | None] = ContextVar("quintet_context", default=None)
+
+
+def begin(
+    seconds: float, request_id: str | None = None, traceparent: str | None = None, timeout_ms: str | None = None
+) -> Context:
+    """Start a piece of work that has `seconds`, or less where the caller says so; bad headers count as absent."""
+    parent = _traceparent.fullmatch(traceparent) if traceparent else None
+    if timeout_ms and timeout_ms.isascii() and timeout_ms.isdecimal():
+        seconds = min(seconds, int(timeout_ms[:9]) / 1000)
+    fresh = os.urandom(24).hex()
+    work = Context(
+        request_id=request_id if request_id and _request_id.fullmatch(request_id) else fresh[:32],
+        trace_id=parent[1] if parent else fresh[:32],
+        span_id=fresh[32:],
+        flags=parent[3] if parent else "01",
+        deadline=time.monotonic() + seconds,
+    )
+    _current.set(work)
+    return work
+
+
+def current() -> Context | None:
+    return _current.get()
+
+
+def end() -> None:
+    _current.set(None)

@@ -1,0 +1,264 @@
+"""The database of a service: SQLite or PostgreSQL behind one interface, and the column types that both can hold.
+
+    with db.read() as session: ...     a snapshot; nothing is written
+    with db.write() as session: ...    one transaction: all of it, or none of it
+
+SQLite runs in WAL mode with `synchronous=FULL`: what was committed survives a power cut. A writer takes the lock with
+BEGIN IMMEDIATE, since a transaction that upgrades from reading to writing fails or loses updates. It waits for the
+lock outside SQLite, in short sleeps that let other greenlets run: a wait inside would stop the whole event loop.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from uuid_utils import uuid7
+
+from libs.common import context
+from libs.common.errors import DependencyUnavailable, Overloaded
+
+log = logging.getLogger(__name__)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+shared = sa.MetaData(naming_convention=NAMING)
+"""The tables that every service has: outbox, inbox, failures, idempotency keys, counters."""
+
+LOCK_WAIT_SECONDS = 5.0
+
+
+class CommitInDoubt(DependencyUnavailable):
+    """The connection broke while COMMIT was under way: it may have happened. Look at the row; never write it anew."""
+
+
+class Database:
+    """One engine, built lazily and so after the fork: two processes must not share a connection."""
+
+    def __init__(self, url: str, pool_size: int = 8):
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._pool_size = pool_size
+        self._engine: sa.Engine | None = None
+        self.session_info: dict[str, Any] = {}
+
+    @property
+    def engine(self) -> sa.Engine:
+        if self._engine is None:
+            self._engine = _sqlite(self.url) if self.is_sqlite else _postgresql(self.url, self._pool_size)
+        return self._engine
+
+    def dispose(self) -> None:
+        """Close every pooled connection; the next use opens new ones."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A read-only look; raises DependencyUnavailable when the database cannot be reached."""
+        session = Session(self.engine, autoflush=False)
+        try:
+            yield session
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
+            raise _translated(exc) from exc
+        finally:
+            session.close()
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """One transaction. Without `durable` a power cut may undo it, though never a part of it: for leases and
+        marks that are made again anyway. Raises CommitInDoubt, Overloaded or DependencyUnavailable.
+        """
+        session = self._begin(durable)
+        try:
+            yield session
+            session.flush()
+        except BaseException as exc:
+            session.close()
+            if isinstance(exc, sa.exc.OperationalError | sa.exc.InterfaceError):
+                raise _translated(exc) from exc
+            raise
+        try:
+            session.commit()
+        except sa.exc.DBAPIError as exc:
+            raise CommitInDoubt() from exc
+        finally:
+            session.close()
+        for callback in session.info.get("after_commit", ()):
+            callback()
+
+    def _begin(self, durable: bool) -> Session:
+        engine = self.engine.execution_options(quintet_write=True, quintet_durable=durable)
+        give_up = time.monotonic() + LOCK_WAIT_SECONDS
+        if work := context.current():
+            give_up = min(give_up, work.deadline)
+        pause = 0.0005
+        while True:
+            session = Session(engine, autoflush=False, expire_on_commit=False, info=self.session_info)
+            try:
+                session.connection()
+                return session
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
+                session.close()
+                if not _is_locked(exc):
+                    raise _translated(exc) from exc
+                if time.monotonic() > give_up:
+                    raise Overloaded("The database is busy.") from exc
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 1.5, 0.01)
+
+
+def after_commit(session: Session, callback: Callable[[], None]) -> None:
+    """Run `callback` once when this transaction has been committed, and never if it is not."""
+    callbacks = session.info.setdefault("after_commit", [])
+    if callback not in callbacks:
+        callbacks.append(callback)
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unique everywhere, and ordered by time."""
+    return str(uuid7())
+
+
+def upsert(session: Session, table: sa.Table) -> Any:
+    """`INSERT` of this engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    if session.get_bind().dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+    return insert(table)
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": 0, "check_same_thread": False, "isolation_level": None, "cached_statements": 256},
+        pool_size=32,
+        max_overflow=32,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "busy_timeout=0", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        synchronous = "FULL" if options.get("quintet_durable", True) else "NORMAL"
+        if connection.info.get("synchronous") != synchronous:
+            connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
+            connection.info["synchronous"] = synchronous
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("quintet_write") else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: sa.URL, pool_size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"connect_timeout": 3, "options": "-c lock_timeout=2s -c statement_timeout=10s -c timezone=UTC"},
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=2,
+        pool_pre_ping=True,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        if not connection.get_execution_options().get("quintet_durable", True):
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+
+    return engine
+
+
+def _is_locked(exc: Exception) -> bool:
+    return "database is locked" in str(exc) or "database schema is locked" in str(exc)
+
+
+def _translated(exc: Exception) -> DependencyUnavailable | Overloaded:
+    if _is_locked(exc) or isinstance(exc, sa.exc.TimeoutError) or "lock timeout" in str(exc):
+        return Overloaded("The database is busy.")
+    log.warning("database.failed", extra={"error": type(exc).__name__, "why": str(getattr(exc, "orig", ""))[:200]})
+    return DependencyUnavailable("The database is unavailable.")
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+# Column types ------------------------------------------------------------------------------------------------------
+
+Id = sa.String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+"""A UUID in its text form; native on PostgreSQL."""
+
+Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+def Text(length: int) -> sa.types.TypeEngine[str]:
+    """Text that both engines sort alike, by code point."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+
+
+class Moment(sa.types.TypeDecorator[datetime]):
+    """An aware time in UTC."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=None) if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Amount(sa.types.TypeDecorator[Decimal]):
+    """An exact amount with four digits after the point, as a whole number of ten-thousandths: every currency fits,
+    amounts compare and add up as numbers, and SQLite, which has no decimal type, keeps every digit.
+    """
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.Dialect) -> int | None:
+        return None if value is None else int(value.scaleb(4))
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value).scaleb(-4)
+
+
+class epoch(sa.sql.functions.FunctionElement[float]):
+    """Seconds since 1970 by the clock of the database: hosts need not agree on the time of a lease."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(epoch, "sqlite")
+def _epoch_sqlite(element: Any, compiler: Any, **kwargs: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(epoch, "postgresql")
+def _epoch_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
+    return "EXTRACT(EPOCH FROM clock_timestamp())::float8"

@@ -1,0 +1,173 @@
+"""Errors and the problem document (RFC 9457) that each becomes: the one table from exception to status.
+
+    Problem
+    ├── MalformedRequest 400      ├── PayloadTooLarge 413        ├── Overloaded 503
+    ├── Unauthenticated 401       ├── UnsupportedMediaType 415   ├── DependencyUnavailable 503
+    ├── Forbidden 403             ├── ValidationFailed 422       └── DeadlineExceeded 504
+    ├── NotFound 404              ├── IdempotencyKeyReused 422
+    ├── MethodNotAllowed 405      ├── RateLimited 429
+    ├── InvalidTransition 409     └── InternalError 500
+    ├── RequestInFlight 409
+    └── PreconditionFailed 412
+
+A service adds its own beside its rules (`class InsufficientStock(Problem)`) and every class says its status, its
+stable code and its title. `detail` is for people and must name nothing internal: no host, path, SQL or traceback.
+"""
+
+from typing import Any, ClassVar
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Problem(Exception):
+    """A fault that is told to the caller. `errors` is a list of {"pointer", "detail"}, pointers as in RFC 6901."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+    retry_after: ClassVar[int | None] = None
+    """Seconds; every 429 and 503 names them."""
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        errors: list[dict[str, Any]] | None = None,
+        retry_after: int | None = None,
+        headers: dict[str, str] | None = None,
+    ):
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.errors = errors
+        self.headers = dict(headers or {})
+        seconds = retry_after if retry_after is not None else self.retry_after
+        if seconds is not None:
+            self.headers["Retry-After"] = str(seconds)
+
+    def document(self, instance: str, request_id: str) -> dict[str, Any]:
+        """The problem document. `type` resolves on every service to a page that explains the code."""
+        body: dict[str, Any] = {
+            "type": f"/errors/{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "request_id": request_id,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        return body
+
+
+class MalformedRequest(Problem):
+    """The bytes are not what they claim to be: broken JSON, bad UTF-8, a cursor that was not issued here."""
+
+    status, code, title = 400, "malformed-request", "Malformed request"
+
+
+class Unauthenticated(Problem):
+    """No token, or one that is not valid."""
+
+    status, code, title = 401, "unauthenticated", "Authentication is required"
+
+
+class Forbidden(Problem):
+    """The caller is known and lacks a right."""
+
+    status, code, title = 403, "forbidden", "Not allowed"
+
+
+class NotFound(Problem):
+    """There is no such resource or path."""
+
+    status, code, title = 404, "not-found", "Not found"
+
+
+class MethodNotAllowed(Problem):
+    """The path exists and does not take this method; `Allow` names those it takes."""
+
+    status, code, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class InvalidTransition(Problem):
+    """The lifecycle of the resource forbids the step."""
+
+    status, code, title = 409, "invalid-transition", "The lifecycle forbids this"
+
+
+class RequestInFlight(Problem):
+    """Another request with the same Idempotency-Key is still running."""
+
+    status, code, title, retry_after = 409, "request-in-flight", "The same request is still running", 1
+
+
+class PreconditionFailed(Problem):
+    """`If-Match` names a version that is not the current one."""
+
+    status, code, title = 412, "precondition-failed", "The resource has changed"
+
+
+class PayloadTooLarge(Problem):
+    """The body is larger than the service takes."""
+
+    status, code, title = 413, "payload-too-large", "The body is too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The body is not JSON."""
+
+    status, code, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class ValidationFailed(Problem):
+    """The request is well-formed and wrong; `errors` points at each fault."""
+
+    status, code, title = 422, "validation-failed", "The request is not valid"
+
+
+class IdempotencyKeyReused(Problem):
+    """The Idempotency-Key was used with another body."""
+
+    status, code, title = 422, "idempotency-key-reused", "The key was used with another request"
+
+
+class RateLimited(Problem):
+    """The caller sends more than the limit allows."""
+
+    status, code, title, retry_after = 429, "rate-limited", "Too many requests", 1
+
+
+class InternalError(Problem):
+    """A fault of ours; the log line with the same request id has the traceback."""
+
+    status, code, title = 500, "internal-error", "Internal error"
+
+
+class Overloaded(Problem):
+    """The service sheds load instead of queueing without bound."""
+
+    status, code, title, retry_after = 503, "overloaded", "The service is overloaded", 1
+
+
+class DependencyUnavailable(Problem):
+    """Something that this call needs is down."""
+
+    status, code, title, retry_after = 503, "dependency-unavailable", "A dependency is unavailable", 2
+
+
+class DeadlineExceeded(Problem):
+    """The time for this request is over."""
+
+    status, code, title = 504, "deadline-exceeded", "The deadline has passed"
+
+
+def all_problems() -> dict[str, type[Problem]]:
+    """Every problem that is imported, by code; the error pages are made from it."""
+    found: dict[str, type[Problem]] = {}
+    queue = Problem.__subclasses__()
+    while queue:
+        cls = queue.pop(0)
+        found.setdefault(cls.code, cls)
+        queue += cls.__subclasses__()
+    return found

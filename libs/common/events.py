@@ -1,0 +1,95 @@
+"""Events: what a service says happened. On the wire they are CloudEvents 1.0 in JSON (https://cloudevents.io).
+
+A service declares each as a frozen dataclass of plain JSON values, ids and facts only, no personal data:
+
+    @dataclass(frozen=True, kw_only=True)
+    class OrderShipped(Event):
+        TYPE = "order.shipped.v1"
+        SUBJECT = "order_id"
+        order_id: str
+        shipped_at: str
+
+A consumer declares its own class with the members that it reads, and ignores the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+from libs.common import context
+from libs.common.db import new_id
+from libs.common.fields import now, write_time
+
+BATCH_JSON = "application/cloudevents-batch+json"
+MAX_EVENTS = 100
+MAX_BYTES = 512 * 1024
+
+
+class RefusedEvent(Exception):
+    """This event can never be handled, however often it comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an event came from: its id, and the request that caused it."""
+
+    event_id: str
+    correlation_id: str
+    traceparent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    TYPE: ClassVar[str]
+    SUBJECT: ClassVar[str]
+    """The member whose value is the subject: events of one subject are sent in order."""
+
+    origin: Origin | None = field(default=None, compare=False)
+
+    @property
+    def subject(self) -> str:
+        return str(getattr(self, self.SUBJECT))
+
+    def data(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "origin"}
+
+    @classmethod
+    def read(cls, envelope: Mapping[str, Any]) -> Self:
+        """The event of a CloudEvent; raises RefusedEvent when a member that is needed is missing."""
+        data = envelope.get("data")
+        if not isinstance(data, dict):
+            raise RefusedEvent("data is not an object")
+        wanted = {f.name for f in fields(cls) if f.name != "origin"}
+        origin = Origin(
+            event_id=envelope["id"],
+            correlation_id=str(envelope.get("correlationid") or envelope["id"]),
+            traceparent=str(envelope.get("traceparent") or ""),
+        )
+        try:
+            return cls(origin=origin, **{name: value for name, value in data.items() if name in wanted})
+        except TypeError as exc:
+            raise RefusedEvent(str(exc)) from exc
+
+
+def envelope(event: Event, service: str) -> dict[str, Any]:
+    """The CloudEvent. Its correlation id is the request id of the work that causes it."""
+    work = context.current()
+    correlation_id, traceparent = (work.request_id, work.traceparent) if work else (None, None)
+    if event.origin:
+        correlation_id, traceparent = event.origin.correlation_id, event.origin.traceparent
+    event_id = new_id()
+    wrapped = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": f"/{service}_service",
+        "type": event.TYPE,
+        "subject": event.subject,
+        "time": write_time(now()),
+        "datacontenttype": "application/json",
+        "dataschema": f"/schemas/{event.TYPE}.json",
+        "correlationid": correlation_id or event_id,
+        "data": event.data(),
+    }
+    if traceparent:
+        wrapped["traceparent"] = traceparent
+    return wrapped

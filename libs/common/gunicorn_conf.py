@@ -1,0 +1,51 @@
+"""Gunicorn for every service: `SERVICE=order gunicorn -c python:libs.common.gunicorn_conf ...`.
+
+The app is loaded once, before the fork, so that the workers share its memory; its database connections and its
+background work begin after the fork.
+"""
+
+from gevent import monkey
+
+# First of all: what is imported below must see the patched standard library.
+monkey.patch_all()
+
+import os  # noqa: E402
+import shutil  # noqa: E402
+from typing import Any  # noqa: E402
+
+from libs.common.config import ConfigError, Settings  # noqa: E402
+
+try:
+    settings = Settings.load(os.environ.get("SERVICE", ""))
+except ConfigError as exc:
+    raise SystemExit(str(exc)) from None
+
+_metrics_dir = settings.run_dir / "metrics"
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
+shutil.rmtree(_metrics_dir, ignore_errors=True)
+_metrics_dir.mkdir(parents=True)
+
+bind = f"{settings.host}:{settings.listen_port}"
+workers = settings.web_concurrency
+worker_class = "libs.common.worker.Worker"
+worker_connections = 1000
+preload_app = True
+# Longer than a client keeps an idle connection (client.py), so that none is closed while it is about to be used.
+keepalive = 15
+timeout = 30
+# Under the five seconds that honcho allows, and that a person waits after Ctrl-C.
+graceful_timeout = 3
+control_socket_disable = True
+proc_name = f"quintet-{settings.service}"
+logger_class = "libs.common.worker.Logger"
+accesslog = None
+
+
+def post_worker_init(worker: Any) -> None:
+    worker.app.callable.extensions["quintet"].start()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -1,0 +1,131 @@
+"""What is asked of a running service by machines: liveness, readiness, health, metrics, its OpenAPI document, and the
+pages that explain its error codes.
+
+`/livez` says that the process answers. `/readyz` says that it can do its work, and turns 503 first when it drains.
+`/health` tells people which part is not well.
+"""
+
+import html
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, abort
+from flask_swagger_ui import get_swaggerui_blueprint
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from libs.common import errors, inbox, metrics, outbox
+from libs.common.api import JSON
+from libs.common.db import Database
+from libs.common.fields import now, write_time
+
+STUCK_SECONDS = 60.0
+"""An outbox whose oldest event is older than this makes the service degraded."""
+
+Check = Callable[[], dict[str, Any]]
+"""A part's state: {"status": "healthy" | "degraded" | "unhealthy", ...}."""
+
+
+class Readiness:
+    """Whether this process takes work. `drain` makes `/readyz` answer 503."""
+
+    def __init__(self) -> None:
+        self.draining = False
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+def blueprint(
+    service: str, version: str, db: Database, checks: dict[str, Check], document: dict[str, Any], ready: Readiness
+) -> Blueprint:
+    routes = Blueprint("health", __name__)
+    all_checks: dict[str, Check] = {"database": lambda: _database(db), "events": lambda: _events(db), **checks}
+
+    @routes.get("/livez")
+    def livez() -> Response:
+        return _json({"status": "healthy"})
+
+    @routes.get("/readyz")
+    def readyz() -> Response:
+        if ready.draining:
+            return _json({"status": "draining"}, 503)
+        state = _tried(lambda: _database(db))
+        return _json({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200)
+
+    @routes.get("/health")
+    def health() -> Response:
+        found = {name: _tried(check) for name, check in all_checks.items()}
+        states = {part["status"] for part in found.values()}
+        overall = next((s for s in ("unhealthy", "degraded") if s in states), "healthy")
+        body = {
+            "status": overall,
+            "service": service,
+            "version": version,
+            "timestamp": write_time(now()),
+            "checks": found,
+        }
+        return _json(body, 503 if overall == "unhealthy" else 200)
+
+    @routes.get("/metrics")
+    def prometheus() -> Response:
+        _tried(lambda: _events(db))
+        return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/openapi.json")
+    def openapi() -> Response:
+        return _json(document)
+
+    @routes.get("/errors/<code>")
+    def error_page(code: str) -> Response:
+        problem = errors.all_problems().get(code)
+        if problem is None:
+            abort(404)
+        text = html.escape(" ".join((problem.__doc__ or "").split()))
+        page = f"<!doctype html><meta charset=utf-8><title>{code}</title><h1>{html.escape(problem.title)}</h1>"
+        return Response(f"{page}<p>Status {problem.status}, code <code>{code}</code>.<p>{text}\n", mimetype="text/html")
+
+    return routes
+
+
+def swagger_ui(service: str) -> Blueprint:
+    """Swagger UI at /docs, its files served from the package that carries them."""
+    made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": f"Quintet {service} service"})
+    return made
+
+
+def _json(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, content_type=JSON)
+
+
+def _tried(check: Check) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        state = check()
+    except errors.Problem as problem:
+        state = {"status": "unhealthy", "detail": problem.detail}
+    return {**state, "latency_ms": round((time.perf_counter() - started) * 1000, 2)}
+
+
+def _database(db: Database) -> dict[str, Any]:
+    with db.read() as session:
+        session.connection().exec_driver_sql("SELECT 1")
+    return {"status": "healthy"}
+
+
+def _events(db: Database) -> dict[str, Any]:
+    """How many events wait to be sent, and how many were given up; the gauges are set on the way."""
+    with db.read() as session:
+        waiting, dead = outbox.pending(session), inbox.count_dead(session)
+    for subscriber in waiting.keys() | {name for (name,) in metrics.OUTBOX_PENDING._metrics}:
+        count, age = waiting.get(subscriber, (0, 0.0))
+        metrics.OUTBOX_PENDING.labels(subscriber).set(count)
+        metrics.OUTBOX_AGE.labels(subscriber).set(age)
+    metrics.DEAD_LETTERS.set(dead)
+    late = any(age > STUCK_SECONDS for _, age in waiting.values())
+    return {
+        "status": "degraded" if late or dead else "healthy",
+        "pending": {name: count for name, (count, _) in waiting.items()},
+        "dead_letters": dead,
+    }

@@ -1,0 +1,91 @@
+"""Idempotency-Key for operations of one transaction (draft-ietf-httpapi-idempotency-key-header).
+
+The key is claimed by a unique constraint in the transaction of the effect, and the answer is stored with it before
+the commit: a second request with the key waits for the first, or finds its answer. Nothing is looked up first and
+written later. (An order, which takes two transactions, keeps its key on its own row.)
+"""
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from libs.common.db import Database, shared, upsert
+from libs.common.errors import IdempotencyKeyReused
+
+KEEP_SECONDS = 24 * 3600
+
+keys = sa.Table(
+    "idempotency_keys",
+    shared,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("resource_id", sa.String(36), index=True),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("headers", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, index=True),
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A client's key, scoped to the caller and the operation, and a keyed hash of the body that it came with."""
+
+    name: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, secret: str, caller: str, operation: str, key: str, body: Any) -> "Key":
+        canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=str)
+        name = hashlib.sha256(f"{caller}\n{operation}\n{key}".encode()).hexdigest()
+        return cls(name, hmac.new(secret.encode(), canonical, "sha256").hexdigest())
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def claim(session: Session, key: Key) -> StoredAnswer | None:
+    """Claim the key for this transaction, or return the answer that it already has; raises IdempotencyKeyReused."""
+    forgotten = time.time() - KEEP_SECONDS
+    session.execute(sa.delete(keys).where(keys.c.key == key.name, keys.c.created_at < forgotten))
+    row = {"key": key.name, "fingerprint": key.fingerprint, "created_at": time.time()}
+    insert = upsert(session, keys).values(**row, status=0, headers="{}", body="")
+    if session.scalar(insert.on_conflict_do_nothing().returning(keys.c.key)):
+        return None
+    found = session.execute(sa.select(keys).where(keys.c.key == key.name)).one()
+    if found.fingerprint != key.fingerprint:
+        raise IdempotencyKeyReused()
+    return StoredAnswer(found.status, orjson.loads(found.headers), found.body.encode())
+
+
+def store(session: Session, key: Key, answer: StoredAnswer, resource_id: str | None = None) -> None:
+    """Keep the answer of the key that this transaction claimed."""
+    values = {
+        "status": answer.status,
+        "headers": orjson.dumps(answer.headers).decode(),
+        "body": answer.body.decode(),
+        "resource_id": resource_id,
+    }
+    session.execute(sa.update(keys).where(keys.c.key == key.name).values(values))
+
+
+def forget(session: Session, resource_id: str) -> None:
+    """Drop the answers that tell of this resource: they die with an erased user."""
+    session.execute(sa.delete(keys).where(keys.c.resource_id == resource_id))
+
+
+def trim(db: Database) -> int:
+    """Drop answers that are over 24 hours old, at most 1000 at a time."""
+    with db.write(durable=False) as session:
+        old = sa.select(keys.c.key).where(keys.c.created_at < time.time() - KEEP_SECONDS).limit(1000)
+        return session.execute(sa.delete(keys).where(keys.c.key.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]

@@ -1,0 +1,194 @@
+"""The inbox: an event is handled exactly once in effect, however often it is delivered.
+
+The id of an event is written in the transaction of its effect: a second delivery finds it and changes nothing. A
+batch is handled in one transaction; if that fails, each event is tried in its own, so that a bad one fails no
+neighbour. What fails for its own sake is counted here, by the consumer, and is a dead letter after `MAX_ATTEMPTS`;
+an unreachable database is nobody's fault and counts for nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from libs.common import metrics
+from libs.common.db import Database, Moment, new_id, shared, upsert
+from libs.common.errors import Problem
+from libs.common.events import Event, RefusedEvent
+from libs.common.fields import now
+
+MAX_ATTEMPTS = 5
+KEEP_SECONDS = 14 * 24 * 3600
+
+log = logging.getLogger(__name__)
+
+inbox = sa.Table(
+    "inbox",
+    shared,
+    sa.Column("event_id", sa.String(64), primary_key=True),
+    sa.Column("handled_at", sa.Double, nullable=False, index=True),
+)
+failures = sa.Table(
+    "failures",
+    shared,
+    sa.Column("event_id", sa.String(64), primary_key=True),
+    sa.Column("type", sa.String(100), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.String(500), nullable=False),
+    sa.Column("failed_at", Moment, nullable=False),
+    sa.Column("dead", sa.Boolean(name="dead_is_boolean"), nullable=False, index=True),
+)
+
+Handlers = Mapping[type[Event], Callable[..., None]]
+"""Event class → a use case that takes the session and a list of such events."""
+
+
+class Inbox:
+    def __init__(self, db: Database, handlers: Handlers):
+        self._db = db
+        self._handlers = {cls.TYPE: (cls, handler) for cls, handler in handlers.items()}
+
+    def receive(self, envelopes: Sequence[Any]) -> list[dict[str, Any]]:
+        """Handle CloudEvents; one {"id", "outcome"} for each, in order. Outcomes: `done`, `duplicate`, `retry` (it
+        may succeed later) or `dead` (kept here as a dead letter). Raises a Problem when none could be tried.
+        """
+        started = time.perf_counter()
+        try:
+            outcomes = self._handle(envelopes)
+        except Problem:
+            raise
+        except Exception as exc:
+            if len(envelopes) == 1:
+                outcomes = [self._failed(envelopes[0], exc)]
+            else:
+                outcomes = [self._alone(envelope) for envelope in envelopes]
+        elapsed = round((time.perf_counter() - started) * 1000, 2)
+        return [self._told(envelope, outcome, elapsed) for envelope, outcome in zip(envelopes, outcomes, strict=True)]
+
+    def _alone(self, envelope: Any) -> str:
+        try:
+            return self._handle([envelope])[0]
+        except Problem:
+            return "retry"
+        except Exception as exc:
+            return self._failed(envelope, exc)
+
+    def _handle(self, envelopes: Sequence[Any]) -> list[str]:
+        """All of them in one transaction."""
+        parsed = [self._parse(envelope) for envelope in envelopes]
+        with self._db.write() as session:
+            fresh = _claim(session, [event_id for event_id, _ in parsed])
+            work: dict[type[Event], list[Event]] = {}
+            outcomes = []
+            for event_id, event in parsed:
+                outcomes.append("done" if event_id in fresh else "duplicate")
+                if event_id in fresh:
+                    fresh.discard(event_id)
+                    work.setdefault(type(event), []).append(event)
+            for cls, events in work.items():
+                self._handlers[cls.TYPE][1](session, events)
+        return outcomes
+
+    def _parse(self, envelope: Any) -> tuple[str, Event]:
+        if not isinstance(envelope, dict) or envelope.get("specversion") != "1.0":
+            raise RefusedEvent("not a CloudEvent 1.0")
+        event_id, event_type = envelope.get("id"), envelope.get("type")
+        if not isinstance(event_id, str) or not 1 <= len(event_id) <= 64:
+            raise RefusedEvent("id is not a string of 1 to 64 characters")
+        if not isinstance(event_type, str) or event_type not in self._handlers:
+            raise RefusedEvent("this service does not subscribe to the type")
+        return event_id, self._handlers[event_type][0].read(envelope)
+
+    def _failed(self, envelope: Any, exc: Exception) -> str:
+        """Count the failure; the last one, or a refusal, makes a dead letter."""
+        known = envelope if isinstance(envelope, dict) else {}
+        event_id = known["id"] if isinstance(known.get("id"), str) and len(known["id"]) <= 64 else new_id()
+        refused = isinstance(exc, RefusedEvent)
+        log.error("event.failed", extra={"event_id": event_id, "type": str(known.get("type"))}, exc_info=exc)
+        row = {
+            "event_id": event_id,
+            "type": str(known.get("type"))[:100],
+            "body": orjson.dumps(envelope).decode(),
+            "error": f"{type(exc).__name__}: {exc}".replace("\x00", "")[:500],
+            "failed_at": now(),
+        }
+        try:
+            with self._db.write() as session:
+                insert = upsert(session, failures).values(attempts=1, dead=refused or MAX_ATTEMPTS <= 1, **row)
+                attempts = failures.c.attempts + 1
+                again = {**row, "attempts": attempts, "dead": sa.or_(attempts >= MAX_ATTEMPTS, sa.literal(refused))}
+                insert = insert.on_conflict_do_update(index_elements=["event_id"], set_=again)
+                dead = session.scalar(insert.returning(failures.c.dead))
+            return "dead" if dead else "retry"
+        except Problem:
+            return "retry"
+
+    def _told(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
+        """One log line for each event handled."""
+        known = envelope if isinstance(envelope, dict) else {}
+        event_type = known.get("type") if known.get("type") in self._handlers else "unknown"
+        trace = str(known.get("traceparent") or "").split("-")
+        metrics.EVENTS.labels(event_type, outcome).inc()
+        log.info(
+            "event",
+            extra={
+                "event_id": known.get("id"),
+                "type": event_type,
+                "outcome": outcome,
+                "request_id": known.get("correlationid"),
+                "trace_id": trace[1] if len(trace) == 4 else None,
+                "latency_ms": elapsed,
+            },
+        )
+        return {"id": known.get("id"), "outcome": outcome}
+
+
+def _claim(session: Session, event_ids: list[str]) -> set[str]:
+    """Write the ids that are new, in one order so that two batches cannot deadlock, and return them."""
+    rows = [{"event_id": event_id, "handled_at": time.time()} for event_id in sorted(set(event_ids))]
+    statement = upsert(session, inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.event_id)
+    return set(session.scalars(statement))
+
+
+def trim(db: Database) -> int:
+    """Forget ids that are older than any retry, at most 1000 at a time; the effects have business keys of their own."""
+    with db.write(durable=False) as session:
+        old = sa.select(inbox.c.event_id).where(inbox.c.handled_at < time.time() - KEEP_SECONDS).limit(1000)
+        return session.execute(sa.delete(inbox).where(inbox.c.event_id.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+# Dead letters ------------------------------------------------------------------------------------------------------
+
+
+def dead_letters(session: Session) -> list[sa.RowMapping]:
+    query = sa.select(failures).where(failures.c.dead).order_by(failures.c.failed_at, failures.c.event_id)
+    return list(session.execute(query).mappings())
+
+
+def count_dead(session: Session) -> int:
+    return session.scalar(sa.select(sa.func.count()).where(failures.c.dead)) or 0
+
+
+def discard(db: Database, event_id: str) -> bool:
+    """Drop a dead letter for good; False when there is none with this id."""
+    with db.write() as session:
+        gone = sa.delete(failures).where(failures.c.event_id == event_id, failures.c.dead)
+        return bool(session.execute(gone).rowcount)  # type: ignore[attr-defined]
+
+
+def replay(db: Database, handlers: Handlers, event_id: str) -> str | None:
+    """Handle a dead letter again; its outcome, or None when there is none with this id."""
+    with db.read() as session:
+        query = sa.select(failures.c.body).where(failures.c.event_id == event_id, failures.c.dead)
+        body = session.scalar(query)
+    if body is None:
+        return None
+    outcome: str = Inbox(db, handlers).receive([orjson.loads(body)])[0]["outcome"]
+    if outcome in ("done", "duplicate"):
+        discard(db, event_id)
+    return outcome

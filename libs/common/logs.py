@@ -1,0 +1,107 @@
+"""JSON logs: one object a line, with the request id and the trace id of the work that wrote it.
+
+A log event is a fixed name with identifiers as fields: `log.info("order.rejected", extra={"order_id": ...})`. Never
+an address, a token, a name or an object: the lines hold no personal data.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+from libs.common import context
+from libs.common.config import Settings
+
+
+class Formatter(OrjsonFormatter):
+    """Adds time, level, service, request id and trace id; an exception becomes `exc_info` with its traceback."""
+
+    def __init__(self, service: str):
+        super().__init__("%(message)s", rename_fields={"message": "event"})
+        self.service = service
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+        log_data["level"] = record.levelname
+        log_data["service"] = self.service
+        log_data["logger"] = record.name
+        super().add_fields(log_data, record, message_dict)
+        if work := context.current():
+            log_data.setdefault("request_id", work.request_id)
+            log_data.setdefault("trace_id", work.trace_id)
+
+
+class BatchingHandler(logging.Handler):
+    """Writes lines to a file descriptor, many with one system call.
+
+    Warnings and worse leave at once. The rest leaves with the 64th line, or when `flush` is called: a worker does so
+    five times a second. Until `batching` is set, every line leaves at once.
+    """
+
+    def __init__(self, descriptor: int):
+        super().__init__()
+        self.descriptor = descriptor
+        self.batching = False
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record))
+        except Exception:
+            self.handleError(record)
+        if not self.batching or record.levelno >= logging.WARNING or len(self._lines) >= 64:
+            self.flush()
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            data = "\n".join(lines).encode("utf-8", "replace") + b"\n"
+            while data:
+                data = data[os.write(self.descriptor, data) :]
+
+
+_handlers: list[BatchingHandler] = []
+
+
+def configure(settings: Settings) -> None:
+    """Send the root logger to LOG_FILE or to standard output; with a file, warnings also go to standard error."""
+    for handler in _handlers:
+        handler.flush()
+    descriptor = sys.stdout.fileno()
+    if settings.log_file:
+        os.makedirs(os.path.dirname(settings.log_file) or ".", exist_ok=True)
+        descriptor = os.open(settings.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _handlers[:] = [BatchingHandler(descriptor)]
+    if settings.log_file:
+        _handlers.append(BatchingHandler(sys.stderr.fileno()))
+        _handlers[1].setLevel(logging.WARNING)
+    for handler in _handlers:
+        handler.setFormatter(Formatter(settings.service))
+    logging.basicConfig(level=settings.log_level, handlers=list(_handlers), force=True)
+    # One line a request is ours; these would add one for each of their own.
+    for noisy in ("urllib3", "gunicorn.access", "alembic", "amqp", "kombu"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def start_batching() -> None:
+    """From now on, in this process, lines leave five times a second and at exit."""
+    for handler in _handlers:
+        handler.batching = True
+    atexit.register(flush)
+    threading.Thread(target=_flush_often, name="logs", daemon=True).start()
+
+
+def flush() -> None:
+    for handler in _handlers:
+        handler.flush()
+
+
+def _flush_often() -> None:
+    pause = threading.Event()
+    while not pause.wait(0.2):
+        flush()

@@ -1,0 +1,34 @@
+"""The metrics of a process. Under gunicorn, PROMETHEUS_MULTIPROC_DIR lets any worker answer for all of them."""
+
+import os
+
+from prometheus_client import REGISTRY as LOCAL
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+REQUESTS = Counter("http_requests_total", "Requests answered.", ["method", "route", "status"])
+LATENCY = Histogram(
+    "http_request_duration_seconds",
+    "Time to answer a request.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+CALLS = Counter("service_calls_total", "Calls of other services, retries included.", ["service", "outcome"])
+EVENTS = Counter("events_handled_total", "Events received, by what became of them.", ["type", "outcome"])
+SENT = Counter("outbox_sent_total", "Events that a subscriber took.", ["subscriber"])
+OUTBOX_PENDING = Gauge(
+    "outbox_pending", "Events not yet taken, counted up to 10000.", ["subscriber"], multiprocess_mode="mostrecent"
+)
+OUTBOX_AGE = Gauge(
+    "outbox_oldest_seconds", "Age of the oldest event not yet taken.", ["subscriber"], multiprocess_mode="mostrecent"
+)
+DEAD_LETTERS = Gauge("dead_letters", "Events that could not be handled.", multiprocess_mode="mostrecent")
+
+
+def exposition() -> bytes:
+    """The text format of Prometheus, for all workers of the service."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(LOCAL)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,97 @@
+"""Migrations with alembic: two chains in each database, the library's tables and the service's own.
+
+They run under a lock, so that many processes may start them at once: an advisory lock on PostgreSQL, a lock file
+beside the database on SQLite.
+"""
+
+import fcntl
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common.db import NAMING, Database, shared
+
+LOCK = 0x51_75_69_6E
+"""The key of the advisory lock; every service has a database of its own, so one key serves all."""
+
+
+def upgrade(db: Database, package: str) -> str:
+    """Bring the database to the newest revision; returns what it is at."""
+    from alembic import command
+
+    with _locked(db) as connection:
+        command.upgrade(_config(package, connection), "heads")
+        connection.commit()
+        return ", ".join(_heads(connection))
+
+
+def current(db: Database, package: str) -> list[str]:
+    with db.engine.connect() as connection:
+        return _heads(connection)
+
+
+def differences(db: Database, package: str) -> list[str]:
+    """What separates the models from the migrated database; empty when they are equal."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        models = importlib.import_module(f"{package}.models")
+        merged = sa.MetaData(naming_convention=NAMING)
+        for metadata in (shared, models.metadata):
+            for table in metadata.tables.values():
+                table.to_metadata(merged)
+        ignored = set(getattr(models, "MANAGED_BY_MIGRATIONS", ()))
+        found = compare_metadata(context, merged)
+        return [str(change) for change in found if not _names_any(change, ignored)]
+
+
+def _names_any(change: Any, ignored: set[str]) -> bool:
+    return bool(isinstance(change, tuple) and getattr(change[1], "name", None) in ignored)
+
+
+def _heads(connection: sa.Connection) -> list[str]:
+    from alembic.migration import MigrationContext
+
+    return sorted(MigrationContext.configure(connection).get_current_heads())
+
+
+def _config(package: str, connection: sa.Connection) -> Any:
+    from alembic.config import Config
+
+    own = Path(importlib.import_module(package).__path__[0]) / "migrations"
+    common = Path(__file__).parent / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(common))
+    config.set_main_option("version_locations", f"{common / 'versions'}\n{own}")
+    config.set_main_option("path_separator", "newline")
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def _locked(db: Database) -> Iterator[sa.Connection]:
+    """A connection that no other migration shares the database with."""
+    if db.is_sqlite:
+        path = Path(db.url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{path}.lock", "w") as lock, db.engine.connect() as connection:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield connection
+    else:
+        with db.engine.connect() as connection:
+            connection.execute(sa.text("SET lock_timeout = '120s'; SET statement_timeout = '600s'"))
+            connection.execute(sa.select(sa.func.pg_advisory_lock(LOCK)))
+            connection.commit()
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(LOCK)))
+                connection.commit()
+                connection.invalidate()

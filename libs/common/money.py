@@ -1,0 +1,29 @@
+"""Amounts of money: `Decimal` inside, a string with the currency's digits outside, never a binary float."""
+
+from decimal import Decimal
+
+_DIGITS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    2: "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP "
+    "CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR "
+    "JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN "
+    "NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP "
+    "SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+CURRENCIES: dict[str, int] = {code: digits for digits, codes in _DIGITS.items() for code in codes.split()}
+"""ISO 4217 code → digits after the point."""
+
+_QUANTA = {digits: Decimal(1).scaleb(-digits) for digits in range(5)}
+
+
+def format_amount(amount: Decimal, currency: str) -> str:
+    """`format_amount(Decimal("5"), "EUR")` is "5.00"."""
+    return str(amount.quantize(_QUANTA[CURRENCIES[currency]]))
+
+
+def fits(amount: Decimal, currency: str) -> bool:
+    """Whether the amount has no more digits than its currency."""
+    exponent = amount.normalize().as_tuple().exponent
+    return isinstance(exponent, int) and -exponent <= CURRENCIES[currency]

@@ -1,0 +1,142 @@
+"""The transactional outbox: an event is stored in the transaction of the change that it tells of, and sent later.
+
+There is one row for each event and subscriber, so a subscriber that is down holds up nobody else. A row lives until
+its subscriber has it: sent is deleted, and nothing is left to trim. Relays of several processes share the rows by
+leases. A lease has a token, so that a relay that was away too long cannot mark what another has taken over, and it is
+judged by the database's clock. Of one subject only the oldest row is ever claimed, so no relay overtakes another.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from libs.common.db import Database, after_commit, epoch, new_id, shared
+from libs.common.events import Event, envelope
+from libs.topology import SUBSCRIPTIONS
+
+LEASE_SECONDS = 30.0
+MAX_BACKOFF_SECONDS = 60.0
+
+outbox = sa.Table(
+    "outbox",
+    shared,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("subscriber", sa.String(40), nullable=False),
+    sa.Column("subject", sa.String(64), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("due_at", sa.Double, nullable=False, default=0.0),
+    sa.Column("lease_token", sa.String(36)),
+    sa.Column("lease_until", sa.Double, nullable=False, default=0.0),
+    sa.Index(None, "subscriber", "seq"),
+    sa.Index(None, "subscriber", "subject", "seq"),
+    sqlite_autoincrement=True,
+)
+
+
+class Claimed(NamedTuple):
+    seq: int
+    body: str
+    attempts: int
+
+
+def add(session: Session, *events: Event) -> None:
+    """Store the events in the caller's transaction, and wake the relay of this process when it commits."""
+    route = session.info["outbox"]
+    rows = []
+    for event in events:
+        subscribers = route.subscribers(event.TYPE)
+        if subscribers:
+            body = orjson.dumps(envelope(event, route.service)).decode()
+            rows += [{"subscriber": name, "subject": event.subject, "body": body} for name in subscribers]
+    if rows:
+        session.connection().execute(sa.insert(outbox).values(created_at=epoch()), rows)
+        after_commit(session, route.wake)
+
+
+class Route:
+    """What `add` must know of the service that publishes; it travels with each session of its database."""
+
+    def __init__(self, service: str):
+        self.service = service
+        self.relays: list[Relay] = []
+
+    def subscribers(self, event_type: str) -> tuple[str, ...]:
+        return SUBSCRIPTIONS[event_type]
+
+    def wake(self) -> None:
+        for relay in self.relays:
+            relay.wake()
+
+
+class Relay:
+    """The leases of one process on the rows of one subscriber."""
+
+    def __init__(self, db: Database, subscriber: str):
+        self._db, self.subscriber = db, subscriber
+        self._token = new_id()
+        self.wake = lambda: None
+
+    def exchange(
+        self, sent: Sequence[int] = (), again: Sequence[Claimed] = (), back: Sequence[int] = (), limit: int = 100
+    ) -> list[Claimed]:
+        """Mark rows as sent, put off those that the subscriber could not handle yet, give back those that never
+        reached it, and claim up to `limit` others, oldest first: one transaction.
+        """
+        mine = outbox.c.lease_token == self._token
+        free = sa.update(outbox).where(mine).values(lease_token=None, lease_until=0.0)
+        with self._db.write(durable=False) as session:
+            if sent:
+                session.execute(sa.delete(outbox).where(outbox.c.seq.in_(sent), mine))
+            for row in again:
+                delay = min(2.0 ** min(row.attempts, 10), MAX_BACKOFF_SECONDS)
+                values = {"attempts": row.attempts + 1, "due_at": epoch() + delay}
+                session.execute(free.where(outbox.c.seq == row.seq).values(values))
+            if back:
+                session.execute(free.where(outbox.c.seq.in_(back)))
+            if not limit:
+                return []
+            taken = session.execute(self._claim(limit))
+            return sorted(Claimed(*row) for row in taken)
+
+    def _claim(self, limit: int) -> sa.UpdateBase:
+        older = outbox.alias("older")
+        now = epoch()
+        # A time far ahead is no promise but the trace of a clock that was set back: it holds nothing up.
+        unleased = sa.or_(outbox.c.lease_until <= now, outbox.c.lease_until > now + LEASE_SECONDS)
+        due = sa.or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_BACKOFF_SECONDS)
+        oldest = ~sa.exists().where(
+            older.c.subscriber == outbox.c.subscriber,
+            older.c.subject == outbox.c.subject,
+            older.c.seq < outbox.c.seq,
+        )
+        chosen = (
+            sa.select(outbox.c.seq)
+            .where(outbox.c.subscriber == self.subscriber, unleased, due, oldest)
+            .order_by(outbox.c.seq)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return (
+            sa.update(outbox)
+            .where(outbox.c.seq.in_(chosen))
+            .values(lease_token=self._token, lease_until=now + LEASE_SECONDS)
+            .returning(outbox.c.seq, outbox.c.body, outbox.c.attempts)
+        )
+
+
+def pending(session: Session) -> dict[str, tuple[int, float]]:
+    """Subscriber → how many rows wait (counted up to 10 000) and the age of the oldest in seconds."""
+    found = {}
+    subscribers = {name for names in SUBSCRIPTIONS.values() for name in names}
+    for subscriber in sorted(subscribers):
+        mine = sa.select(outbox.c.created_at).where(outbox.c.subscriber == subscriber).order_by(outbox.c.seq)
+        first = session.scalar(sa.select(epoch() - mine.limit(1).scalar_subquery()))
+        if first is not None:
+            some = mine.limit(10_000).subquery()
+            found[subscriber] = (session.scalar(sa.select(sa.func.count()).select_from(some)) or 0, max(0.0, first))
+    return found

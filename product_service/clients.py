@@ -1,0 +1,30 @@
+"""What the product service asks of others, and the fake of it."""
+
+from typing import Protocol
+
+from libs.common.client import ServiceClient
+from libs.common.errors import DependencyUnavailable
+
+
+class Users(Protocol):
+    def exists(self, user_id: str) -> bool:
+        """Whether there is such a user; raises DependencyUnavailable when that cannot be asked."""
+
+
+class UserClient:
+    def __init__(self, client: ServiceClient):
+        self._client = client
+
+    def exists(self, user_id: str) -> bool:
+        answer = self._client.get(f"/users/{user_id}")
+        if answer.status not in (200, 404):
+            raise DependencyUnavailable("The user service gave no useful answer.")
+        return answer.status == 200
+
+
+class FakeUsers:
+    def __init__(self, *known: str):
+        self.known = set(known)
+
+    def exists(self, user_id: str) -> bool:
+        return user_id in self.known

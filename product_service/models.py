@@ -1,0 +1,240 @@
+"""Products and reservations: their tables, and the rules as methods on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from libs.common.db import NAMING, Amount, Id, Json, Moment, Text, new_id
+from libs.common.errors import Problem, ValidationFailed
+from libs.common.fields import now
+
+metadata = sa.MetaData(naming_convention=NAMING)
+
+MANAGED_BY_MIGRATIONS = (
+    "products_fts", "products_fts_data", "products_fts_idx", "products_fts_docsize", "products_fts_config",
+    "ix_products_search",
+)  # fmt: skip
+"""The full-text index has another form on each engine; the migration makes it."""
+
+MAX_STOCK = 10**12
+
+
+class InsufficientStock(Problem):
+    """There is less to sell than was asked for; `errors` names each short line with what is available."""
+
+    status, code, title = 409, "insufficient-stock", "There is too little stock"
+
+
+class UnknownProduct(Problem):
+    """A product of the order does not exist; `errors` names each."""
+
+    status, code, title = 422, "unknown-product", "There is no such product"
+
+
+class UnknownUser(Problem):
+    """The user that is named does not exist."""
+
+    status, code, title = 422, "unknown-user", "There is no such user"
+
+
+class SkuTaken(Problem):
+    """Another product has this SKU."""
+
+    status, code, title = 409, "sku-taken", "The SKU is taken"
+
+
+class ProductInUse(Problem):
+    """Units of the product are reserved."""
+
+    status, code, title = 409, "product-in-use", "The product has reservations"
+
+
+class Base(DeclarativeBase):
+    metadata = metadata
+
+
+_alive = sa.text("deleted_at IS NULL")
+
+
+class Product(Base):
+    """`stock` is what can still be sold. `stock + reserved + sold` changes only by recorded adjustments."""
+
+    __tablename__ = "products"
+    # Every documented sort, alone and behind every documented filter; the id settles ties. `sold_out` stands for the
+    # filter `in_stock`: unlike the stock itself it seldom changes, and so does its index.
+    __table_args__ = (
+        *(
+            sa.Index(None, *filters, sort, "id", sqlite_where=_alive, postgresql_where=_alive)
+            for filters in ((), ("category",), ("seller_id",), ("sold_out",))
+            for sort in ("created_at", "name", "price")
+        ),
+        sa.CheckConstraint("stock >= 0 AND reserved >= 0 AND sold >= 0", name="units_not_negative"),
+    )
+
+    seq: Mapped[int] = mapped_column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
+    """The row of the full-text index refers to it: SQLite may renumber rows that have no number of their own."""
+    id: Mapped[str] = mapped_column(Id, unique=True)
+    sku: Mapped[str | None] = mapped_column(Text(64), unique=True)
+    name: Mapped[str] = mapped_column(Text(200))
+    description: Mapped[str] = mapped_column(Text(5000))
+    category: Mapped[str | None] = mapped_column(Text(100))
+    price: Mapped[Decimal] = mapped_column(Amount)
+    currency: Mapped[str] = mapped_column(sa.String(3))
+    stock: Mapped[int] = mapped_column(sa.BigInteger)
+    reserved: Mapped[int] = mapped_column(sa.BigInteger)
+    sold: Mapped[int] = mapped_column(sa.BigInteger)
+    sold_out: Mapped[bool] = mapped_column(sa.Boolean(name="sold_out_is_boolean"))
+    seller_id: Mapped[str | None] = mapped_column(Id)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+    deleted_at: Mapped[datetime | None] = mapped_column(Moment)
+    version: Mapped[int] = mapped_column(sa.BigInteger)
+
+    @classmethod
+    def launch(cls, stock: int, **described: Any) -> "Product":
+        """A new product with what is put in at the start."""
+        moment = now()
+        return cls(
+            id=new_id(), stock=stock, reserved=0, sold=0, sold_out=stock == 0,
+            created_at=moment, updated_at=moment, version=1, **described,
+        )  # fmt: skip
+
+    def change(self, **described: Any) -> None:
+        """Replace the members that a client may set."""
+        for name, value in described.items():
+            setattr(self, name, value)
+        self._changed()
+
+    def adjust_stock(self, delta: int) -> None:
+        """Put units in or take them out; raises InsufficientStock below zero."""
+        if self.stock + delta > MAX_STOCK:
+            raise ValidationFailed(errors=[{"pointer": "/delta", "detail": f"At most {MAX_STOCK} units are kept."}])
+        if self.stock + delta < 0:
+            raise InsufficientStock(f"There are {self.stock} units.", errors=[_short("/delta", self.id, self.stock)])
+        self.stock += delta
+        self.sold_out = self.stock == 0
+        self._changed()
+
+    def withdraw(self) -> None:
+        """Take it off sale; the row stays for what refers to it. Raises ProductInUse while units are reserved."""
+        if self.reserved:
+            raise ProductInUse(f"{self.reserved} units are reserved.")
+        self.sku, self.deleted_at = None, now()
+        self._changed()
+
+    def counts(self) -> dict[str, int]:
+        """What this product adds to the totals."""
+        if self.deleted_at:
+            return {}
+        return {"total": 1, "stock_units": self.stock, "reserved_units": self.reserved, "sold_units": self.sold}
+
+    def _changed(self) -> None:
+        self.updated_at, self.version = now(), self.version + 1
+
+
+class Reservation(Base):
+    """What an order holds. A release that comes before its reserve leaves a `released` row without lines, which
+    refuses the late reserve.
+    """
+
+    __tablename__ = "reservations"
+
+    order_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    status: Mapped[str] = mapped_column(sa.String(10))
+    lines: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+    version: Mapped[int] = mapped_column(sa.SmallInteger)
+
+
+products: Any = Product.__table__
+reservations: Any = Reservation.__table__
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request to reserve: quantities by product, in the order of its lines."""
+
+    order_id: str
+    quantities: Mapping[str, int]
+    request_id: str | None = None
+
+
+class Units:
+    """The units of the products that a transaction has locked; moves are judged here and written together."""
+
+    def __init__(self, rows: Mapping[str, sa.RowMapping]):
+        self.rows = rows
+        self._now = {i: [row["stock"], row["reserved"], row["sold"]] for i, row in rows.items()}
+
+    def reserve(self, wanted: Wanted) -> list[dict[str, Any]]:
+        """Move all lines from stock to reserved, or none; returns the lines with names and prices. Raises
+        UnknownProduct or InsufficientStock.
+        """
+        sellable = {i for i, row in self.rows.items() if row["deleted_at"] is None}
+        if unknown := [n for n, i in enumerate(wanted.quantities) if i not in sellable]:
+            ids = list(wanted.quantities)
+            faults = [
+                {"pointer": f"/items/{n}/product_id", "detail": "There is no such product.", "product_id": ids[n]}
+                for n in unknown
+            ]
+            raise UnknownProduct(errors=faults)
+        short = [
+            _short(f"/items/{n}/quantity", i, self._now[i][0])
+            for n, (i, quantity) in enumerate(wanted.quantities.items())
+            if self._now[i][0] < quantity
+        ]
+        if short:
+            raise InsufficientStock(errors=short)
+        for product_id, quantity in wanted.quantities.items():
+            self._move(product_id, -quantity, quantity, 0)
+        return [self._line(product_id, quantity) for product_id, quantity in wanted.quantities.items()]
+
+    def release(self, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            self._move(line["product_id"], line["quantity"], -line["quantity"], 0)
+
+    def sell(self, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            self._move(line["product_id"], 0, -line["quantity"], line["quantity"])
+
+    def changes(self) -> list[dict[str, Any]]:
+        """The new units of each product that changed."""
+        moment = now()
+        return [
+            {
+                "_id": i, "stock": stock, "reserved": reserved, "sold": sold, "sold_out": stock == 0,
+                "updated_at": moment, "version": row["version"] + 1,
+            }
+            for i, row in self.rows.items()
+            for stock, reserved, sold in [self._now[i]]
+            if [row["stock"], row["reserved"], row["sold"]] != self._now[i]
+        ]  # fmt: skip
+
+    def counts(self) -> dict[str, int]:
+        """What the moves add to the totals."""
+        alive = [(row, self._now[i]) for i, row in self.rows.items() if row["deleted_at"] is None]
+        names = ("stock", "reserved", "sold")
+        return {f"{name}_units": sum(now[n] - row[name] for row, now in alive) for n, name in enumerate(names)}
+
+    def _move(self, product_id: str, stock: int, reserved: int, sold: int) -> None:
+        units = self._now[product_id]
+        units[0] += stock
+        units[1] += reserved
+        units[2] += sold
+
+    def _line(self, product_id: str, quantity: int) -> dict[str, Any]:
+        row = self.rows[product_id]
+        return {
+            "product_id": product_id, "quantity": quantity, "name": row["name"],
+            "unit_price": str(row["price"]), "currency": row["currency"],
+        }  # fmt: skip
+
+
+def _short(pointer: str, product_id: str, available: int) -> dict[str, Any]:
+    return {"pointer": pointer, "detail": f"{available} available.", "product_id": product_id, "available": available}

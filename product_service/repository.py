@@ -1,0 +1,143 @@
+"""Every query of the product service. Rows are locked in one order: reservations before products, each by id."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from libs.common.db import upsert
+from libs.common.errors import NotFound
+from libs.common.fields import now
+from libs.common.paging import Page, PageQuery, page
+from product_service.models import Product, SkuTaken, Units, products, reservations
+
+SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
+_alive = products.c.deleted_at.is_(None)
+
+
+class ReservedMeanwhile(Exception):
+    """Another process has just reserved for the same order: judge anew."""
+
+
+def find(session: Session, product_id: str) -> sa.Row[Any]:
+    """The product's row; raises NotFound, also for one that was deleted."""
+    row = session.execute(sa.select(products).where(products.c.id == product_id, _alive)).one_or_none()
+    if row is None:
+        raise NotFound("There is no such product.")
+    return row
+
+
+def lock(session: Session, product_id: str) -> Product:
+    """The product, locked until the transaction ends; raises NotFound."""
+    query = sa.select(Product).where(products.c.id == product_id, _alive).with_for_update()
+    product = session.scalar(query)
+    if product is None:
+        raise NotFound("There is no such product.")
+    return product
+
+
+def save(session: Session, product: Product) -> None:
+    """Write a new or changed product; raises SkuTaken."""
+    session.add(product)
+    try:
+        session.flush()
+    except sa.exc.IntegrityError as exc:
+        raise SkuTaken() from exc
+
+
+def find_page(session: Session, filters: dict[str, Any], asked: PageQuery) -> Page:
+    query = sa.select(products).where(_alive)
+    for name in ("category", "seller_id"):
+        if name in filters:
+            query = query.where(products.c[name] == filters[name])
+    if "in_stock" in filters:
+        query = query.where(products.c.sold_out == sa.literal(not filters["in_stock"]))
+    if "min_price" in filters:
+        query = query.where(products.c.price >= filters["min_price"])
+    if "max_price" in filters:
+        query = query.where(products.c.price <= filters["max_price"])
+    if "ids" in filters:
+        query = query.where(products.c.id.in_(filters["ids"]))
+    if "q" in filters:
+        query = query.where(_matches(session, filters["q"]))
+    return page(session, query, asked, SORTS, products.c.id)
+
+
+def _matches(session: Session, words: str) -> sa.ColumnElement[bool]:
+    """Products whose name or description has every word."""
+    if session.get_bind().dialect.name == "postgresql":
+        text = sa.func.to_tsvector(sa.literal_column("'simple'"), products.c.name + " " + products.c.description)
+        return text.op("@@")(sa.func.plainto_tsquery(sa.literal_column("'simple'"), words))
+    quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
+    found = sa.text("SELECT rowid FROM products_fts WHERE products_fts MATCH :words")
+    return products.c.seq.in_(found.bindparams(words=quoted or '""').columns(rowid=sa.Integer).scalar_subquery())
+
+
+# Reservations ------------------------------------------------------------------------------------------------------
+
+
+def find_reservation(session: Session, order_id: str) -> sa.Row[Any]:
+    row = session.execute(sa.select(reservations).where(reservations.c.order_id == order_id)).one_or_none()
+    if row is None:
+        raise NotFound("There is no reservation for this order.")
+    return row
+
+
+def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, sa.RowMapping]:
+    query = (
+        sa.select(reservations)
+        .where(reservations.c.order_id.in_(sorted(order_ids)))
+        .order_by(reservations.c.order_id)
+        .with_for_update()
+    )
+    return {row["order_id"]: row for row in session.execute(query).mappings()}
+
+
+def lock_units(session: Session, product_ids: Iterable[str]) -> Units:
+    c = products.c
+    query = (
+        sa.select(c.id, c.name, c.price, c.currency, c.stock, c.reserved, c.sold, c.version, c.deleted_at)
+        .where(c.id.in_(sorted(product_ids)))
+        .order_by(c.id)
+        .with_for_update()
+    )
+    return Units({row["id"]: row for row in session.execute(query).mappings()})
+
+
+_write_units = (
+    sa.update(products)
+    .where(products.c.id == sa.bindparam("_id"))
+    .values({name: sa.bindparam(name) for name in ("stock", "reserved", "sold", "sold_out", "updated_at", "version")})
+)
+
+
+def write_units(session: Session, units: Units) -> None:
+    if changes := units.changes():
+        session.connection().execute(_write_units, changes)
+
+
+def add_reservations(session: Session, lines: dict[str, list[dict[str, Any]]]) -> None:
+    """Store new reservations; raises ReservedMeanwhile when one exists by now."""
+    if len(_insert(session, "reserved", lines)) < len(lines):
+        raise ReservedMeanwhile
+
+
+def add_tombstones(session: Session, order_ids: Iterable[str]) -> set[str]:
+    """Store releases that came before their reserve; returns those that did."""
+    return _insert(session, "released", {order_id: [] for order_id in order_ids})
+
+
+def _insert(session: Session, status: str, lines: dict[str, list[dict[str, Any]]]) -> set[str]:
+    moment = now()
+    same = {"status": status, "created_at": moment, "updated_at": moment, "version": 1}
+    rows = [{"order_id": order_id, "lines": lines[order_id], **same} for order_id in sorted(lines)]
+    if not rows:
+        return set()
+    statement = upsert(session, reservations).on_conflict_do_nothing().returning(reservations.c.order_id)
+    return set(session.scalars(statement, rows))
+
+
+def mark_reservations(session: Session, order_ids: Iterable[str], status: str) -> None:
+    change = sa.update(reservations).where(reservations.c.order_id.in_(sorted(order_ids)))
+    session.execute(change.values(status=status, updated_at=now(), version=2))

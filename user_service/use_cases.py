@@ -1,0 +1,57 @@
+"""One function for each thing that the user service does."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from libs.common import counters, idempotency, outbox
+from libs.common.fields import write_time
+from user_service import repository
+from user_service.events import UserCreated, UserDeleted, UserUpdated
+from user_service.models import User
+
+
+def create_user(session: Session, new: dict[str, Any]) -> User:
+    """Register a user; raises EmailTaken."""
+    user = User.register(**new)
+    repository.save(session, user)
+    outbox.add(session, UserCreated(user_id=user.id, role=user.role, status=user.status, version=user.version))
+    counters.add(session, user.counts())
+    return user
+
+
+def change_user(
+    session: Session, user_id: str, changes: Callable[[User], dict[str, Any]], match: Callable[[int], None]
+) -> User:
+    """Replace the members that a client may set; raises NotFound, PreconditionFailed or EmailTaken."""
+    user = repository.lock(session, user_id)
+    match(user.version)
+    before = user.counts()
+    user.change(**changes(user))
+    repository.save(session, user)
+    outbox.add(session, UserUpdated(user_id=user.id, role=user.role, status=user.status, version=user.version))
+    counters.add(session, counters.difference(before, user.counts()))
+    return user
+
+
+def delete_user(session: Session, user_id: str, match: Callable[[int], None]) -> None:
+    """Erase a user's personal data and leave a tombstone; raises NotFound or PreconditionFailed."""
+    user = repository.lock(session, user_id)
+    match(user.version)
+    before = user.counts()
+    user.erase()
+    repository.save(session, user)
+    idempotency.forget(session, user.id)
+    assert user.deleted_at is not None
+    outbox.add(session, UserDeleted(user_id=user.id, deleted_at=write_time(user.deleted_at), version=user.version))
+    counters.add(session, counters.difference(before, user.counts()))
+
+
+def user_stats(session: Session) -> dict[str, Any]:
+    """How many users there are, by role and by status."""
+    return {
+        "total": counters.read(session, "total").get("", 0),
+        "by_role": counters.read(session, "role:"),
+        "by_status": counters.read(session, "status:"),
+    }
