@@ -47,7 +47,7 @@ help: ## List the targets
 up: .venv/.installed ## Start the five services with demo data; Ctrl-C stops them
 	@set -e; $(settings); mkdir -p "$$DATA_DIR"; \
 	if $(running); then echo "Already running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
-	echo $$$$ > "$$pid_file"; migrations=; export FLASK_SKIP_DOTENV=1; \
+	echo $$$$ > "$$pid_file"; migrations=; export FLASK_SKIP_DOTENV=1 LOG_DIR="$${LOG_DIR:-$$DATA_DIR/log}"; \
 	for name in $(SERVICES); do flask --app $${name}_service.app db upgrade & migrations="$$migrations $$!"; done; \
 	for migration in $$migrations; do wait $$migration; done; \
 	( UP_PID=$$$$ python -m demo.seed & ); \
@@ -68,7 +68,7 @@ demo: .venv/.installed ## Walk through the running system, step by step
 	@$(settings); exec python -m demo.walk
 
 test: .venv-tox/.installed ## Run every check and test, as CI does
-	@.venv-tox/bin/tox run
+	@.venv-tox/bin/tox run --no-list-dependencies
 
 lock: .venv-tox/.installed ## Write the locked requirements again; LOCK_FLAGS=--upgrade takes the newest releases
 	@.venv-tox/bin/$(compile) setup.cfg --extra postgres --extra rabbitmq --extra redis --output-file requirements.txt
@@ -85,7 +85,7 @@ env-example: .venv/.installed ## Write .env.example from the declared settings
 clean: ## Remove what was built, and the embedded databases under DATA_DIR
 	@$(settings); \
 	if $(running); then echo "Still running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
-	rm -rf "$$DATA_DIR"/*.db "$$DATA_DIR"/*.db-wal "$$DATA_DIR"/*.db-shm "$$DATA_DIR/run" "$$pid_file"; \
+	for name in $(SERVICES); do rm -f "$$DATA_DIR/$$name".db*; done; rm -rf "$$DATA_DIR/run" "$$pid_file"; \
 	if [ -d "$$DATA_DIR" ]; then rmdir "$$DATA_DIR" 2>/dev/null || echo "$$DATA_DIR holds other files and stays."; fi
 	@rm -rf .venv .venv-tox .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from libs.common.db import NAMING, Amount, Id, Json, Moment, Text, new_id
 from libs.common.errors import Problem, ValidationFailed
 from libs.common.fields import now
+from libs.common.money import format_amount
 
 metadata = sa.MetaData(naming_convention=NAMING)
 
@@ -232,7 +233,7 @@ class Units:
         row = self.rows[product_id]
         return {
             "product_id": product_id, "quantity": quantity, "name": row["name"],
-            "unit_price": str(row["price"]), "currency": row["currency"],
+            "unit_price": format_amount(row["price"], row["currency"]), "currency": row["currency"],
         }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ class ReservedLine(Schema):
     product_id = Id()
     quantity = fields.Integer()
     name = fields.String()
-    unit_price = Money(dump_only=True)
+    unit_price = fields.String(metadata={"pattern": r"^\d{1,11}(\.\d{1,4})?$", "examples": ["19.99"]})
     currency = Currency()
 
 

@@ -10,6 +10,7 @@ from libs.common.db import Database
 from libs.common.errors import InvalidTransition, Problem
 from libs.common.events import Event
 from libs.common.fields import write_time
+from libs.common.money import format_amount
 from product_service import repository
 from product_service.events import (
     OrderCancelled,
@@ -148,7 +149,7 @@ def _move(session: Session, held: dict[str, Any], status: str, move: Callable[[U
 
 def _facts(product: Product) -> dict[str, Any]:
     return {
-        "product_id": product.id, "price": str(product.price), "currency": product.currency,
+        "product_id": product.id, "price": format_amount(product.price, product.currency), "currency": product.currency,
         "stock": product.stock, "version": product.version,
     }  # fmt: skip
 

@@ -53,13 +53,6 @@ _visible_ascii = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """The answer of an earlier request with the same key; it gets `Idempotent-Replayed: true`."""
-
-    resource: Any
-
-
-@dataclass(frozen=True)
 class Route:
     """One operation: what it takes, what it answers, and the view that does it."""
 
@@ -67,6 +60,7 @@ class Route:
     rule: str
     view: Callable[..., Any]
     body: type[Schema] | None = None
+    body_optional: bool = False
     patch: type[Schema] | None = None
     query: type[Schema] | None = None
     sorts: tuple[str, ...] = ()
@@ -164,7 +158,7 @@ class _Endpoint:
             args["query"] = self._parse_query(args)
         raw = None
         if self._body:
-            raw = read_json(route.media_type if not self._patch else MERGE_PATCH)
+            raw = self._read_body()
             args["body"] = self._parse_body(raw)
             args["raw"] = raw
         args["key"] = key = self._parse_key(raw) if route.idempotent else None
@@ -180,6 +174,12 @@ class _Endpoint:
             if not key:
                 return self._dump(route.view(**call))
             return self._once(session, key, call)
+
+    def _read_body(self) -> Any:
+        nothing = not request.content_length and "Transfer-Encoding" not in request.headers
+        if self._route.body_optional and nothing:
+            return {}
+        return read_json(MERGE_PATCH if self._patch else self._route.media_type)
 
     def _once(self, session: Any, key: idempotency.Key, call: dict[str, Any]) -> Response:
         stored = idempotency.claim(session, key)
@@ -246,7 +246,7 @@ class _Endpoint:
     def _dump(self, result: Any) -> Response:
         route = self._route
         headers: dict[str, str] = {}
-        if isinstance(result, Replayed):
+        if isinstance(result, idempotency.Replayed):
             result = result.resource
             headers["Idempotent-Replayed"] = "true"
         if route.status == 204:

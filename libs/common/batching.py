@@ -32,8 +32,8 @@ class Batcher(Generic[Item, Result]):
     """`flush` gets the items of one batch and returns one result each, in order; a result that is an exception is
     raised to its caller, and an exception raised by `flush` to all of them.
 
-    A caller leaves at its request's deadline with DeadlineExceeded: one that still waits takes its item along. More
-    than `max_waiting` callers get Overloaded.
+    A caller leaves with DeadlineExceeded at its deadline (a time of `time.monotonic()`, by default that of its
+    request): one that still waits takes its item along. More than `max_waiting` callers get Overloaded.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._led = False
 
-    def __call__(self, item: Item) -> Result:
+    def __call__(self, item: Item, deadline: float | None = None) -> Result:
         entry: _Entry[Item, Result] = _Entry(item)
         with self._lock:
             if len(self._waiting) >= self._max_waiting:
@@ -56,7 +56,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting.append(entry)
             leads, self._led = not self._led, True
         if not leads:
-            self._wait(entry)
+            self._wait(entry, deadline)
         if entry.result is None:
             self._lead()
         if isinstance(entry.result, BaseException):
@@ -64,10 +64,11 @@ class Batcher(Generic[Item, Result]):
         assert entry.result is not None, "flush returned too few results"
         return entry.result
 
-    def _wait(self, entry: _Entry[Item, Result]) -> None:
-        work = context.current()
+    def _wait(self, entry: _Entry[Item, Result], deadline: float | None) -> None:
+        if deadline is None and (work := context.current()):
+            deadline = work.deadline
         try:
-            if entry.woken.wait(max(0.0, work.seconds_left()) if work else None):
+            if entry.woken.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return
             raise DeadlineExceeded()
         except BaseException:

@@ -69,7 +69,7 @@ class Settings:
     log_level: str = setting(
         "INFO", "The least severe log line written.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
     )
-    log_file: str = setting("", "Log lines go to this file; empty means standard output.", per_service=True)
+    log_dir: str = setting("", "Log lines go to a file for each service in here; empty means standard output.")
 
     database_url: str = setting(
         "", "postgresql://user:password@host/name, or sqlite:///file; empty means a SQLite file under DATA_DIR.",

@@ -6,6 +6,7 @@ another. Rows are written in the order of their names, and last in a transaction
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -41,6 +42,11 @@ def read(session: Session, prefix: str = "") -> dict[str, int]:
     if prefix:
         query = query.where(counters.c.name >= prefix, counters.c.name < prefix[:-1] + chr(ord(prefix[-1]) + 1))
     return {name[len(prefix) :]: total for name, total in session.execute(query) if total}
+
+
+def read_amounts(session: Session, prefix: str) -> dict[str, Decimal]:
+    """The same for totals of money, which are kept in ten-thousandths."""
+    return {name: Decimal(total).scaleb(-4) for name, total in read(session, prefix).items()}
 
 
 def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

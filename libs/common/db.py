@@ -211,7 +211,7 @@ def _to_json(value: Any) -> str:
 Id = sa.String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 """A UUID in its text form; native on PostgreSQL."""
 
-Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
 def Text(length: int) -> sa.types.TypeEngine[str]:

@@ -162,6 +162,21 @@ class DeadlineExceeded(Problem):
     status, code, title = 504, "deadline-exceeded", "The deadline has passed"
 
 
+class StoredProblem(Problem):
+    """The problem document that an earlier request got, to be told again as it was."""
+
+    def __init__(self, document: dict[str, Any], *, replayed: bool = False):
+        retry_after = DependencyUnavailable.retry_after if document["status"] == 503 else None
+        super().__init__(document["detail"], retry_after=retry_after)
+        self.status = document["status"]  # type: ignore[misc]
+        self._document = document
+        if replayed:
+            self.headers["Idempotent-Replayed"] = "true"
+
+    def document(self, instance: str, request_id: str) -> dict[str, Any]:
+        return self._document
+
+
 def all_problems() -> dict[str, type[Problem]]:
     """Every problem that is imported, by code; the error pages are made from it."""
     found: dict[str, type[Problem]] = {}

@@ -107,9 +107,8 @@ class Money(ma.fields.Field):
         raise ValidationError('Must be an amount such as "19.99": not negative, at most four digits after the point.')
 
     def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:
-        if value is None:
-            return None
-        return format_amount(value, obj["currency"] if isinstance(obj, Mapping) else obj.currency)
+        currency = obj["currency"] if isinstance(obj, Mapping) else obj.currency
+        return None if value is None or currency is None else format_amount(value, currency)
 
 
 class Currency(ma.fields.String):

@@ -54,6 +54,13 @@ class StoredAnswer:
     body: bytes
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """The answer of an earlier request with the same key; it gets `Idempotent-Replayed: true`."""
+
+    resource: Any
+
+
 def claim(session: Session, key: Key) -> StoredAnswer | None:
     """Claim the key for this transaction, or return the answer that it already has; raises IdempotencyKeyReused."""
     forgotten = time.time() - KEEP_SECONDS

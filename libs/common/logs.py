@@ -69,15 +69,18 @@ _handlers: list[BatchingHandler] = []
 
 
 def configure(settings: Settings) -> None:
-    """Send the root logger to LOG_FILE or to standard output; with a file, warnings also go to standard error."""
+    """Send the root logger to a file in LOG_DIR or to standard output; with a file, warnings also go to standard
+    error.
+    """
     for handler in _handlers:
         handler.flush()
     descriptor = sys.stdout.fileno()
-    if settings.log_file:
-        os.makedirs(os.path.dirname(settings.log_file) or ".", exist_ok=True)
-        descriptor = os.open(settings.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    if settings.log_dir:
+        os.makedirs(settings.log_dir, exist_ok=True)
+        path = os.path.join(settings.log_dir, f"{settings.service}.log")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     _handlers[:] = [BatchingHandler(descriptor)]
-    if settings.log_file:
+    if settings.log_dir:
         _handlers.append(BatchingHandler(sys.stderr.fileno()))
         _handlers[1].setLevel(logging.WARNING)
     for handler in _handlers:

@@ -82,7 +82,7 @@ def _operation(service: str, route: Route) -> dict[str, Any]:
     if route.body:
         media_types = [MERGE_PATCH, JSON] if route.patch else [route.media_type]
         content = {media_type: {"schema": route.patch or route.body} for media_type in media_types}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": not route.body_optional, "content": content}
     return operation
 
 

@@ -41,8 +41,9 @@ class Page:
 def page(
     session: Session, query: sa.Select[Any], asked: PageQuery, sorts: Mapping[str, Any], tie: sa.ColumnElement[Any]
 ) -> Page:
-    """One page of `query`, which selects the columns of a table, as mappings. `sorts` maps a sort name to its column; `tie` is the unique column that settles ties, and
-    each (sort column, tie) has an index. Raises MalformedRequest for a bad cursor.
+    """One page of `query`, which selects the columns of a table, as mappings. `sorts` maps a sort name to its column;
+    `tie` is the unique column that settles ties, and each (sort column, tie) has an index. Raises MalformedRequest for
+    a bad cursor.
     """
     descending = asked.sort.startswith("-")
     column = sorts[asked.sort.lstrip("-")]

@@ -1,0 +1,35 @@
+"""The composition root of the order service."""
+
+from dataclasses import dataclass
+
+from flask import Flask
+
+from libs.common.app import Service
+from libs.common.config import Settings, setting
+from order_service.clients import ProductClient, Products, UserClient, Users
+from order_service.routes import routes
+from order_service.use_cases import HANDLERS, Checkout, reject_abandoned
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderSettings(Settings):
+    recovery_seconds: float = setting(2.0, "How often the order service looks for abandoned orders.", minimum=0.1)
+
+
+def create_app(
+    settings: OrderSettings | None = None, *, users: Users | None = None, products: Products | None = None
+) -> Flask:
+    settings = settings or OrderSettings.load("order")
+    service = Service(settings, "order_service")
+    checkout = Checkout(
+        service.db,
+        users or UserClient(service.client("user")),
+        products or ProductClient(service.client("product")),
+    )
+    service.handle(HANDLERS)
+    service.every("recovery", lambda: reject_abandoned(service.db), interval_seconds=settings.recovery_seconds)
+    return service.serve(
+        routes,
+        description="Orders, from the request to the delivery.",
+        dependencies={"checkout": checkout},
+    )

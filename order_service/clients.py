@@ -1,0 +1,113 @@
+"""What the order service asks of others, and the fakes of it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from libs.common.client import ServiceClient
+from libs.common.errors import DependencyUnavailable, Problem
+from order_service.models import InsufficientStock, UnknownProduct
+
+
+class Demand(NamedTuple):
+    """A reservation to be made: what, for which order, for which request, and until when (`time.monotonic()`)."""
+
+    order_id: str
+    lines: list[dict[str, Any]]
+    request_id: str
+    deadline: float
+
+
+Reserved = list[dict[str, Any]] | Problem
+
+
+class Users(Protocol):
+    def find(self, user_id: str) -> dict[str, Any] | None:
+        """The user's `status` and `version`, None when there is none; raises DependencyUnavailable."""
+
+
+class Products(Protocol):
+    def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
+        """For each demand its lines with names and prices, or InsufficientStock, UnknownProduct or
+        DependencyUnavailable; raises DependencyUnavailable or DeadlineExceeded when none could be asked.
+        """
+
+
+class UserClient:
+    def __init__(self, client: ServiceClient):
+        self._client = client
+
+    def find(self, user_id: str) -> dict[str, Any] | None:
+        answer = self._client.get(f"/users/{user_id}")
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise DependencyUnavailable("The user service gave no useful answer.")
+        return {"status": answer.body["status"], "version": answer.body["version"]}
+
+
+class ProductClient:
+    def __init__(self, client: ServiceClient):
+        self._client = client
+
+    def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
+        wanted = [{"order_id": d.order_id, "items": d.lines, "request_id": d.request_id} for d in batch]
+        body = {"reservations": wanted}
+        # Safe to repeat: a reservation is idempotent by its order's id.
+        answer = self._client.call("POST", "/reservations/batch", json=body, idempotent=True, deadline=deadline)
+        outcomes = answer.body.get("outcomes", []) if answer.status == 200 else []
+        if len(outcomes) != len(batch):
+            raise DependencyUnavailable("The product service gave no useful answer.")
+        return [_translated(outcome["status"], outcome["body"]) for outcome in outcomes]
+
+
+def _translated(status: int, body: dict[str, Any]) -> Reserved:
+    """The outcome of one reservation in this service's own words."""
+    if status == 201:
+        lines: list[dict[str, Any]] = body["items"]
+        return lines
+    for refusal in (InsufficientStock, UnknownProduct):
+        if body.get("code") == refusal.code:
+            return refusal(errors=body.get("errors"))
+    return DependencyUnavailable("The reservation could not be made.")
+
+
+class FakeUsers:
+    def __init__(self, *known: str):
+        self.known = {user_id: {"status": "active", "version": 1} for user_id in known}
+        self.down = False
+
+    def find(self, user_id: str) -> dict[str, Any] | None:
+        if self.down:
+            raise DependencyUnavailable("The user service is unavailable.")
+        return self.known.get(user_id)
+
+
+class FakeProducts:
+    """Prices and stock by product; `reserved` shows what was taken for which order."""
+
+    def __init__(self, **products: Any):
+        self.stock: dict[str, int] = {}
+        self.offers: dict[str, dict[str, Any]] = {}
+        self.reserved: dict[str, Reserved] = {}
+        self.down = False
+
+    def add(self, product_id: str, price: str = "10.00", stock: int = 100, currency: str = "EUR") -> str:
+        self.stock[product_id] = stock
+        self.offers[product_id] = {"name": f"Product {product_id[-4:]}", "unit_price": price, "currency": currency}
+        return product_id
+
+    def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
+        if self.down:
+            raise DependencyUnavailable("The product service is unavailable.")
+        return [self.reserved.setdefault(demand.order_id, self._judge(demand)) for demand in batch]
+
+    def _judge(self, demand: Demand) -> Reserved:
+        if demand.order_id in self.reserved:
+            return self.reserved[demand.order_id]
+        if any(line["product_id"] not in self.offers for line in demand.lines):
+            return UnknownProduct()
+        if any(self.stock[line["product_id"]] < line["quantity"] for line in demand.lines):
+            return InsufficientStock()
+        for line in demand.lines:
+            self.stock[line["product_id"]] -= line["quantity"]
+        return [{**line, **self.offers[line["product_id"]]} for line in demand.lines]
