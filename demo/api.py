@@ -2,53 +2,66 @@
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import requests
 
 from libs.topology import PORT_OFFSETS, SERVICES
 
-BASE_PORT = int(os.environ.get("BASE_PORT") or 8000)
-HOST = os.environ.get("DEMO_HOST") or "127.0.0.1"
-
-session = requests.Session()
-session.trust_env = False
+ROOTS = ("/api", "/docs", "/errors", "/health", "/livez", "/metrics", "/openapi.json", "/readyz")
 
 
-def url(service: str, path: str = "") -> str:
-    return f"http://{HOST}:{BASE_PORT + PORT_OFFSETS[service]}{path}"
+class Quintet:
+    """The system that listens on a base port; where nothing is given, the one that BASE_PORT and DEMO_HOST name."""
 
+    def __init__(self, base_port: int | None = None, host: str | None = None):
+        self._base_port = base_port or int(os.environ.get("BASE_PORT") or 8000)
+        self._host = host or os.environ.get("DEMO_HOST") or "127.0.0.1"
+        self._session = requests.Session()
+        self._session.trust_env = False
 
-def call(
-    method: str, service: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> requests.Response:
-    """Send a request to a service; a path that begins with a known root is taken as it is, another below /api/v1."""
-    if not path.startswith(("/health", "/docs", "/openapi")) and path != "/":
-        path = "/api/v1" + path
-    return session.request(method, url(service, path), json=body, headers=headers, timeout=10)
+    def url(self, service: str, path: str = "") -> str:
+        return f"http://{self._host}:{self._base_port + PORT_OFFSETS[service]}{path}"
 
+    def send(
+        self, method: str, service: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> requests.Response:
+        """Send a request to a service; a path that does not begin with a known root is below /api/v1."""
+        if not path.startswith(ROOTS) and path != "/":
+            path = "/api/v1" + path
+        return self._session.request(method, self.url(service, path), json=body, headers=headers, timeout=10)
 
-def wait_until_healthy(seconds: float, started_by: int = 0) -> bool:
-    """Whether all five services answer on /health within the time; no longer than the process that starts them lives,
-    where it is given.
-    """
-    give_up = time.monotonic() + seconds
-    waiting = list(SERVICES)
-    while waiting and time.monotonic() < give_up:
+    def get(self, service: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
+        return self.send("GET", service, path, headers=headers)
+
+    def post(
+        self, service: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> requests.Response:
+        return self.send("POST", service, path, body, headers)
+
+    def is_healthy(self, service: str) -> bool:
         try:
-            if call("GET", waiting[0], "/health").status_code == 200:
-                waiting.pop(0)
-                continue
+            return self.get(service, "/health").status_code == 200
         except requests.RequestException:
-            if started_by and not _alive(started_by):
-                return False
+            return False
+
+    def wait_until_healthy(self, seconds: float, still_starting: Callable[[], bool] = lambda: True) -> bool:
+        """Whether all five services answer on /health within the time; gives up at once where nobody starts them."""
+        waiting = list(SERVICES)
+
+        def all_are() -> bool:
+            while waiting and self.is_healthy(waiting[0]):
+                waiting.pop(0)
+            return not waiting or not still_starting()
+
+        eventually(all_are, seconds)
+        return not waiting
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """What `condition` returns as soon as that is true, or when the time is over: its last word."""
+    give_up = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < give_up:
         time.sleep(0.05)
-    return not waiting
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return found

@@ -1,9 +1,8 @@
 """Waits for the five services, loads the demo data once, and prints where everything is. `make up` runs it."""
 
 import os
-import sys
 
-from demo.api import call, url, wait_until_healthy
+from demo.api import Quintet
 from libs.topology import SERVICES
 
 USERS = (
@@ -23,26 +22,36 @@ PRODUCTS = (
 )  # fmt: skip
 
 
-def load() -> None:
+def load(quintet: Quintet) -> None:
     """Create what is not there yet; a second run finds e-mails and SKUs taken and changes nothing."""
     for service, path, rows in (("user", "/users", USERS), ("product", "/products", PRODUCTS)):
         for row in rows:
-            answer = call("POST", service, path, row)
+            answer = quintet.post(service, path, row)
             if answer.status_code not in (201, 409):
                 raise SystemExit(f"demo data: {path} answered {answer.status_code}: {answer.text}")
 
 
 def main() -> None:
-    if not wait_until_healthy(60, started_by=int(os.environ.get("UP_PID") or 0)):
+    quintet = Quintet()
+    if not quintet.wait_until_healthy(60, still_starting=_starter_lives):
         raise SystemExit("The services did not become healthy; see the lines above.")
-    load()
+    load(quintet)
     print("\nQuintet is up, with demo data:\n")
     for service in SERVICES:
-        print(f"  {service:13} {url(service)}/docs")
-    print(f"\n  dashboard     {url('analytics')}/")
+        print(f"  {service:13} {quintet.url(service)}/docs")
+    print(f"\n  dashboard     {quintet.url('analytics')}/")
     print(f"  logs          {os.environ.get('LOG_DIR') or 'standard output'}")
-    print("\nTry `make demo`. Ctrl-C stops everything.\n")
+    print("\nTry `make demo`. Ctrl-C stops everything.\n", flush=True)
+
+
+def _starter_lives() -> bool:
+    """Whether the process that starts the services, where UP_PID names it, is still there."""
+    try:
+        os.kill(int(os.environ.get("UP_PID") or 0), 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

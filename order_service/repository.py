@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common.db import epoch, upsert
+from libs.common.db import Reader, Upsert, any_of, epoch, upsert
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
@@ -20,9 +20,12 @@ KEY_LIFETIME = timedelta(hours=24)
 Row = Mapping[str, Any]
 
 
-def find(session: Session, order_id: str) -> Row:
+_find = sa.select(orders).where(orders.c.id == sa.bindparam("id"))
+
+
+def find(session: Reader, order_id: str) -> Row:
     """The order's row; raises NotFound."""
-    row = session.execute(sa.select(orders).where(orders.c.id == order_id)).mappings().one_or_none()
+    row = session.execute(_find, {"id": order_id}).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no such order.")
     return row
@@ -36,7 +39,7 @@ def lock(session: Session, order_id: str) -> Order:
     return order
 
 
-def find_page(session: Session, filters: dict[str, Any], asked: PageQuery) -> Page:
+def find_page(session: Reader, filters: dict[str, Any], asked: PageQuery) -> Page:
     query = sa.select(orders)
     for name in ("user_id", "status"):
         if name in filters:
@@ -51,9 +54,12 @@ def find_page(session: Session, filters: dict[str, Any], asked: PageQuery) -> Pa
 # The first transaction ---------------------------------------------------------------------------------------------
 
 
+_clock = sa.select(epoch())
+
+
 def clock(session: Session) -> float:
     """Seconds since 1970 by the database's clock."""
-    return float(session.scalar(sa.select(epoch())) or 0.0)
+    return float(session.connection().scalar(_clock) or 0.0)
 
 
 def free_keys(session: Session, keys: Sequence[str]) -> None:
@@ -70,12 +76,20 @@ def find_by_keys(session: Session, keys: Iterable[str]) -> dict[str, Row]:
     return {row["idempotency_key"]: row for row in session.execute(query).mappings()}
 
 
+_find_users = sa.select(users.c.id, users.c.status).where(any_of(users.c.id, "ids")).order_by(users.c.id)
+_share_users = _find_users.with_for_update(read=True)
+
+
 def find_users(session: Session, user_ids: Iterable[str], *, share: bool = False) -> dict[str, str]:
     """The status of each user that is known here. With `share`, nobody can change them until the transaction ends."""
-    query = sa.select(users.c.id, users.c.status).where(users.c.id.in_(sorted(user_ids))).order_by(users.c.id)
-    if share:
-        query = query.with_for_update(read=True)
-    return {row.id: row.status for row in session.execute(query)}
+    found = session.connection().execute(_share_users if share else _find_users, {"ids": sorted(user_ids)})
+    return {user_id: status for user_id, status in found}  # noqa: C416 - a row is not a pair to dict()
+
+
+_insert = sa.insert(orders)
+_insert_keyed = Upsert(
+    orders, lambda insert: insert.on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(orders.c.id)
+)
 
 
 def add_pending(session: Session, new: Sequence[NewOrder], time: float) -> set[str]:
@@ -96,10 +110,9 @@ def add_pending(session: Session, new: Sequence[NewOrder], time: float) -> set[s
     if not rows:
         return set()
     if not any(order.key for order in new):
-        session.connection().execute(sa.insert(orders), rows)
+        session.connection().execute(_insert, rows)
         return {row["id"] for row in rows}
-    insert = upsert(session, orders).on_conflict_do_nothing(index_elements=["idempotency_key"])
-    return set(session.scalars(insert.returning(orders.c.id), rows))
+    return set(session.connection().execute(_insert_keyed(session), rows).scalars())
 
 
 def take_over(session: Session, order_id: str, time: float, seconds: float) -> bool:
@@ -112,9 +125,12 @@ def take_over(session: Session, order_id: str, time: float, seconds: float) -> b
 # The second transaction --------------------------------------------------------------------------------------------
 
 
+_lock_many = sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
+
+
 def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, Row]:
-    query = sa.select(orders).where(orders.c.id.in_(sorted(order_ids))).order_by(orders.c.id).with_for_update()
-    return {row["id"]: row for row in session.execute(query).mappings()}
+    found = session.connection().execute(_lock_many, {"ids": sorted(order_ids)})
+    return {row["id"]: row for row in found.mappings()}
 
 
 _settled = {
@@ -137,7 +153,7 @@ def settle(session: Session, status: str, changed: Sequence[Row]) -> None:
         session.connection().execute(_settle[status], rows)
 
 
-def find_abandoned(session: Session, grace_seconds: float, limit: int) -> list[Row]:
+def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[Row]:
     """Pending orders whose request ended that long ago without settling them."""
     query = (
         sa.select(orders.c.id, orders.c.user_id)

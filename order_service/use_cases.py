@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from libs.common import context, counters, outbox
 from libs.common.batching import Batcher
-from libs.common.db import CommitInDoubt, Database, new_id
+from libs.common.db import CommitInDoubt, Database, Reader, new_id
 from libs.common.errors import (
     DeadlineExceeded,
     DependencyUnavailable,
@@ -72,17 +72,30 @@ class UserNotKnownHere(Exception):
 
 
 class Checkout:
-    """The steps of the saga in one process; each takes one order and does many at once."""
+    """The steps of the saga in one process; each takes one order and does many at once. T1 of some orders and T2 of
+    others share a commit.
+    """
 
     def __init__(self, db: Database, users: Users, products: Products):
         self.db, self.users, self._products = db, users, products
-        self.place: Batcher[NewOrder, Placed] = Batcher(self._place)
+        self._write: Batcher[NewOrder | Verdict, Any] = Batcher(self._write_all)
         self.reserve: Batcher[Demand, Reserved] = Batcher(self._reserve)
-        self.settle: Batcher[Verdict, Row] = Batcher(self._settle)
 
-    def _place(self, batch: list[NewOrder]) -> Sequence[Placed | Exception]:
+    def place(self, new: NewOrder) -> Placed:
+        placed: Placed = self._write(new)
+        return placed
+
+    def settle(self, verdict: Verdict, deadline: float) -> Row:
+        settled: Row = self._write(verdict, deadline)
+        return settled
+
+    def _write_all(self, batch: list[NewOrder | Verdict]) -> Sequence[Any]:
+        verdicts = [item for item in batch if isinstance(item, Verdict)]
+        new = [item for item in batch if isinstance(item, NewOrder)]
         with self.db.write() as session:
-            return place(session, batch)
+            settled = iter(settle(session, verdicts) if verdicts else ())
+            placed = iter(place(session, new) if new else ())
+        return [next(settled if isinstance(item, Verdict) else placed) for item in batch]
 
     def _reserve(self, batch: list[Demand]) -> Sequence[Reserved]:
         """What has expired is not asked for; one short deadline does not cut the others short."""
@@ -92,10 +105,6 @@ class Checkout:
             reserved = self._products.reserve(alive, max(demand.deadline for demand in alive))
             found = {demand.order_id: outcome for demand, outcome in zip(alive, reserved, strict=True)}
         return [found.get(demand.order_id) or DeadlineExceeded() for demand in batch]
-
-    def _settle(self, batch: list[Verdict]) -> Sequence[Row]:
-        with self.db.write() as session:
-            return settle(session, batch)
 
 
 def create_order(checkout: Checkout, new: NewOrder, origin: Origin, deadline: float) -> Row | Replayed:
@@ -317,7 +326,7 @@ def _step(
     return order
 
 
-def order_stats(session: Session) -> dict[str, Any]:
+def order_stats(session: Reader) -> dict[str, Any]:
     """How many orders there are by status, how many were ever confirmed, and what they bring."""
     revenue = counters.read_amounts(session, "revenue:")
     return {

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common.db import upsert
+from libs.common.db import Reader, Upsert, any_of
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
@@ -20,9 +20,12 @@ class ReservedMeanwhile(Exception):
     """Another process has just reserved for the same order: judge anew."""
 
 
-def find(session: Session, product_id: str) -> sa.Row[Any]:
+_find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
+
+
+def find(session: Reader, product_id: str) -> sa.Row[Any]:
     """The product's row; raises NotFound, also for one that was deleted."""
-    row = session.execute(sa.select(products).where(products.c.id == product_id, _alive)).one_or_none()
+    row = session.execute(_find, {"id": product_id}).one_or_none()
     if row is None:
         raise NotFound("There is no such product.")
     return row
@@ -46,7 +49,7 @@ def save(session: Session, product: Product) -> None:
         raise SkuTaken() from exc
 
 
-def find_page(session: Session, filters: dict[str, Any], asked: PageQuery) -> Page:
+def find_page(session: sa.Connection, filters: dict[str, Any], asked: PageQuery) -> Page:
     query = sa.select(products).where(_alive)
     for name in ("category", "seller_id"):
         if name in filters:
@@ -64,9 +67,9 @@ def find_page(session: Session, filters: dict[str, Any], asked: PageQuery) -> Pa
     return page(session, query, asked, SORTS, products.c.id)
 
 
-def _matches(session: Session, words: str) -> sa.ColumnElement[bool]:
+def _matches(session: sa.Connection, words: str) -> sa.ColumnElement[bool]:
     """Products whose name or description has every word."""
-    if session.get_bind().dialect.name == "postgresql":
+    if session.dialect.name == "postgresql":
         text = sa.func.to_tsvector(sa.literal_column("'simple'"), products.c.name + " " + products.c.description)
         return text.op("@@")(sa.func.plainto_tsquery(sa.literal_column("'simple'"), words))
     quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
@@ -77,32 +80,39 @@ def _matches(session: Session, words: str) -> sa.ColumnElement[bool]:
 # Reservations ------------------------------------------------------------------------------------------------------
 
 
-def find_reservation(session: Session, order_id: str) -> sa.Row[Any]:
+def find_reservation(session: Reader, order_id: str) -> sa.Row[Any]:
     row = session.execute(sa.select(reservations).where(reservations.c.order_id == order_id)).one_or_none()
     if row is None:
         raise NotFound("There is no reservation for this order.")
     return row
 
 
+_lock_reservations = (
+    sa.select(reservations)
+    .where(any_of(reservations.c.order_id, "ids"))
+    .order_by(reservations.c.order_id)
+    .with_for_update()
+)
+_units = ("id", "name", "price", "currency", "stock", "reserved", "sold", "version", "deleted_at")
+_lock_units = (
+    sa.select(*(products.c[name] for name in _units))
+    .where(any_of(products.c.id, "ids"))
+    .order_by(products.c.id)
+    .with_for_update()
+)
+_insert_reservations = Upsert(
+    reservations, lambda insert: insert.on_conflict_do_nothing().returning(reservations.c.order_id)
+)
+
+
 def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, sa.RowMapping]:
-    query = (
-        sa.select(reservations)
-        .where(reservations.c.order_id.in_(sorted(order_ids)))
-        .order_by(reservations.c.order_id)
-        .with_for_update()
-    )
-    return {row["order_id"]: row for row in session.execute(query).mappings()}
+    found = session.connection().execute(_lock_reservations, {"ids": sorted(order_ids)})
+    return {row["order_id"]: row for row in found.mappings()}
 
 
 def lock_units(session: Session, product_ids: Iterable[str]) -> Units:
-    c = products.c
-    query = (
-        sa.select(c.id, c.name, c.price, c.currency, c.stock, c.reserved, c.sold, c.version, c.deleted_at)
-        .where(c.id.in_(sorted(product_ids)))
-        .order_by(c.id)
-        .with_for_update()
-    )
-    return Units({row["id"]: row for row in session.execute(query).mappings()})
+    found = session.connection().execute(_lock_units, {"ids": sorted(product_ids)})
+    return Units({row["id"]: row for row in found.mappings()})
 
 
 _write_units = (
@@ -134,8 +144,7 @@ def _insert(session: Session, status: str, lines: dict[str, list[dict[str, Any]]
     rows = [{"order_id": order_id, "lines": lines[order_id], **same} for order_id in sorted(lines)]
     if not rows:
         return set()
-    statement = upsert(session, reservations).on_conflict_do_nothing().returning(reservations.c.order_id)
-    return set(session.scalars(statement, rows))
+    return set(session.connection().execute(_insert_reservations(session), rows).scalars())
 
 
 def mark_reservations(session: Session, order_ids: Iterable[str], status: str) -> None:

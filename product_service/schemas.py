@@ -89,8 +89,9 @@ class NewReservation(Schema):
 
 
 class BatchedReservation(NewReservation):
-    request_id = fields.String(
-        validate=validate.Regexp(r"^[A-Za-z0-9._-]{1,128}$"),
+    request_id = String(
+        max=128,
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
         metadata={"description": "The request that this one of the batch belongs to."},
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from libs.common import counters, outbox
-from libs.common.db import Database
+from libs.common.db import Database, Reader
 from libs.common.errors import InvalidTransition, Problem
 from libs.common.events import Event
 from libs.common.fields import write_time
@@ -73,7 +73,7 @@ def delete_product(session: Session, product_id: str, match: Callable[[int], Non
     counters.add(session, counters.difference(before, product.counts()))
 
 
-def product_stats(session: Session) -> dict[str, int]:
+def product_stats(session: Reader) -> dict[str, int]:
     """How many products there are, and how many units."""
     found = counters.read(session)
     return {name: found.get(name, 0) for name in ("total", "stock_units", "reserved_units", "sold_units")}

@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from libs.common.db import Reader
 from libs.common.errors import NotFound, Problem
 from libs.common.paging import Page, PageQuery, page
 from user_service.models import User, users
@@ -18,9 +19,12 @@ class EmailTaken(Problem):
     status, code, title = 409, "email-taken", "The e-mail is taken"
 
 
-def find(session: Session, user_id: str) -> sa.Row[Any]:
+_find = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.deleted_at.is_(None))
+
+
+def find(session: Reader, user_id: str) -> sa.Row[Any]:
     """The user's row; raises NotFound, also for one that was deleted."""
-    row = session.execute(sa.select(users).where(users.c.id == user_id, users.c.deleted_at.is_(None))).one_or_none()
+    row = session.execute(_find, {"id": user_id}).one_or_none()
     if row is None:
         raise NotFound("There is no such user.")
     return row
@@ -43,7 +47,7 @@ def save(session: Session, user: User) -> None:
         raise EmailTaken() from exc
 
 
-def find_page(session: Session, filters: dict[str, Any], asked: PageQuery) -> Page:
+def find_page(session: Reader, filters: dict[str, Any], asked: PageQuery) -> Page:
     query = sa.select(users).where(users.c.deleted_at.is_(None))
     if "email" in filters:
         query = query.where(users.c.email_key == filters["email"].lower())

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from libs.common import counters, idempotency, outbox
+from libs.common.db import Reader
 from libs.common.fields import write_time
 from user_service import repository
 from user_service.events import UserCreated, UserDeleted, UserUpdated
@@ -48,7 +49,7 @@ def delete_user(session: Session, user_id: str, match: Callable[[int], None]) ->
     counters.add(session, counters.difference(before, user.counts()))
 
 
-def user_stats(session: Session) -> dict[str, Any]:
+def user_stats(session: Reader) -> dict[str, Any]:
     """How many users there are, by role and by status."""
     return {
         "total": counters.read(session, "total").get("", 0),

@@ -85,14 +85,9 @@ class ServiceClient:
         if idempotent is None:
             idempotent = method in ("GET", "HEAD", "PUT", "DELETE")
         request = self._prepare(method, path, json, headers, work)
-        if not idempotent or attempts == 1:
+        if not idempotent:
             return self._send(request, deadline)
-        return tenacity.Retrying(  # type: ignore[no-any-return]
-            retry=tenacity.retry_if_exception_type(_Unavailable),
-            wait=_wait,
-            stop=_NoTime(deadline, attempts),
-            reraise=True,
-        )(self._send, request, deadline)
+        return _retrying(_NoTime(deadline, attempts))(self._send, request, deadline)
 
     def _prepare(
         self, method: str, path: str, json: Any, headers: dict[str, str] | None, work: context.Context | None
@@ -134,6 +129,11 @@ class ServiceClient:
         metrics.CALLS.labels(self.service, "failed").inc()
         log.warning("call.failed", extra={"dependency": self.service, "why": why})
         return _Unavailable(self.service, why, retry_after)
+
+
+def _retrying(stop: "_NoTime") -> tenacity.Retrying:
+    known = tenacity.retry_if_exception_type(_Unavailable)
+    return tenacity.Retrying(retry=known, wait=_wait, stop=stop, reraise=True)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

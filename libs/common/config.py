@@ -13,6 +13,7 @@ a file: SECRET_KEY_FILE=/run/secrets/key. A `per_service` setting is looked up a
 DATABASE_URL, so that several services can share one environment.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -43,7 +44,7 @@ def setting(
 ) -> Any:
     """Declare one setting; its type is the field's annotation (str, int, float, bool or tuple[str, ...])."""
     rules = {"doc": doc, "choices": choices, "minimum": minimum, "secret": secret, "per_service": per_service}
-    return field(default=default, metadata=rules)
+    return field(default=default, repr=not secret, metadata=rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +145,6 @@ class Settings:
         given: str = getattr(self, f"{service}_service_url")
         return (given or f"http://127.0.0.1:{self.base_port + PORT_OFFSETS[service]}").rstrip("/")
 
-    def __repr__(self) -> str:
-        shown = (
-            f"{f.name}={'***' if f.metadata.get('secret') and getattr(self, f.name) else repr(getattr(self, f.name))}"
-            for f in fields(self)
-        )
-        return f"{type(self).__name__}({', '.join(shown)})"
-
 
 def env_example(classes: Iterable[type[Settings]]) -> str:
     """The text of `.env.example`: every variable once, with its meaning and its default, commented out."""
@@ -202,6 +196,8 @@ def _parse(declared: Field[Any], text: str) -> Any:
     elif declared.type in (int, float):
         try:
             value = declared.type(text)  # type: ignore[operator]
+            if not math.isfinite(value):
+                raise ValueError(text)
         except ValueError:
             raise ValueError("is not a whole number" if declared.type is int else "is not a number") from None
     elif declared.type == tuple[str, ...]:

@@ -1,17 +1,19 @@
 """Totals that are maintained with every change and never counted by a scan, so that they cost the same at any size.
 
 A counter is spread over shards, one picked by each process: processes that change the same total do not wait for one
-another. Rows are written in the order of their names, and last in a transaction, so that no two can deadlock.
+another. All changes of a transaction are written together as its last statement, in the order of their names, so that
+no two transactions can deadlock.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common.db import shared, upsert
+from libs.common.db import Reader, Upsert, before_commit, shared
 
 SHARDS = 16
 
@@ -24,19 +26,31 @@ counters = sa.Table(
 )
 
 
+_add = Upsert(
+    counters,
+    lambda insert: insert.on_conflict_do_update(
+        index_elements=["name", "shard"], set_={"value": counters.c.value + insert.excluded.value}
+    ),
+)
+
+
 def add(session: Session, changes: Mapping[str, int]) -> None:
-    """Add each change to its total, in the caller's transaction."""
+    """Add each change to its total when the caller's transaction ends."""
+    if "counters" not in session.info:
+        session.info["counters"] = Counter()
+        before_commit(session, lambda: _write(session))
+    session.info["counters"].update(changes)
+
+
+def _write(session: Session) -> None:
     shard = os.getpid() % SHARDS
-    rows = [{"name": name, "shard": shard, "value": value} for name, value in sorted(changes.items()) if value]
+    changes = sorted(session.info.pop("counters").items())
+    rows = [{"name": name, "shard": shard, "value": value} for name, value in changes if value]
     if rows:
-        insert = upsert(session, counters)
-        statement = insert.on_conflict_do_update(
-            index_elements=["name", "shard"], set_={"value": counters.c.value + insert.excluded.value}
-        )
-        session.connection().execute(statement, rows)
+        session.connection().execute(_add(session), rows)
 
 
-def read(session: Session, prefix: str = "") -> dict[str, int]:
+def read(session: Reader, prefix: str = "") -> dict[str, int]:
     """The totals whose names begin with `prefix`, keyed by the rest of the name; zeros are left out."""
     query = sa.select(counters.c.name, sa.cast(sa.func.sum(counters.c.value), sa.BigInteger)).group_by(counters.c.name)
     if prefix:
@@ -44,7 +58,7 @@ def read(session: Session, prefix: str = "") -> dict[str, int]:
     return {name[len(prefix) :]: total for name, total in session.execute(query) if total}
 
 
-def read_amounts(session: Session, prefix: str) -> dict[str, Decimal]:
+def read_amounts(session: Reader, prefix: str) -> dict[str, Decimal]:
     """The same for totals of money, which are kept in ten-thousandths."""
     return {name: Decimal(total).scaleb(-4) for name, total in read(session, prefix).items()}
 

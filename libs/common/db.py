@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
@@ -39,7 +39,11 @@ NAMING = {
 shared = sa.MetaData(naming_convention=NAMING)
 """The tables that every service has: outbox, inbox, failures, idempotency keys, counters."""
 
+Reader = Session | sa.Connection
+"""What a query runs on: the connection of `read`, or the session of `write`."""
+
 LOCK_WAIT_SECONDS = 5.0
+_inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class CommitInDoubt(DependencyUnavailable):
@@ -69,15 +73,15 @@ class Database:
             self._engine = None
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A read-only look; raises DependencyUnavailable when the database cannot be reached."""
-        session = Session(self.engine, autoflush=False)
+    def read(self) -> Iterator[sa.Connection]:
+        """A read-only look: rows, not objects, since a Session costs more than a look-up by id. Raises
+        DependencyUnavailable when the database cannot be reached.
+        """
         try:
-            yield session
+            with self.engine.connect() as connection:
+                yield connection
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
             raise _translated(exc) from exc
-        finally:
-            session.close()
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
@@ -88,6 +92,8 @@ class Database:
         try:
             yield session
             session.flush()
+            for callback in session.info.get("before_commit", ()):
+                callback()
         except BaseException as exc:
             session.close()
             if isinstance(exc, sa.exc.OperationalError | sa.exc.InterfaceError):
@@ -123,6 +129,11 @@ class Database:
             pause = min(pause * 1.5, 0.01)
 
 
+def before_commit(session: Session, callback: Callable[[], None]) -> None:
+    """Run `callback` as the last thing that this transaction does."""
+    session.info.setdefault("before_commit", []).append(callback)
+
+
 def after_commit(session: Session, callback: Callable[[], None]) -> None:
     """Run `callback` once when this transaction has been committed, and never if it is not."""
     callbacks = session.info.setdefault("after_commit", [])
@@ -135,13 +146,26 @@ def new_id() -> str:
     return str(uuid7())
 
 
+def any_of(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+    """`column IN (...)` with the values given at execution: a statement that is built once costs a fraction."""
+    return column.in_(sa.bindparam(name, expanding=True))
+
+
 def upsert(session: Session, table: sa.Table) -> Any:
     """`INSERT` of this engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    if session.get_bind().dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert
-    else:
-        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-    return insert(table)
+    return _inserts[session.get_bind().dialect.name](table)
+
+
+class Upsert:
+    """An upsert that is built once for each dialect: `_add = Upsert(table, lambda insert: insert.on_conflict_...)`,
+    then `session.execute(_add(session), rows)`.
+    """
+
+    def __init__(self, table: sa.Table, build: Callable[[Any], Any]):
+        self._built = {name: build(insert(table)) for name, insert in _inserts.items()}
+
+    def __call__(self, session: Session) -> Any:
+        return self._built[session.get_bind().dialect.name]
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:

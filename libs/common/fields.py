@@ -28,13 +28,22 @@ class Schema(ma.Schema):
         unknown = ma.RAISE
 
 
+class _Pattern(validate.Regexp):
+    """Covers the whole text: for `re.match`, `$` also means before a newline at the end."""
+
+    def __call__(self, value: Any) -> Any:
+        if not self.regex.fullmatch(value):
+            raise ValidationError(self._format_error(value))
+        return value
+
+
 class String(ma.fields.String):
     """Text that every engine can store: no NUL, no lone surrogate. Length counts characters."""
 
     def __init__(self, *, min: int = 0, max: int, pattern: str | None = None, **kwargs: Any):
         checks: list[Any] = [validate.Length(min=min or None, max=max)]
         if pattern:
-            checks.append(validate.Regexp(pattern))
+            checks.append(_Pattern(pattern))
         super().__init__(validate=checks, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:

@@ -110,7 +110,7 @@ def _tried(check: Check) -> dict[str, Any]:
 
 def _database(db: Database) -> dict[str, Any]:
     with db.read() as session:
-        session.connection().exec_driver_sql("SELECT 1")
+        session.exec_driver_sql("SELECT 1")
     return {"status": "healthy"}
 
 

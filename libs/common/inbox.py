@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from libs.common import metrics
-from libs.common.db import Database, Moment, new_id, shared, upsert
+from libs.common.db import Database, Moment, Reader, Upsert, new_id, shared, upsert
 from libs.common.errors import Problem
 from libs.common.events import Event, RefusedEvent
 from libs.common.fields import now
@@ -151,8 +151,10 @@ class Inbox:
 def _claim(session: Session, event_ids: list[str]) -> set[str]:
     """Write the ids that are new, in one order so that two batches cannot deadlock, and return them."""
     rows = [{"event_id": event_id, "handled_at": time.time()} for event_id in sorted(set(event_ids))]
-    statement = upsert(session, inbox).values(rows).on_conflict_do_nothing().returning(inbox.c.event_id)
-    return set(session.scalars(statement))
+    return set(session.connection().execute(_claim_new(session), rows).scalars())
+
+
+_claim_new = Upsert(inbox, lambda insert: insert.on_conflict_do_nothing().returning(inbox.c.event_id))
 
 
 def trim(db: Database) -> int:
@@ -165,12 +167,12 @@ def trim(db: Database) -> int:
 # Dead letters ------------------------------------------------------------------------------------------------------
 
 
-def dead_letters(session: Session) -> list[sa.RowMapping]:
+def dead_letters(session: Reader) -> list[sa.RowMapping]:
     query = sa.select(failures).where(failures.c.dead).order_by(failures.c.failed_at, failures.c.event_id)
     return list(session.execute(query).mappings())
 
 
-def count_dead(session: Session) -> int:
+def count_dead(session: Reader) -> int:
     return session.scalar(sa.select(sa.func.count()).where(failures.c.dead)) or 0
 
 

@@ -6,14 +6,14 @@ leases. A lease has a token, so that a relay that was away too long cannot mark 
 judged by the database's clock. Of one subject only the oldest row is ever claimed, so no relay overtakes another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common.db import Database, after_commit, epoch, new_id, shared
+from libs.common.db import Database, Reader, after_commit, any_of, epoch, new_id, shared
 from libs.common.events import Event, envelope
 from libs.topology import SUBSCRIPTIONS
 
@@ -54,7 +54,7 @@ def add(session: Session, *events: Event) -> None:
             body = orjson.dumps(envelope(event, route.service)).decode()
             rows += [{"subscriber": name, "subject": event.subject, "body": body} for name in subscribers]
     if rows:
-        session.connection().execute(sa.insert(outbox).values(created_at=epoch()), rows)
+        session.connection().execute(_add, rows)
         after_commit(session, route.wake)
 
 
@@ -73,13 +73,48 @@ class Route:
             relay.wake()
 
 
+def _claim() -> sa.UpdateBase:
+    older = outbox.alias("older")
+    now = epoch()
+    # A time far ahead is no promise but the trace of a clock that was set back: it holds nothing up.
+    unleased = sa.or_(outbox.c.lease_until <= now, outbox.c.lease_until > now + LEASE_SECONDS)
+    due = sa.or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_BACKOFF_SECONDS)
+    oldest = ~sa.exists().where(
+        older.c.subscriber == outbox.c.subscriber,
+        older.c.subject == outbox.c.subject,
+        older.c.seq < outbox.c.seq,
+    )
+    chosen = (
+        sa.select(outbox.c.seq)
+        .where(outbox.c.subscriber == sa.bindparam("_subscriber"), unleased, due, oldest)
+        .order_by(outbox.c.seq)
+        .limit(sa.bindparam("_limit"))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        sa.update(outbox)
+        .where(outbox.c.seq.in_(chosen))
+        .values(lease_token=sa.bindparam("_token"), lease_until=now + LEASE_SECONDS)
+        .returning(outbox.c.seq, outbox.c.body, outbox.c.attempts)
+    )
+
+
+# Built once: to build them anew costs more than to execute them.
+_add = sa.insert(outbox).values(created_at=epoch())
+_take = _claim()
+_mine = sa.and_(any_of(outbox.c.seq, "_seqs"), outbox.c.lease_token == sa.bindparam("_token"))
+_sent = sa.delete(outbox).where(_mine)
+_back = sa.update(outbox).where(_mine).values(lease_token=None, lease_until=0.0)
+_again = _back.values(attempts=sa.bindparam("_attempts"), due_at=epoch() + sa.bindparam("_delay"))
+
+
 class Relay:
     """The leases of one process on the rows of one subscriber."""
 
     def __init__(self, db: Database, subscriber: str):
         self._db, self.subscriber = db, subscriber
         self._token = new_id()
-        self.wake = lambda: None
+        self.wake: Callable[[], None] = lambda: None
 
     def exchange(
         self, sent: Sequence[int] = (), again: Sequence[Claimed] = (), back: Sequence[int] = (), limit: int = 100
@@ -87,49 +122,23 @@ class Relay:
         """Mark rows as sent, put off those that the subscriber could not handle yet, give back those that never
         reached it, and claim up to `limit` others, oldest first: one transaction.
         """
-        mine = outbox.c.lease_token == self._token
-        free = sa.update(outbox).where(mine).values(lease_token=None, lease_until=0.0)
         with self._db.write(durable=False) as session:
+            connection = session.connection()
             if sent:
-                session.execute(sa.delete(outbox).where(outbox.c.seq.in_(sent), mine))
+                connection.execute(_sent, {"_seqs": sent, "_token": self._token})
             for row in again:
                 delay = min(2.0 ** min(row.attempts, 10), MAX_BACKOFF_SECONDS)
-                values = {"attempts": row.attempts + 1, "due_at": epoch() + delay}
-                session.execute(free.where(outbox.c.seq == row.seq).values(values))
+                values = {"_seqs": [row.seq], "_token": self._token, "_attempts": row.attempts + 1, "_delay": delay}
+                connection.execute(_again, values)
             if back:
-                session.execute(free.where(outbox.c.seq.in_(back)))
+                connection.execute(_back, {"_seqs": back, "_token": self._token})
             if not limit:
                 return []
-            taken = session.execute(self._claim(limit))
-            return sorted(Claimed(*row) for row in taken)
-
-    def _claim(self, limit: int) -> sa.UpdateBase:
-        older = outbox.alias("older")
-        now = epoch()
-        # A time far ahead is no promise but the trace of a clock that was set back: it holds nothing up.
-        unleased = sa.or_(outbox.c.lease_until <= now, outbox.c.lease_until > now + LEASE_SECONDS)
-        due = sa.or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_BACKOFF_SECONDS)
-        oldest = ~sa.exists().where(
-            older.c.subscriber == outbox.c.subscriber,
-            older.c.subject == outbox.c.subject,
-            older.c.seq < outbox.c.seq,
-        )
-        chosen = (
-            sa.select(outbox.c.seq)
-            .where(outbox.c.subscriber == self.subscriber, unleased, due, oldest)
-            .order_by(outbox.c.seq)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        return (
-            sa.update(outbox)
-            .where(outbox.c.seq.in_(chosen))
-            .values(lease_token=self._token, lease_until=now + LEASE_SECONDS)
-            .returning(outbox.c.seq, outbox.c.body, outbox.c.attempts)
-        )
+            wanted = {"_subscriber": self.subscriber, "_limit": limit, "_token": self._token}
+            return sorted(Claimed(*row) for row in connection.execute(_take, wanted))
 
 
-def pending(session: Session) -> dict[str, tuple[int, float]]:
+def pending(session: Reader) -> dict[str, tuple[int, float]]:
     """Subscriber → how many rows wait (counted up to 10 000) and the age of the oldest in seconds."""
     found = {}
     subscribers = {name for names in SUBSCRIPTIONS.values() for name in names}

@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
+from libs.common.db import Reader
 from libs.common.errors import MalformedRequest
 from libs.common.fields import read_time, write_time
 
@@ -39,7 +39,7 @@ class Page:
 
 
 def page(
-    session: Session, query: sa.Select[Any], asked: PageQuery, sorts: Mapping[str, Any], tie: sa.ColumnElement[Any]
+    session: Reader, query: sa.Select[Any], asked: PageQuery, sorts: Mapping[str, Any], tie: sa.ColumnElement[Any]
 ) -> Page:
     """One page of `query`, which selects the columns of a table, as mappings. `sorts` maps a sort name to its column;
     `tie` is the unique column that settles ties, and each (sort column, tie) has an index. Raises MalformedRequest for

@@ -1,0 +1,58 @@
+"""Prints requests and answers so that people like to read them: `NO_COLOR` and a pipe get plain text."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import requests
+
+HEADERS = ("Location", "ETag", "Link", "Retry-After", "Idempotent-Replayed")
+"""Those of an answer's headers that are shown."""
+SENT_HEADERS = ("Idempotency-Key", "If-Match", "If-None-Match")
+MAX_LINES = 24
+
+BOLD, DIM, RED, GREEN, BLUE = "1", "2", "31", "32", "34"
+
+
+def paint(text: str, *codes: str) -> str:
+    """The text in colour, on a terminal that is not told otherwise (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        return text
+    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m"
+
+
+def exchange(answer: requests.Response) -> None:
+    """A request and what came back."""
+    request = answer.request
+    print("  " + paint(f"{request.method} {request.url}", BLUE))
+    _headers(request.headers, SENT_HEADERS)
+    if isinstance(request.body, bytes) and request.body:
+        _block(_pretty(request.body))
+    print("  " + paint(f"{answer.status_code} {answer.reason}", GREEN if answer.ok else RED, BOLD))
+    _headers(answer.headers, HEADERS)
+    if answer.content:
+        _block(_pretty(answer.content))
+    print()
+
+
+def _headers(headers: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name in headers:
+            print(paint(f"    {name}: {headers[name]}", DIM))
+
+
+def _block(text: str) -> None:
+    lines = text.splitlines()
+    left_out = len(lines) - MAX_LINES
+    if left_out > 1:
+        lines[MAX_LINES:] = [f"... {left_out} more lines"]
+    for line in lines:
+        print("    " + (line if len(line) <= 100 else line[:97] + "..."))
+
+
+def _pretty(body: bytes) -> str:
+    try:
+        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except ValueError:
+        return body.decode("utf-8", "replace")
