@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from flask import Flask, Response, g, request
@@ -23,9 +23,11 @@ from libs.common.idempotency import trim as trim_keys
 from libs.common.inbox import Handlers, Inbox
 from libs.common.inbox import trim as trim_inbox
 from libs.common.openapi import document
-from libs.common.outbox import Relay, Route
-from libs.common.transport import HttpRelay
-from libs.topology import SUBSCRIPTIONS
+from libs.common.outbox import BROKER, Relay, Route
+from libs.common.transport import Courier, HttpSender
+
+if TYPE_CHECKING:
+    from libs.common.broker import Broker
 
 log = logging.getLogger("quintet.request")
 EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed"]
@@ -50,7 +52,7 @@ class Service:
         self.settings = settings
         self.name = settings.service
         self.db = Database(settings.database, settings.database_pool_size)
-        self.route = Route(self.name)
+        self.route = Route(self.name, broker=bool(settings.broker_url))
         self.db.session_info["outbox"] = self.route
         self.loops: list[Loop] = []
         self.ready = health.Readiness()
@@ -58,8 +60,9 @@ class Service:
         self.app = _flask(settings)
         self.app.extensions["quintet"] = self
         cli.register(self.app, self, package)
+        self.broker: Broker | None = None
+        self._inbox: Inbox | None = None
         self.every("trim", self._trim, interval_seconds=3600.0)
-        self._relay_events()
 
     def client(self, service: str) -> ServiceClient:
         return ServiceClient(service, self.settings)
@@ -73,7 +76,7 @@ class Service:
     def handle(self, handlers: Handlers) -> None:
         """Take events: `POST /events` gives each to its handler, exactly once in effect."""
         self.handlers = handlers
-        inbox = Inbox(self.db, handlers)
+        inbox = self._inbox = Inbox(self.db, handlers)
 
         def receive_events() -> Response:
             envelopes = api.read_json(BATCH_JSON, MAX_BYTES)
@@ -93,12 +96,13 @@ class Service:
         *,
         description: str,
         dependencies: Mapping[str, Any] | None = None,
-        checks: dict[str, health.Check] | None = None,
     ) -> Flask:
         """Add the service's routes, its document and its health; returns the finished app."""
+        self._relay_events()
         api.install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
+        checks: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
         described = document(self.name, VERSION, description, routes)
-        self.app.register_blueprint(health.blueprint(self.name, VERSION, self.db, checks or {}, described, self.ready))
+        self.app.register_blueprint(health.blueprint(self.name, VERSION, self.db, checks, described, self.ready))
         self.app.register_blueprint(health.swagger_ui(self.name))
         return self.app
 
@@ -114,14 +118,25 @@ class Service:
         give_up = time.monotonic() + seconds
         for loop in self.loops:
             loop.join(max(0.0, give_up - time.monotonic()))
+        if self.broker:
+            self.broker.close()
 
     def _relay_events(self) -> None:
-        published = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == self.name)
-        for subscriber in sorted({name for names in published for name in names}):
-            relay = Relay(self.db, subscriber)
-            sender = HttpRelay(relay, self.client(subscriber))
-            relay.wake = self.every(f"relay to {subscriber}", sender.step, interval_seconds=1.0).wake
+        if self.settings.broker_url:
+            # Imported only here: the embedded system needs none of it.
+            from libs.common.broker import Broker
+
+            self.broker = Broker(self.settings.broker_url, self.name, self._inbox)
+            self.every("broker", self.broker.step, interval_seconds=0.0)
+        for target in self.route.targets():
+            relay = Relay(self.db, target)
+            send = self.broker.send if self.broker and target == BROKER else HttpSender(self.client(target)).send
+            relay.wake = self.every(f"relay to {target}", Courier(relay, send).step, interval_seconds=1.0).wake
             self.route.relays.append(relay)
+
+    def _broker_health(self) -> dict[str, Any]:
+        """Orders do not wait for the broker; their effects elsewhere do."""
+        return {"status": "healthy" if self.broker and self.broker.connected else "degraded"}
 
     def _trim(self) -> bool:
         return trim_inbox(self.db) + trim_keys(self.db) > 0

@@ -54,7 +54,8 @@ class Loop:
                 known = isinstance(exc, Problem)
                 level = logging.WARNING if known else logging.ERROR
                 log.log(level, "background.failed", extra={"loop": self.name, "failures": failures}, exc_info=not known)
-                self._stopping.wait(min(0.1 * 2**failures, MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0))
+                pause = min(0.1 * 2 ** min(failures, 10), MAX_PAUSE_SECONDS)
+                self._stopping.wait(pause * random.uniform(0.5, 1.0))
                 continue
             finally:
                 context.end()

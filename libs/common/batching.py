@@ -9,23 +9,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from libs.common import context
-from libs.common.errors import DeadlineExceeded, Overloaded
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class _Entry(Generic[Item, Result]):
-    __slots__ = ("item", "left", "result", "woken")
+    __slots__ = ("done", "item", "result", "woken")
 
     def __init__(self, item: Item):
         self.item = item
         self.woken = threading.Event()
-        self.result: Result | BaseException | None = None
-        self.left = False
+        self.done = False
+        self.result: Result | Exception | None = None
 
 
 class Batcher(Generic[Item, Result]):
@@ -38,7 +38,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        flush: Callable[[list[Item]], Sequence[Result | BaseException]],
+        flush: Callable[[list[Item]], Sequence[Result | Exception]],
         *,
         max_batch: int = 100,
         max_waiting: int = 1000,
@@ -57,12 +57,11 @@ class Batcher(Generic[Item, Result]):
             leads, self._led = not self._led, True
         if not leads:
             self._wait(entry, deadline)
-        if entry.result is None:
-            self._lead()
-        if isinstance(entry.result, BaseException):
+        if not entry.done:
+            self._lead(entry)
+        if isinstance(entry.result, Exception):
             raise entry.result
-        assert entry.result is not None, "flush returned too few results"
-        return entry.result
+        return cast(Result, entry.result)
 
     def _wait(self, entry: _Entry[Item, Result], deadline: float | None) -> None:
         if deadline is None and (work := context.current()):
@@ -74,7 +73,6 @@ class Batcher(Generic[Item, Result]):
         except BaseException:
             # Out of time, or killed. If the lead was just handed to this one, somebody else must take it.
             with self._lock:
-                entry.left = True
                 if entry in self._waiting:
                     self._waiting.remove(entry)
                     appointed = entry.woken.is_set()
@@ -84,7 +82,7 @@ class Batcher(Generic[Item, Result]):
                 self._hand_over()
             raise
 
-    def _lead(self) -> None:
+    def _lead(self, leader: _Entry[Item, Result]) -> None:
         batch: list[_Entry[Item, Result]] = []
         try:
             # Let those who are ready to run join: calls to SQLite never yield, so without this a batch is always one.
@@ -95,14 +93,21 @@ class Batcher(Generic[Item, Result]):
             results = self._flush([entry.item for entry in batch])
             for entry, result in zip(batch, results, strict=True):
                 entry.result = result
-        except BaseException as exc:
+        except Exception as exc:
             for entry in batch:
                 entry.result = exc
-            if not isinstance(exc, Exception):
-                raise
+        except BaseException:
+            # Killed, and nobody else with it: before the batch was taken, or while it was under way.
+            with self._lock:
+                if leader in self._waiting:
+                    self._waiting.remove(leader)
+            for entry in batch:
+                entry.result = DependencyUnavailable("The work was cut off.")
+            raise
         finally:
             self._hand_over()
             for entry in batch:
+                entry.done = True
                 entry.woken.set()
 
     def _hand_over(self) -> None:

@@ -15,6 +15,7 @@ import requests
 import tenacity
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from libs.common import context, metrics
 from libs.common.config import Settings
@@ -41,7 +42,8 @@ class _Unavailable(DependencyUnavailable):
     """No answer, or one that says to try again."""
 
     def __init__(self, service: str, why: str, retry_after: str | None = None):
-        seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdecimal() else None
+        known = retry_after and retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
+        seconds = int(retry_after) if retry_after and known else None
         super().__init__(f"The {service} service is unavailable.", retry_after=seconds)
         self.why, self.seconds = why, seconds
 
@@ -112,14 +114,16 @@ class ServiceClient:
         request.headers[context.TIMEOUT_MS] = str(int(left * 1000))
         try:
             timeout = (min(self._connect, left), min(self._read, left))
-            response = self._session.send(request, timeout=timeout, allow_redirects=False)
-            status, content = response.status_code, response.content
-        except requests.RequestException as exc:
+            response = self._session.send(request, timeout=timeout, allow_redirects=False, stream=True)
+            status, content = response.status_code, _read(response, deadline)
+        except (requests.RequestException, HTTPError) as exc:
             raise self._failed(type(exc).__name__) from exc
         if status >= 500 or status == 429:
             raise self._failed(f"status {status}", response.headers.get("Retry-After"))
+        # An answer that was cut off within its headers looks like one without a body.
+        empty = not content and (status not in (200, 201) or request.method == "HEAD")
         try:
-            body = orjson.loads(content) if content else None
+            body = None if empty else orjson.loads(content)
         except orjson.JSONDecodeError as exc:
             raise self._failed("not JSON") from exc
         metrics.CALLS.labels(self.service, "answered").inc()
@@ -129,6 +133,17 @@ class ServiceClient:
         metrics.CALLS.labels(self.service, "failed").inc()
         log.warning("call.failed", extra={"dependency": self.service, "why": why})
         return _Unavailable(self.service, why, retry_after)
+
+
+def _read(response: requests.Response, deadline: float) -> bytes:
+    """The body, as long as the deadline lasts: the read timeout is that of one packet, not of all."""
+    chunks = []
+    while chunk := response.raw.read1(65536):
+        chunks.append(chunk)
+        if time.monotonic() > deadline:
+            response.close()
+            raise requests.ReadTimeout
+    return b"".join(chunks)
 
 
 def _retrying(stop: "_NoTime") -> tenacity.Retrying:

@@ -80,6 +80,10 @@ class Settings:
         8, "Connections of one worker process to PostgreSQL.", minimum=1, per_service=True
     )
 
+    broker_url: str = setting(
+        "", "amqp://user:password@host/vhost of RabbitMQ; empty means that events go over HTTP.", secret=True
+    )
+
     user_service_url: str = setting("", "Where the user service is; empty means this host, BASE_PORT plus 1.")
     product_service_url: str = setting("", "Where the product service is; empty means this host, BASE_PORT plus 2.")
     order_service_url: str = setting("", "Where the order service is; empty means this host, BASE_PORT plus 3.")

@@ -128,6 +128,10 @@ class Inbox:
         except Problem:
             return "retry"
 
+    def bury(self, envelope: Any, error: str) -> None:
+        """Keep an event as a dead letter that the transport has given up."""
+        self._failed(envelope, RefusedEvent(error))
+
     def _told(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
         """One log line for each event handled."""
         known = envelope if isinstance(envelope, dict) else {}

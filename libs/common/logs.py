@@ -12,6 +12,7 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from libs.common import context
@@ -35,6 +36,16 @@ class Formatter(OrjsonFormatter):
             log_data.setdefault("request_id", work.request_id)
             log_data.setdefault("trace_id", work.trace_id)
 
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        try:
+            return super().jsonify_log_record(log_data)
+        except TypeError:  # a lone surrogate or a number beyond 64 bits: no line is lost for its values
+            return orjson.dumps({name: _printable(value) for name, value in log_data.items()}).decode()
+
+
+def _printable(value: Any) -> str:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ascii(value)
+
 
 class BatchingHandler(logging.Handler):
     """Writes lines to a file descriptor, many with one system call.
@@ -52,17 +63,20 @@ class BatchingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._lines.append(self.format(record))
+            if not self.batching or record.levelno >= logging.WARNING or len(self._lines) >= 64:
+                self.flush()
         except Exception:
             self.handleError(record)
-        if not self.batching or record.levelno >= logging.WARNING or len(self._lines) >= 64:
-            self.flush()
 
     def flush(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines:
-            data = "\n".join(lines).encode("utf-8", "replace") + b"\n"
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            data = "".join(f"{line}\n" for line in lines).encode()
             while data:
                 data = data[os.write(self.descriptor, data) :]
+        finally:
+            self.release()
 
 
 _handlers: list[BatchingHandler] = []

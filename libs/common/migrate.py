@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from libs.common import counters, idempotency, inbox, outbox  # noqa: F401 - they add their tables to `shared`
 from libs.common.db import NAMING, Database, shared
 
 LOCK = 0x51_75_69_6E

@@ -17,6 +17,7 @@ from libs.common.db import Database, Reader, after_commit, any_of, epoch, new_id
 from libs.common.events import Event, envelope
 from libs.topology import SUBSCRIPTIONS
 
+BROKER = "broker"
 LEASE_SECONDS = 30.0
 MAX_BACKOFF_SECONDS = 60.0
 
@@ -61,12 +62,19 @@ def add(session: Session, *events: Event) -> None:
 class Route:
     """What `add` must know of the service that publishes; it travels with each session of its database."""
 
-    def __init__(self, service: str):
-        self.service = service
+    def __init__(self, service: str, *, broker: bool = False):
+        self.service, self._broker = service, broker
         self.relays: list[Relay] = []
 
     def subscribers(self, event_type: str) -> tuple[str, ...]:
-        return SUBSCRIPTIONS[event_type]
+        """Whom to send to: with a broker only that, which knows the others; without, each on its own."""
+        return (BROKER,) if self._broker else SUBSCRIPTIONS[event_type]
+
+    def targets(self) -> list[str]:
+        """Whom this service ever sends to. Rows of before a change of transport still find their way."""
+        mine = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == self.service)
+        direct = sorted({name for names in mine for name in names})
+        return [BROKER, *direct] if self._broker else direct
 
     def wake(self) -> None:
         for relay in self.relays:
@@ -141,7 +149,7 @@ class Relay:
 def pending(session: Reader) -> dict[str, tuple[int, float]]:
     """Subscriber → how many rows wait (counted up to 10 000) and the age of the oldest in seconds."""
     found = {}
-    subscribers = {name for names in SUBSCRIPTIONS.values() for name in names}
+    subscribers = {BROKER} | {name for names in SUBSCRIPTIONS.values() for name in names}
     for subscriber in sorted(subscribers):
         mine = sa.select(outbox.c.created_at).where(outbox.c.subscriber == subscriber).order_by(outbox.c.seq)
         first = session.scalar(sa.select(epoch() - mine.limit(1).scalar_subquery()))
