@@ -11,6 +11,7 @@ from flask import Flask, Response, g, request
 from flask.json.provider import JSONProvider
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from libs.common import api, cli, context, errors, health, logs, metrics
@@ -28,9 +29,10 @@ from libs.common.transport import Courier, HttpSender
 
 if TYPE_CHECKING:
     from libs.common.broker import Broker
+    from libs.common.limits import RateLimiter
 
 log = logging.getLogger("quintet.request")
-EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed"]
+EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "RateLimit"]
 
 try:
     VERSION = version("quintet")
@@ -166,6 +168,8 @@ def _flask(settings: Settings) -> Flask:
     app.url_map.converters["id"] = _Uuid
     CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600)
 
+    limiter = _limiter(app, settings)
+
     @app.before_request
     def begin() -> None:
         given = request.headers
@@ -176,6 +180,8 @@ def _flask(settings: Settings) -> Flask:
             given.get(context.TRACEPARENT),
             given.get(context.TIMEOUT_MS),
         )
+        if limiter and request.path.startswith(api.ALIAS):
+            g.limits = limiter.check(request.remote_addr or "")
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -184,6 +190,8 @@ def _flask(settings: Settings) -> Flask:
         response.headers[context.REQUEST_ID] = g.work.request_id
         response.headers[context.TRACEPARENT] = g.work.traceparent
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if limiter:
+            response.headers.update(g.get("limits", {}))
         metrics.REQUESTS.labels(request.method, rule, response.status_code).inc()
         metrics.LATENCY.labels(rule).observe(elapsed)
         log.info(
@@ -205,6 +213,17 @@ def _flask(settings: Settings) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
     return app
+
+
+def _limiter(app: Flask, settings: Settings) -> "RateLimiter | None":
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+    if not settings.rate_limit:
+        return None
+    # Imported only here: few run with limits on their own machine.
+    from libs.common.limits import RateLimiter
+
+    return RateLimiter(settings.rate_limit, settings.redis_url, settings.service, settings.rate_limit_exempt)
 
 
 _HTTP_ERRORS = {

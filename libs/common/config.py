@@ -15,8 +15,10 @@ DATABASE_URL, so that several services can share one environment.
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,6 +85,15 @@ class Settings:
     broker_url: str = setting(
         "", "amqp://user:password@host/vhost of RabbitMQ; empty means that events go over HTTP.", secret=True
     )
+    redis_url: str = setting(
+        "", "redis://:password@host/0; shares the rate limits between processes. Empty: each counts for itself.",
+        secret=True,
+    )  # fmt: skip
+    rate_limit: str = setting("", "Requests of one client address to each service, such as 600/minute; empty is off.")
+    rate_limit_exempt: tuple[str, ...] = setting(
+        ("127.0.0.0/8", "::1/128"), "Networks that are not limited, such as that of the services themselves."
+    )
+    trusted_proxies: int = setting(0, "How many proxies in front set X-Forwarded-For.", minimum=0)
 
     user_service_url: str = setting("", "Where the user service is; empty means this host, BASE_PORT plus 1.")
     product_service_url: str = setting("", "Where the product service is; empty means this host, BASE_PORT plus 2.")
@@ -127,6 +138,13 @@ class Settings:
                 yield "CORS_ORIGINS: must name the origins in production"
         if len(self.secret_key) < 32:
             yield "SECRET_KEY: needs at least 32 characters"
+        if self.rate_limit and not re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", self.rate_limit):
+            yield f"RATE_LIMIT: {self.rate_limit!r} is not such as 600/minute"
+        for network in self.rate_limit_exempt:
+            try:
+                ip_network(network)
+            except ValueError:
+                yield f"RATE_LIMIT_EXEMPT: {network!r} is not a network"
 
     @property
     def listen_port(self) -> int:

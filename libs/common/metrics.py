@@ -15,6 +15,7 @@ LATENCY = Histogram(
 )
 CALLS = Counter("service_calls_total", "Calls of other services, retries included.", ["service", "outcome"])
 EVENTS = Counter("events_handled_total", "Events received, by what became of them.", ["type", "outcome"])
+LIMITS_ALONE = Counter("rate_limits_alone_total", "Times that Redis failed and a process counted for itself.")
 SENT = Counter("outbox_sent_total", "Events that a subscriber took.", ["subscriber"])
 OUTBOX_PENDING = Gauge(
     "outbox_pending", "Events not yet taken, counted up to 10000.", ["subscriber"], multiprocess_mode="mostrecent"
