@@ -12,7 +12,7 @@ export PYTHONPATH := $(CURDIR)
 .DELETE_ON_ERROR:
 .PHONY: help up down demo test lock env-example clean
 
-# What is set already wins over .env. Honcho's own reading of .env would win over the command line.
+# What is set already wins over .env.
 define settings
 	if [ -f .env ]; then while read -r line || [ -n "$$line" ]; do \
 		name=$${line%%=*}; \
@@ -23,7 +23,7 @@ define settings
 endef
 
 # Sets pid. A process id alone proves nothing: after a crash another program may have it.
-running = { pid=$$(cat "$$pid_file" 2>/dev/null) && ps -p "$$pid" -o args= 2>/dev/null | grep -q honcho; }
+running = { pid=$$(cat "$$pid_file" 2>/dev/null) && ps -p "$$pid" -o args= 2>/dev/null | grep -q libs.launcher; }
 
 define check_python
 	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
@@ -47,11 +47,9 @@ help: ## List the targets
 up: .venv/.installed ## Start the five services with demo data; Ctrl-C stops them
 	@set -e; $(settings); mkdir -p "$$DATA_DIR"; \
 	if $(running); then echo "Already running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
-	echo $$$$ > "$$pid_file"; migrations=; export FLASK_SKIP_DOTENV=1 LOG_DIR="$${LOG_DIR:-$$DATA_DIR/log}"; \
-	for name in $(SERVICES); do flask --app $${name}_service.app db upgrade & migrations="$$migrations $$!"; done; \
-	for migration in $$migrations; do wait $$migration; done; \
+	echo $$$$ > "$$pid_file"; export FLASK_SKIP_DOTENV=1 LOG_DIR="$${LOG_DIR:-$$DATA_DIR/log}"; \
 	( UP_PID=$$$$ python -m demo.seed & ); \
-	exec honcho --env /dev/null start
+	exec python -m libs.launcher
 
 down: ## Stop what `make up` started with the same DATA_DIR
 	@$(settings); \

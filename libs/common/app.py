@@ -98,13 +98,16 @@ class Service:
         *,
         description: str,
         dependencies: Mapping[str, Any] | None = None,
+        checks: Mapping[str, health.Check] | None = None,
     ) -> Flask:
         """Add the service's routes, its document and its health; returns the finished app."""
         self._relay_events()
         api.install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
-        checks: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
+        broker: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
         described = document(self.name, VERSION, description, routes)
-        self.app.register_blueprint(health.blueprint(self.name, VERSION, self.db, checks, described, self.ready))
+        self.app.register_blueprint(
+            health.blueprint(self.name, VERSION, self.db, {**broker, **(checks or {})}, described, self.ready)
+        )
         self.app.register_blueprint(health.swagger_ui(self.name))
         return self.app
 

@@ -43,6 +43,7 @@ Reader = Session | sa.Connection
 """What a query runs on: the connection of `read`, or the session of `write`."""
 
 LOCK_WAIT_SECONDS = 5.0
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -58,6 +59,7 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._pool_size = pool_size
         self._engine: sa.Engine | None = None
+        self._kinds: dict[str, sa.Engine] = {}
         self.session_info: dict[str, Any] = {}
 
     @property
@@ -71,14 +73,23 @@ class Database:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
+            self._kinds = {}
+
+    def _kind(self, name: str, options: dict[str, Any]) -> sa.Engine:
+        """The engine for one kind of transaction, made once: to make it costs as much as a query."""
+        if name not in self._kinds:
+            self._kinds[name] = self.engine.execution_options(**options)
+        return self._kinds[name]
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A read-only look: rows, not objects, since a Session costs more than a look-up by id. Raises
-        DependencyUnavailable when the database cannot be reached.
+        """A snapshot, in which nothing is written: rows, not objects, since a Session costs more than a look-up by id.
+        Raises DependencyUnavailable when the database cannot be reached.
         """
         try:
-            with self.engine.connect() as connection:
+            # On SQLite every transaction is a snapshot.
+            engine = self.engine if self.is_sqlite else self._kind("read", _SNAPSHOT)
+            with engine.connect() as connection:
                 yield connection
         except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
             raise _translated(exc) from exc
@@ -102,6 +113,8 @@ class Database:
         try:
             session.commit()
         except sa.exc.DBAPIError as exc:
+            # The connection may still hold the transaction, and with it the lock: no one else may get it.
+            session.invalidate()
             raise CommitInDoubt() from exc
         finally:
             session.close()
@@ -109,7 +122,7 @@ class Database:
             callback()
 
     def _begin(self, durable: bool) -> Session:
-        engine = self.engine.execution_options(quintet_write=True, quintet_durable=durable)
+        engine = self._kind(f"write {durable}", {"quintet_write": True, "quintet_durable": durable})
         give_up = time.monotonic() + LOCK_WAIT_SECONDS
         if work := context.current():
             give_up = min(give_up, work.deadline)
@@ -174,13 +187,15 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         connect_args={"timeout": 0, "check_same_thread": False, "isolation_level": None, "cached_statements": 256},
         pool_size=32,
         max_overflow=32,
+        pool_use_lifo=True,
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "busy_timeout=0", "foreign_keys=ON"):
+        # A cache of 512 KiB instead of 2 MiB: there are many connections, and the kernel caches the file for all of them.
+        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "busy_timeout=0", "foreign_keys=ON", "cache_size=-512"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
@@ -235,7 +250,8 @@ def _to_json(value: Any) -> str:
 Id = sa.String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 """A UUID in its text form; native on PostgreSQL."""
 
-Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+Json = sa.JSON(none_as_null=True)
+"""Kept word for word, members in their order: an answer that is told again must be the same, which JSONB would lose."""
 
 
 def Text(length: int) -> sa.types.TypeEngine[str]:
@@ -250,7 +266,7 @@ class Moment(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=None) if value is not None and dialect.name == "sqlite" else value
+        return value.astimezone(UTC).replace(tzinfo=None) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)

@@ -9,6 +9,7 @@ from gevent import monkey
 # First of all: what is imported below must see the patched standard library.
 monkey.patch_all()
 
+import gc  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 from typing import Any  # noqa: E402
@@ -39,6 +40,13 @@ control_socket_disable = True
 proc_name = f"quintet-{settings.service}"
 logger_class = "libs.common.worker.Logger"
 accesslog = None
+
+
+def when_ready(server: Any) -> None:
+    # What was loaded before the fork is never garbage; the collector of a worker must not touch it, since a touched
+    # page is no longer shared.
+    gc.collect()
+    gc.freeze()
 
 
 def post_worker_init(worker: Any) -> None:

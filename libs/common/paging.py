@@ -47,7 +47,7 @@ def page(
     """
     descending = asked.sort.startswith("-")
     column = sorts[asked.sort.lstrip("-")]
-    if asked.cursor:
+    if asked.cursor is not None:
         edge = sa.tuple_(*_read_cursor(asked), types=[column.type, tie.type])
         here = sa.tuple_(column, tie)
         query = query.where(here < edge if descending else here > edge)
@@ -67,7 +67,11 @@ def _write_cursor(asked: PageQuery, value: Any, tie: str) -> str:
     else:
         tagged = ["s", value]
     payload = orjson.dumps([*tagged, tie])
-    return base64.urlsafe_b64encode(_signature(asked, payload) + payload).decode().rstrip("=")
+    return _written(_signature(asked, payload) + payload)
+
+
+def _written(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _read_cursor(asked: PageQuery) -> tuple[Any, str]:
@@ -77,7 +81,8 @@ def _read_cursor(asked: PageQuery) -> tuple[Any, str]:
     except (binascii.Error, ValueError):
         raise MalformedRequest("The cursor is not valid.") from None
     signature, payload = raw[:12], raw[12:]
-    if not hmac.compare_digest(signature, _signature(asked, payload)):
+    # Base64 can write the same bytes in several ways, and only one of them was issued.
+    if _written(raw) != text or not hmac.compare_digest(signature, _signature(asked, payload)):
         raise MalformedRequest("The cursor was not issued for this list and these filters.")
     tag, value, tie = orjson.loads(payload)
     return {"t": read_time, "d": Decimal, "s": str}[tag](value), tie
