@@ -37,7 +37,9 @@ def read_procfile(path: Path) -> dict[str, list[str]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         name, colon, command = line.partition(":")
         if colon and not name.startswith("#"):
-            commands[name.strip()] = [word for word in shlex.split(command) if word not in ("exec", "env", "-u", "PORT")]
+            commands[name.strip()] = [
+                word for word in shlex.split(command) if word not in ("exec", "env", "-u", "PORT")
+            ]
     return commands
 
 

@@ -40,6 +40,10 @@ except PackageNotFoundError:  # run from a checkout
     VERSION = "0.1.0"
 
 
+LINGER_SECONDS = 0.02
+"""An event may wait this long for others to share its round."""
+
+
 class Service:
     """One service as it runs in one process: the Flask app and what stands around it.
 
@@ -69,9 +73,9 @@ class Service:
     def client(self, service: str) -> ServiceClient:
         return ServiceClient(service, self.settings)
 
-    def every(self, name: str, step: Callable[[], bool], *, interval_seconds: float) -> Loop:
-        """Do `step` beside the requests, in every worker; see background.Loop."""
-        loop = Loop(name, step, interval_seconds=interval_seconds, deadline_seconds=5.0)
+    def every(self, name: str, step: Callable[[], bool], **options: Any) -> Loop:
+        """Do `step` beside the requests, in every worker; the options are those of background.Loop."""
+        loop = Loop(name, step, **options)
         self.loops.append(loop)
         return loop
 
@@ -136,7 +140,8 @@ class Service:
         for target in self.route.targets():
             relay = Relay(self.db, target)
             send = self.broker.send if self.broker and target == BROKER else HttpSender(self.client(target)).send
-            relay.wake = self.every(f"relay to {target}", Courier(relay, send).step, interval_seconds=1.0).wake
+            courier = Courier(relay, send)
+            relay.wake = self.every(f"relay to {target}", courier.step, interval_seconds=1.0).wake
             self.route.relays.append(relay)
 
     def _broker_health(self) -> dict[str, Any]:

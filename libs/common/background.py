@@ -17,11 +17,22 @@ class Loop:
     """Calls `step` until it returns False (nothing more to do now), then waits for `wake` or `interval_seconds`.
 
     A step that raises is tried again after a pause that doubles up to five seconds, without limit: a dependency that
-    is down comes back some day. Each step has `deadline_seconds` for its calls of other services.
+    is down comes back some day. Each step has `deadline_seconds` for its calls of other services. Before a step it rests
+    for `linger_seconds`: where nobody waits for an answer, more work shares each step. `finish` runs at the end.
     """
 
-    def __init__(self, name: str, step: Callable[[], bool], *, interval_seconds: float, deadline_seconds: float = 5.0):
-        self.name, self._step, self._interval, self._deadline = name, step, interval_seconds, deadline_seconds
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], bool],
+        *,
+        interval_seconds: float,
+        linger_seconds: float = 0.0,
+        deadline_seconds: float = 5.0,
+        finish: Callable[[], None] = lambda: None,
+    ):
+        self.name, self._step, self._finish = name, step, finish
+        self._interval, self._linger, self._deadline = interval_seconds, linger_seconds, deadline_seconds
         self._woken, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -42,6 +53,12 @@ class Loop:
             self._thread.join(seconds)
 
     def _run(self) -> None:
+        try:
+            self._repeat()
+        finally:
+            self._finish()
+
+    def _repeat(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             self._woken.clear()
@@ -62,3 +79,5 @@ class Loop:
             if not more:
                 # Spread out, so that the workers of a service do not sweep in step.
                 self._woken.wait(self._interval * random.uniform(0.75, 1.25))
+            if self._linger:
+                self._stopping.wait(self._linger)

@@ -90,8 +90,9 @@ def blueprint(
 
 
 def swagger_ui(service: str) -> Blueprint:
-    """Swagger UI at /docs, its files served from the package that carries them."""
-    made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": f"Quintet {service} service"})
+    """Swagger UI at /docs, its files served from the package that carries them. It asks no validator elsewhere."""
+    config = {"app_name": f"Quintet {service} service", "validatorUrl": None}
+    made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
     return made
 
 

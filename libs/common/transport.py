@@ -26,20 +26,33 @@ class Courier:
 
     def __init__(self, relay: Relay, send: Send):
         self._relay, self._send = relay, send
+        self._sent: list[int] = []
+        self._again: list[Claimed] = []
+        self._rest: list[Claimed] = []
 
     def step(self) -> bool:
-        """Claim, send and mark until nothing is due. Raises DependencyUnavailable when the subscriber is down."""
-        claimed = self._relay.exchange()
-        while claimed:
-            batch, rest = _bounded(claimed)
-            try:
-                sent, again = self._send(batch)
-            except BaseException:
-                self._relay.exchange(back=[row.seq for row in claimed], limit=0)
-                raise
-            metrics.SENT.labels(self._relay.subscriber).inc(len(sent))
-            claimed = self._relay.exchange(sent, again, [row.seq for row in rest])
-        return False
+        """Mark what the step before has sent, claim more and send it; False when nothing was due. Raises
+        DependencyUnavailable when the subscriber is down.
+        """
+        claimed = self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest])
+        self._sent, self._again, self._rest = [], [], claimed
+        if not claimed:
+            return False
+        batch, rest = _bounded(claimed)
+        try:
+            self._sent, self._again = self._send(batch)
+        except BaseException:
+            self.finish()
+            raise
+        self._rest = rest
+        metrics.SENT.labels(self._relay.subscriber).inc(len(self._sent))
+        return True
+
+    def finish(self) -> None:
+        """Mark what was sent and give back the rest: a worker that ends must not keep leases."""
+        if self._sent or self._again or self._rest:
+            self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest], limit=0)
+            self._sent, self._again, self._rest = [], [], []
 
 
 class HttpSender:

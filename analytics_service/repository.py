@@ -1,0 +1,165 @@
+"""Every query of the analytics service.
+
+Writers take turns: each locks the one row of `generations` first. The bucket of the current hour would make them wait
+for one another anyway, and so no two can deadlock, whatever a batch touches. Readers wait for nobody. They name the
+live generation inside their one statement, so that no switch comes between.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from analytics_service.models import (
+    TOTALS,
+    Row,
+    Superseded,
+    Totals,
+    delivery_totals,
+    generations,
+    notifications,
+    order_buckets,
+    orders,
+    product_names,
+    product_totals,
+    snapshots,
+)
+from libs.common.db import Reader, Upsert, any_of, upsert
+
+# Built once: to build them anew costs more than to execute them.
+_lock = sa.select(generations.c.live, generations.c.building).with_for_update()
+_find = {table: sa.select(table).where(any_of(table.c.id, "ids")) for table in (orders, notifications)}
+_replace = {table: Upsert(table, lambda insert: insert.on_conflict_do_update(
+    index_elements=["id"], set_={c.name: c for c in insert.excluded if c.name != "id"}
+)) for table in (orders, notifications)}  # fmt: skip
+_add = {table: Upsert(table, lambda insert: insert.on_conflict_do_update(
+    index_elements=insert.table.primary_key.columns.keys(),
+    set_={c.name: c + insert.excluded[c.name] for c in insert.table.c if not c.primary_key},
+)) for table in TOTALS.values()}  # fmt: skip
+_rename = Upsert(product_names, lambda insert: insert.on_conflict_do_update(
+    index_elements=["product_id"], where=product_names.c.named_at < insert.excluded.named_at,
+    set_={"named_at": insert.excluded.named_at, "name": insert.excluded.name},
+))  # fmt: skip
+_live = sa.select(generations.c.live).scalar_subquery()
+
+
+def lock_generations(session: Session) -> list[int]:
+    """The generations that a write counts in: the live one and, after it, the one that is being built."""
+    row = session.connection().execute(_lock).one()
+    return [generation for generation in row if generation is not None]
+
+
+def find_rows(session: Session, table: Any, ids: Iterable[str]) -> dict[str, Row]:
+    found = session.connection().execute(_find[table], {"ids": sorted(ids)})
+    return {row["id"]: dict(row) for row in found.mappings()}
+
+
+def write_rows(session: Session, table: Any, rows: Mapping[str, Row]) -> None:
+    """Insert or replace."""
+    if rows:
+        session.connection().execute(_replace[table](session), list(rows.values()))
+
+
+def add_totals(session: Session, totals: Totals) -> None:
+    """Add to what is there."""
+    for name, table in TOTALS.items():
+        names = table.c.keys()
+        changed = [(*key, *added) for (of, *key), added in totals.items() if of == name and any(added)]
+        if changed:
+            rows = [dict(zip(names, values, strict=True)) for values in changed]
+            session.connection().execute(_add[table](session), rows)
+
+
+def write_names(session: Session, names: Mapping[str, tuple[datetime, str]]) -> None:
+    """Keep the latest name of each product."""
+    rows = [{"product_id": i, "named_at": named_at, "name": name} for i, (named_at, name) in names.items()]
+    if rows:
+        session.connection().execute(_rename(session), rows)
+
+
+# A rebuild ---------------------------------------------------------------------------------------------------------
+
+
+def open_generation(session: Session) -> int:
+    """Begin a new generation, in place of one that somebody else may be building."""
+    building = max(lock_generations(session)) + 1
+    session.execute(sa.update(generations).values(building=building))
+    return building
+
+
+def switch(session: Session, generation: int) -> None:
+    """Let readers see what was built; raises Superseded when another rebuild has begun meanwhile."""
+    if lock_generations(session)[1:] != [generation]:
+        raise Superseded("Another rebuild has begun, and the newest one counts.")
+    session.execute(sa.update(generations).values(live=generation, building=None))
+
+
+def sweep(session: Session, limit: int) -> int:
+    """Delete rows and totals that nobody will read, up to `limit` of each table; returns how many."""
+    live, *building = lock_generations(session)
+    deleted = sum(_delete(session, table, table.c.generation < live, limit) for table in (orders, notifications))
+    for table in TOTALS.values():
+        generation = table.c.generation
+        given_up = sa.and_(generation > live, generation < building[0]) if building else sa.false()
+        deleted += _delete(session, table, sa.or_(generation < live, given_up), limit)
+    return deleted
+
+
+def _delete(session: Session, table: Any, which: sa.ColumnElement[bool], limit: int) -> int:
+    key = table.primary_key.columns.values()
+    some = sa.select(*key).where(which).limit(limit)
+    gone = session.execute(sa.delete(table).where(sa.tuple_(*key).in_(some)))
+    return gone.rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+# Answers -----------------------------------------------------------------------------------------------------------
+
+
+def find_live(session: Reader) -> int:
+    """The generation that is read."""
+    return session.scalar(sa.select(generations.c.live))  # type: ignore[return-value]
+
+
+def find_buckets(session: Reader, interval: str, first: datetime, last: datetime) -> list[sa.Row[Any]]:
+    """The buckets from `first` to `last` that any order is in."""
+    c = order_buckets.c
+    query = (
+        sa.select(c.start, c.currency, c.orders, c.cancelled, c.revenue)
+        .where(c.generation == _live, c.interval == interval, c.start.between(first, last), c.orders > 0)
+        .order_by(c.start, c.currency)
+    )
+    return list(session.execute(query))
+
+
+def find_top(session: Reader, by: str, currency: str | None, limit: int) -> list[sa.Row[Any]]:
+    c = product_totals.c
+    query = (
+        sa.select(c.product_id, product_names.c.name, c.units, c.revenue, c.currency)
+        .join(product_names, product_names.c.product_id == c.product_id)
+        .where(c.generation == _live, c.units > 0)
+        .order_by(c[by].desc(), c.product_id.desc())
+        .limit(limit)
+    )
+    return list(session.execute(query.where(c.currency == currency) if currency else query))
+
+
+def find_delivery(session: Reader) -> list[sa.Row[Any]]:
+    """What was sent and what is dead, by channel."""
+    c = delivery_totals.c
+    sums = [sa.cast(sa.func.sum(c[name]), sa.BigInteger).label(name) for name in ("sent", "dead", "milliseconds")]
+    query = sa.select(c.channel, *sums).where(c.generation == _live).group_by(c.channel).order_by(c.channel)
+    return list(session.execute(query))
+
+
+def find_snapshots(session: Reader) -> dict[str, sa.Row[Any]]:
+    return {row.service: row for row in session.execute(sa.select(snapshots))}
+
+
+def write_snapshot(session: Session, service: str, figures: dict[str, Any], as_of: datetime, spare: timedelta) -> None:
+    """Keep the figures, unless there are some that are newer, or older by less than `spare`."""
+    insert = upsert(session, snapshots).values(service=service, figures=figures, as_of=as_of)
+    newer = {"figures": insert.excluded.figures, "as_of": insert.excluded.as_of}
+    outdated = snapshots.c.as_of <= as_of - spare
+    session.execute(insert.on_conflict_do_update(index_elements=["service"], set_=newer, where=outdated))

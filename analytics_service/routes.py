@@ -1,0 +1,53 @@
+"""The URLs of the analytics service, and the page for people."""
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response
+
+from analytics_service import schemas, use_cases
+from libs.common.api import Routes
+
+routes = Routes()
+pages = Blueprint("pages", __name__)
+
+_dashboard = (Path(__file__).parent / "templates" / "dashboard.html").read_text(encoding="utf-8")
+_policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+
+
+@pages.get("/")
+def dashboard() -> Response:
+    """One page that needs nothing but the routes below."""
+    headers = {"Content-Security-Policy": _policy, "Cache-Control": "no-cache"}
+    return Response(_dashboard, headers=headers, mimetype="text/html")
+
+
+@routes.get("/analytics/summary", returns=schemas.Summary)
+def summary(db: Any, figures: Any) -> Any:
+    """Get the figures of all services; each is live, stale or unavailable, and says so."""
+    return use_cases.summarise(db, figures)
+
+
+@routes.get("/analytics/services", returns=schemas.ServiceHealths)
+def service_healths(db: Any, healths: Any) -> Any:
+    """Get the health and the latency of each service."""
+    return use_cases.check_services(db, healths)
+
+
+@routes.get("/analytics/orders/timeseries", query=schemas.SeriesQuery, returns=schemas.Series)
+def order_series(session: Any, query: Any) -> Any:
+    """Get orders and revenue by hour or day (UTC) of their confirmation. At most 1000 buckets, empty ones included."""
+    return use_cases.order_series(session, query["interval"], query.get("from_"), query.get("to"))
+
+
+@routes.get("/analytics/products/top", query=schemas.TopQuery, returns=schemas.TopProducts)
+def top_products(session: Any, query: Any) -> Any:
+    """Get the products that sell best, each in one currency; cancelled orders do not count."""
+    items = use_cases.top_products(session, query["by"], query["limit"], query.get("currency"))
+    return {"items": items}
+
+
+@routes.get("/analytics/notifications/delivery", returns=schemas.Delivery)
+def delivery(session: Any) -> Any:
+    """Get how many notifications arrive, and how fast."""
+    return use_cases.delivery(session)

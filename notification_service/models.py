@@ -1,0 +1,240 @@
+"""Notifications: what they say, their table, and the rules as methods on them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from libs.common.db import NAMING, Id, Json, Moment, new_id
+from libs.common.errors import InvalidTransition
+from libs.common.events import Origin
+from libs.common.fields import now
+
+metadata = sa.MetaData(naming_convention=NAMING)
+
+CHANNELS = ("email", "sms", "push", "webhook", "log")
+STATUSES = ("queued", "sent", "failed", "dead")
+"""`failed`: an attempt failed and another will come. `dead`: none will come, unless somebody asks for it."""
+
+MAX_SUBJECT, MAX_BODY = 300, 100_000
+MAX_BACKOFF_SECONDS = 3600.0
+
+EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+"
+_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_traceparent = re.compile(r"[0-9a-f-]{1,55}")
+_ADDRESSES = {
+    "email": (re.compile(EMAIL), "an e-mail address"),
+    "sms": (re.compile(r"\+[1-9][0-9]{6,14}"), "a telephone number such as +4915112345678"),
+    "webhook": (re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?([/?][!-~]*)?"), "an http or https URL"),
+}
+
+
+def fault_of_recipient(channel: str, recipient: str | None) -> str | None:
+    """Why this channel cannot reach the recipient, None when it can. Without one, the user's address is looked up:
+    users have an e-mail address, and a push gateway or the log takes their id.
+    """
+    form, name = _ADDRESSES.get(channel, (None, ""))
+    if form is None or (recipient is None and channel == "email"):
+        return None
+    return None if recipient and form.fullmatch(recipient) else f"Must be {name}."
+
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=jinja2.select_autoescape(["html"]),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    auto_reload=False,
+)
+_SUBJECT = ".subject.txt"
+TEMPLATES = tuple(n.removesuffix(_SUBJECT) for n in _templates.list_templates() if n.endswith(_SUBJECT))
+"""A template is three files: `name.subject.txt`, `name.txt` and `name.html`."""
+
+
+class DoesNotFit(Exception):
+    """The data is not what the template needs."""
+
+
+def render(template: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    """The subject, in one line, and the text; raises DoesNotFit."""
+    subject = " ".join(_render(template + _SUBJECT, data).split())
+    body = _render(f"{template}.txt", data)
+    if len(subject) > MAX_SUBJECT or len(body) > MAX_BODY:
+        raise DoesNotFit("The text would be too long.")
+    return subject, body
+
+
+def render_html(template: str, data: Mapping[str, Any]) -> str:
+    """Raises DoesNotFit."""
+    return _render(f"{template}.html", data)
+
+
+def _render(name: str, data: Mapping[str, Any]) -> str:
+    try:
+        return _templates.get_template(name).render(data)
+    except jinja2.UndefinedError as exc:
+        raise DoesNotFit(f"The template needs more: {exc.message}.") from exc
+    except Exception as exc:
+        # Any data may come here, and what a template does with a wrong type has many names.
+        raise DoesNotFit("The template cannot use this data.") from exc
+
+
+class Base(DeclarativeBase):
+    metadata = metadata
+
+
+_alive = sa.text("deleted_at IS NULL")
+_unsent = sa.text("due_at IS NOT NULL")
+
+
+class Notification(Base):
+    """One message to one recipient, and what became of it."""
+
+    __tablename__ = "notifications"
+    # The sort behind every documented filter; the id settles ties. `unread` stands for "read_at IS NULL". The unique
+    # key serves the filter by order, whose rows are few. Erasing a user's data looks for the deleted rows, too.
+    __table_args__ = (
+        *(
+            sa.Index(None, *filters, "created_at", "id", sqlite_where=_alive, postgresql_where=_alive)
+            for filters in ((), ("status",), ("channel",), ("unread",))
+        ),
+        sa.Index(None, "user_id", "created_at", "id"),
+        sa.Index(None, "channel", "due_at", "id", sqlite_where=_unsent, postgresql_where=_unsent),
+        sa.UniqueConstraint("order_id", "template"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(Id)
+    order_id: Mapped[str | None] = mapped_column(Id)
+    channel: Mapped[str] = mapped_column(sa.String(10))
+    recipient: Mapped[str | None] = mapped_column(sa.String(2000))
+    """As it was given; a user's address is looked up when it is needed, and not kept."""
+    template: Mapped[str | None] = mapped_column(sa.String(64))
+    subject: Mapped[str | None] = mapped_column(sa.String(MAX_SUBJECT))
+    body: Mapped[str | None] = mapped_column(sa.Text)
+    """The text as it is sent; None once it is erased."""
+    data: Mapped[dict[str, Any]] = mapped_column(Json)
+    status: Mapped[str] = mapped_column(sa.String(10))
+    attempts: Mapped[int]
+    last_error: Mapped[str | None] = mapped_column(sa.String(200))
+    unread: Mapped[bool] = mapped_column(sa.Boolean(name="unread_is_boolean"))
+    read_at: Mapped[datetime | None] = mapped_column(Moment)
+    sent_at: Mapped[datetime | None] = mapped_column(Moment)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    deleted_at: Mapped[datetime | None] = mapped_column(Moment)
+    due_at: Mapped[float | None] = mapped_column(sa.Double)
+    """When a sender may take it, by the clock of the database; while one holds it, the end of the lease. None when
+    there is nothing to send.
+    """
+    lease_token: Mapped[str | None] = mapped_column(sa.String(36))
+    correlation_id: Mapped[str] = mapped_column(sa.String(128))
+    traceparent: Mapped[str] = mapped_column(sa.String(55))
+    version: Mapped[int]
+
+    @property
+    def read(self) -> bool:
+        return not self.unread
+
+    def mark(self, read: bool) -> None:
+        """Say whether it was read; saying it again changes nothing."""
+        if read == self.unread:
+            self.unread, self.read_at = not read, now() if read else None
+            self.version += 1
+
+    def retry(self) -> None:
+        """Send a dead one again, with all of its attempts; raises InvalidTransition."""
+        if self.status != "dead":
+            raise InvalidTransition(f"Only a dead notification can be sent again; this one is {self.status}.")
+        if self.body is None:
+            raise InvalidTransition("What it said was erased with its user.")
+        self.status, self.attempts, self.due_at = "queued", 0, 0.0
+        self.version += 1
+
+    def delete(self) -> None:
+        """Erase what it said, and send it no more; the row stays, so that its order gets no second one."""
+        self.recipient, self.subject, self.body, self.data = None, None, None, {}
+        self.due_at, self.lease_token, self.deleted_at = None, None, now()
+        self.version += 1
+
+    def counts(self) -> dict[str, int]:
+        """What this notification adds to the totals."""
+        return {} if self.deleted_at else counts(self.channel, self.status)
+
+
+notifications: Any = Notification.__table__
+
+
+def counts(channel: str, status: str) -> dict[str, int]:
+    return {"total": 1, f"status:{status}": 1, f"channel:{channel}": 1}
+
+
+def queued(
+    *, channel: str, body: str, subject: str | None = None, template: str | None = None, data: dict[str, Any],
+    user_id: str | None = None, recipient: str | None = None, order_id: str | None = None, cause: Origin | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The row of a new notification. `cause` is what it goes back to, so that traces and events can name it."""
+    notification_id = new_id()
+    correlation_id, traceparent = (cause.correlation_id, cause.traceparent) if cause else ("", "")
+    return {
+        "id": notification_id, "user_id": user_id, "order_id": order_id, "channel": channel, "recipient": recipient,
+        "template": template, "subject": subject, "body": body, "data": data, "status": "queued", "attempts": 0,
+        "last_error": None, "unread": True, "read_at": None, "sent_at": None, "created_at": now(),
+        "correlation_id": correlation_id if _request_id.fullmatch(correlation_id) else notification_id,
+        "traceparent": traceparent if _traceparent.fullmatch(traceparent) else "", "version": 1,
+    }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Sending:
+    """A notification in the hands of a sender: what becomes of it is judged here, and written together with others."""
+
+    id: str
+    user_id: str | None
+    order_id: str | None
+    channel: str
+    recipient: str | None
+    template: str | None
+    subject: str | None
+    body: str
+    data: dict[str, Any]
+    status: str
+    attempts: int
+    last_error: str | None
+    sent_at: datetime | None
+    created_at: datetime
+    correlation_id: str
+    traceparent: str
+    version: int
+
+    was: str = ""
+    """The status before the judgement; empty until there is one."""
+    pause: float | None = None
+    """Seconds until the next attempt; None when there is none."""
+    erased: bool = False
+
+    def succeed(self) -> None:
+        self.attempts, self.sent_at = self.attempts + 1, now()
+        self._becomes("sent", None)
+
+    def refuse(self, why: str, max_attempts: int, retry_seconds: float) -> None:
+        """An attempt failed: the next one comes after a pause that doubles, and after the last one it is dead."""
+        self.attempts += 1
+        if self.attempts >= max_attempts:
+            self._becomes("dead", why)
+        else:
+            self._becomes("failed", why)
+            self.pause = min(retry_seconds * 2.0 ** min(self.attempts - 1, 30), MAX_BACKOFF_SECONDS)
+
+    def give_up(self, why: str) -> None:
+        """The user is gone: nothing will be sent, and what it said is erased."""
+        self._becomes("dead", why)
+        self.recipient, self.subject, self.data, self.erased = None, None, {}, True
+
+    def _becomes(self, status: str, why: str | None) -> None:
+        self.was, self.status, self.last_error = self.status, status, why[:200] if why else None

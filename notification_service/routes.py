@@ -1,0 +1,58 @@
+"""The URLs of the notification service."""
+
+from typing import Any
+
+from libs.common.api import Routes
+from libs.common.errors import InvalidTransition
+from notification_service import repository, schemas, use_cases
+
+routes = Routes()
+
+
+@routes.post(
+    "/notifications/send", body=schemas.NewNotification, returns=schemas.Notification, status=201,
+    idempotent=True, location="/notifications",
+)  # fmt: skip
+def send_notification(session: Any, body: Any) -> Any:
+    """Queue a notification; it is sent soon after."""
+    return use_cases.send_notification(session, body)
+
+
+@routes.list(
+    "/notifications", query=schemas.NotificationFilters, sorts=("created_at",), returns=schemas.Notification
+)  # fmt: skip
+def list_notifications(session: Any, query: Any, page: Any) -> Any:
+    """List notifications."""
+    return repository.find_page(session, query, page)
+
+
+@routes.get("/notifications/stats", returns=schemas.NotificationStats)
+def notification_stats(session: Any) -> Any:
+    """Count notifications by status and by channel."""
+    return use_cases.notification_stats(session)
+
+
+@routes.get("/notifications/<id:notification_id>", returns=schemas.Notification)
+def get_notification(session: Any, notification_id: str) -> Any:
+    """Get a notification."""
+    return repository.find(session, notification_id)
+
+
+@routes.patch("/notifications/<id:notification_id>", body=schemas.NotificationChange, returns=schemas.Notification)
+def update_notification(session: Any, notification_id: str, body: Any, match: Any) -> Any:
+    """Mark a notification as read or unread."""
+    return use_cases.mark_notification(session, notification_id, body, match)
+
+
+@routes.delete("/notifications/<id:notification_id>")
+def delete_notification(session: Any, notification_id: str, match: Any) -> None:
+    """Delete a notification; what still waits is not sent."""
+    use_cases.delete_notification(session, notification_id, match)
+
+
+@routes.post(
+    "/notifications/<id:notification_id>/retry", returns=schemas.Notification, refuses=[InvalidTransition]
+)  # fmt: skip
+def retry_notification(session: Any, notification_id: str, match: Any) -> Any:
+    """Send a dead notification again."""
+    return use_cases.retry_notification(session, notification_id, match)

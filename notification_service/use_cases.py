@@ -1,0 +1,265 @@
+"""One function for each thing that the notification service does, and the sender."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from libs.common import context, counters, outbox
+from libs.common.db import Database, Reader, after_commit, new_id
+from libs.common.errors import ValidationFailed
+from libs.common.events import Event, Origin, RefusedEvent
+from libs.common.fields import now, write_time
+from notification_service import repository
+from notification_service.channels import Channel, ChannelDown, Message, Refused
+from notification_service.clients import Users
+from notification_service.events import NotificationDead, NotificationSent, OrderConfirmed, UserDeleted
+from notification_service.models import DoesNotFit, Notification, Sending, counts, queued, render
+
+BATCH = 100
+SEND_SECONDS = 1.0
+"""A batch ends after this, so that a worker that is told to stop has recorded what it sent."""
+RECORD_SECONDS = 5.0
+TURN_SECONDS = 2.0
+"""What could not be tried lets the others go first for this long."""
+STUCK = timedelta(minutes=10)
+
+log = logging.getLogger(__name__)
+
+
+def send_notification(session: Session, new: dict[str, Any]) -> dict[str, Any]:
+    """Queue a notification; raises ValidationFailed when its data does not fit its template."""
+    if new["template"]:
+        try:
+            subject, new["body"] = render(new["template"], new["data"])
+        except DoesNotFit as exc:
+            raise ValidationFailed(errors=[{"pointer": "/data", "detail": str(exc)}]) from exc
+        new["subject"] = new["subject"] or subject
+    work = context.current()
+    cause = Origin(event_id="", correlation_id=work.request_id, traceparent=work.traceparent) if work else None
+    row = queued(**new, cause=cause)
+    _queue(session, [row])
+    return row
+
+
+def mark_notification(
+    session: Session, notification_id: str, changes: Callable[[Notification], dict[str, Any]],
+    match: Callable[[int], None],
+) -> Notification:  # fmt: skip
+    """Say whether a notification was read; raises NotFound or PreconditionFailed."""
+    notification = repository.lock(session, notification_id)
+    match(notification.version)
+    notification.mark(**changes(notification))
+    return notification
+
+
+def retry_notification(session: Session, notification_id: str, match: Callable[[int], None]) -> Notification:
+    """Send a dead notification again; raises NotFound, PreconditionFailed or InvalidTransition."""
+    notification = repository.lock(session, notification_id)
+    match(notification.version)
+    before = notification.counts()
+    notification.retry()
+    counters.add(session, counters.difference(before, notification.counts()))
+    after_commit(session, session.info["senders"][notification.channel])
+    return notification
+
+
+def delete_notification(session: Session, notification_id: str, match: Callable[[int], None]) -> None:
+    """Erase a notification, and do not send it if it still waits; raises NotFound or PreconditionFailed."""
+    notification = repository.lock(session, notification_id)
+    match(notification.version)
+    before = notification.counts()
+    notification.delete()
+    counters.add(session, counters.difference(before, notification.counts()))
+
+
+def notification_stats(session: Reader) -> dict[str, Any]:
+    """How many notifications there are, by status and by channel."""
+    return {
+        "total": counters.read(session, "total").get("", 0),
+        "by_status": counters.read(session, "status:"),
+        "by_channel": counters.read(session, "channel:"),
+    }
+
+
+def check_sending(db: Database) -> dict[str, Any]:
+    """For `/health`: degraded while something waits for longer than its attempts should take."""
+    with db.read() as session:
+        count, oldest = repository.waiting(session)
+    late = oldest is not None and now() - oldest > STUCK
+    return {"status": "degraded" if late else "healthy", "waiting": count}
+
+
+def _queue(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    added = repository.add(session, rows)
+    totals: Counter[str] = Counter()
+    for row in rows:
+        if row["id"] in added:
+            totals.update(counts(row["channel"], row["status"]))
+            after_commit(session, session.info["senders"][row["channel"]])
+    counters.add(session, totals)
+
+
+# Sending -----------------------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """Sends what is due in one channel; `step` is the work of a background loop. Each channel has a sender of its own,
+    so that one which is down holds up no other.
+    """
+
+    def __init__(
+        self, db: Database, name: str, channel: Channel, users: Users, *, max_attempts: int, retry_seconds: float
+    ):
+        self._db, self._name, self._channel, self._users = db, name, channel, users
+        self._max_attempts, self._retry_seconds = max_attempts, retry_seconds
+        self._token = ""
+        self._claimed: list[Sending] = []
+
+    def step(self) -> bool:
+        """Claim, send and record one batch; whether there may be more. Raises DependencyUnavailable when the channel
+        or the user service is down: what was not tried is given back, and no attempt counts.
+        """
+        self._record()
+        # A token for each batch: what an earlier one still believes to hold is never taken for this one's.
+        self._token = new_id()
+        with self._db.write(durable=False) as session:
+            self._claimed = repository.claim(session, self._name, self._token, BATCH)
+        if not self._claimed:
+            return False
+        full = len(self._claimed) == BATCH
+        try:
+            self._send()
+        except BaseException:
+            self._record(TURN_SECONDS)
+            raise
+        return self._record() > 0 or full
+
+    def _send(self) -> None:
+        """No transaction is open here: this may take as long as the receivers do."""
+        given = [sending for sending in self._claimed if sending.recipient]
+        self._deliver([(sending, str(sending.recipient)) for sending in given])
+        users = {sending.user_id for sending in self._claimed if not sending.recipient and sending.user_id}
+        addresses = self._users.addresses(users) if users else {}
+        found = []
+        for sending in self._claimed:
+            if sending.user_id in addresses and not sending.recipient:
+                found.append((sending, addresses[sending.user_id] if self._name == "email" else sending.user_id))
+            elif not sending.recipient:
+                sending.give_up("There is no such user.")
+        self._deliver(found)
+
+    def _deliver(self, batch: Sequence[tuple[Sending, str]]) -> None:
+        if not batch:
+            return
+        give_up = time.monotonic() + SEND_SECONDS
+        with self._channel.open() as send:
+            for sending, to in batch:
+                if time.monotonic() > give_up:
+                    return
+                self._try(send, sending, to)
+
+    def _try(self, send: Callable[[Message], None], sending: Sending, to: str) -> None:
+        try:
+            send(_message(sending, to))
+        except ChannelDown:
+            raise
+        except Refused as exc:
+            self._refused(sending, str(exc))
+        except Exception as exc:
+            # A message that breaks the sender must not hold up those behind it.
+            log.error("notification.failed", extra={"notification_id": sending.id}, exc_info=exc)
+            self._refused(sending, "It cannot be sent.")
+        else:
+            sending.succeed()
+
+    def _refused(self, sending: Sending, why: str) -> None:
+        sending.refuse(why, self._max_attempts, self._retry_seconds)
+        log.warning(
+            "notification.refused",
+            extra={"notification_id": sending.id, "channel": self._name, "attempts": sending.attempts, "why": why},
+        )
+
+    def _record(self, pause: float = 0.0) -> int:
+        """Store what became of the batch and give back the rest; how many that were. If it fails it is tried again
+        before the next batch, as long as the lease lasts: otherwise what was sent would be sent again.
+        """
+        if not self._claimed:
+            return 0
+        # Sending may have used up the time of the step, and what was sent must be recorded.
+        context.begin(RECORD_SECONDS)
+        untried = [sending.id for sending in self._claimed if not sending.was]
+        with self._db.write() as session:
+            held = repository.hold(session, self._token, [sending for sending in self._claimed if sending.was])
+            repository.give_back(session, self._token, untried, pause)
+            _settle(session, held)
+        self._claimed = []
+        return len(untried)
+
+
+def _message(sending: Sending, to: str) -> Message:
+    return Message(
+        id=sending.id, channel=sending.channel, to=to, subject=sending.subject, body=sending.body,
+        template=sending.template, data=sending.data,
+        request_id=sending.correlation_id, traceparent=sending.traceparent,
+    )  # fmt: skip
+
+
+def _settle(session: Session, judged: Sequence[Sending]) -> None:
+    """Write what became of notifications, tell of those that are sent or dead, and count."""
+    repository.write(session, judged)
+    outbox.add(session, *(_told(sending) for sending in judged if sending.status in ("sent", "dead")))
+    changes = Counter(f"status:{sending.status}" for sending in judged)
+    changes.subtract(f"status:{sending.was}" for sending in judged)
+    counters.add(session, changes)
+
+
+def _told(sending: Sending) -> NotificationSent | NotificationDead:
+    facts: dict[str, Any] = {
+        "notification_id": sending.id, "order_id": sending.order_id, "channel": sending.channel,
+        "template": sending.template, "created_at": write_time(sending.created_at),
+        "attempts": sending.attempts, "version": sending.version,
+        "origin": Origin(event_id="", correlation_id=sending.correlation_id, traceparent=sending.traceparent),
+    }  # fmt: skip
+    if sending.sent_at:
+        return NotificationSent(**facts, sent_at=write_time(sending.sent_at))
+    return NotificationDead(**facts, dead_at=write_time(now()))
+
+
+# Events ------------------------------------------------------------------------------------------------------------
+
+
+def _confirm_orders(session: Session, events: Sequence[OrderConfirmed]) -> None:
+    _queue(session, [_confirmation(event) for event in events])
+
+
+def _confirmation(event: OrderConfirmed) -> dict[str, Any]:
+    data = event.data()
+    try:
+        subject, body = render("order_confirmed", data)
+    except DoesNotFit as exc:
+        raise RefusedEvent(str(exc)) from exc
+    return queued(
+        channel="email", template="order_confirmed", subject=subject, body=body, data=data,
+        user_id=event.user_id, order_id=event.order_id, cause=event.origin,
+    )  # fmt: skip
+
+
+def _erase_users(session: Session, events: Sequence[UserDeleted]) -> None:
+    """Erase what was said to them. What still waits is dead, and is told of like any other that is."""
+    user_ids = sorted({event.user_id for event in events})
+    unsent = repository.lock_unsent(session, user_ids)
+    for sending in unsent:
+        sending.give_up("The user was deleted.")
+    _settle(session, unsent)
+    repository.erase(session, user_ids)
+
+
+HANDLERS: dict[type[Event], Callable[..., None]] = {
+    OrderConfirmed: _confirm_orders,
+    UserDeleted: _erase_users,
+}
