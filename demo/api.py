@@ -16,13 +16,13 @@ class Quintet:
     """The system that listens on a base port; where nothing is given, the one that BASE_PORT and DEMO_HOST name."""
 
     def __init__(self, base_port: int | None = None, host: str | None = None):
-        self._base_port = base_port or int(os.environ.get("BASE_PORT") or 8000)
+        self.base_port = base_port or int(os.environ.get("BASE_PORT") or 8000)
         self._host = host or os.environ.get("DEMO_HOST") or "127.0.0.1"
         self._session = requests.Session()
         self._session.trust_env = False
 
     def url(self, service: str, path: str = "") -> str:
-        return f"http://{self._host}:{self._base_port + PORT_OFFSETS[service]}{path}"
+        return f"http://{self._host}:{self.base_port + PORT_OFFSETS[service]}{path}"
 
     def send(
         self, method: str, service: str, path: str, body: Any = None, headers: dict[str, str] | None = None

@@ -137,8 +137,8 @@ def read_the_confirmation(walk: Walk) -> None:
     sent = walk.poll(
         "notification", path, lambda page: [n["status"] for n in page["items"]] == ["sent"], "one confirmation is sent"
     )["items"][0]
-    expect("the recipient", sent["recipient"], walk.user["email"])
-    expect("the total stands in the body", "2499.99" in sent["body"], True)
+    expect("it is for", (sent["user_id"], sent["channel"]), (walk.user["id"], "email"))
+    expect("the total stands in the text", "2499.99" in sent["body"], True)
 
 
 def order_too_many(walk: Walk) -> None:
@@ -261,6 +261,7 @@ def take(step: Callable[[Walk], None], walk: Walk) -> None:
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     walk = Walk(Quintet())
     for step in STEPS:
         try:

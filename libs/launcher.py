@@ -23,7 +23,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gunicorn.app.wsgiapp  # noqa: E402
-import gunicorn.workers.ggevent  # noqa: E402, F401 - loaded for those who are forked
+import gunicorn.workers.ggevent  # noqa: E402 - loaded for those who are forked
 
 import libs.common.app  # noqa: E402, F401
 from libs.topology import SERVICES  # noqa: E402

@@ -65,7 +65,10 @@ def create_app(
             service.db, name, channel, users,
             max_attempts=settings.max_attempts, retry_seconds=settings.retry_seconds,
         )  # fmt: skip
-        loop = service.every(f"sender of {name}", sender.step, interval_seconds=1.0, linger_seconds=LINGER_SECONDS)
+        loop = service.every(
+            f"sender of {name}", sender.step,
+            interval_seconds=1.0, linger_seconds=LINGER_SECONDS, finish=sender.finish,
+        )  # fmt: skip
         service.db.session_info.setdefault("senders", {})[name] = loop.wake
     return service.serve(
         routes,

@@ -112,11 +112,11 @@ def claim(session: Session, channel: str, token: str, limit: int) -> list[Sendin
     return sorted(taken, key=lambda sending: sending.id)
 
 
-def hold(session: Session, token: str, judged: Sequence[Sending]) -> list[Sending]:
+def hold(session: Session, token: str, claimed: Sequence[Sending]) -> list[Sending]:
     """Lock those that the lease still holds, and return them with their current version."""
-    wanted = {"_ids": [sending.id for sending in judged], "_token": token}
+    wanted = {"_ids": [sending.id for sending in claimed], "_token": token}
     versions = {row.id: row.version for row in session.connection().execute(_hold, wanted)}
-    held = [sending for sending in judged if sending.id in versions]
+    held = [sending for sending in claimed if sending.id in versions]
     for sending in held:
         sending.version = versions[sending.id]
     return held

@@ -14,7 +14,10 @@ routes = Routes()
     idempotent=True, location="/notifications",
 )  # fmt: skip
 def send_notification(session: Any, body: Any) -> Any:
-    """Queue a notification; it is sent soon after."""
+    """Queue a notification.
+
+    It needs a user or a recipient, and either a body or a template whose needs its data meets. It is sent soon after.
+    """
     return use_cases.send_notification(session, body)
 
 

@@ -63,21 +63,23 @@ def _status(**kwargs: Any) -> fields.String:
 
 
 class NewNotification(Schema):
-    class Meta(Schema.Meta):
-        description = "A user or a recipient, who comes first; a body or a template."
-
     user_id = Id(load_default=None, allow_none=True, metadata={"description": "Whether there is one, sending shows."})
     recipient = String(
         min=1, max=2000, load_default=None, allow_none=True,
-        metadata={"description": "An e-mail address, a telephone number or a URL, as the channel needs it; a user "
-                                 "needs none for `email`, `push` and `log`."},
+        metadata={
+            "description": "An e-mail address, a telephone number or a URL, as the channel needs it. A user needs none "
+                           "for `email`, `push` and `log`; where there is one, it is used.",
+            "examples": ["ada@example.com"],
+        },
     )  # fmt: skip
     channel = _channel(load_default="email")
     subject = String(
         max=MAX_SUBJECT, pattern=_ONE_LINE, load_default=None, allow_none=True,
         metadata={"description": "With a template, instead of the template's own."},
     )  # fmt: skip
-    body = String(min=1, max=MAX_BODY, load_default=None, allow_none=True)
+    body = String(
+        min=1, max=MAX_BODY, load_default=None, allow_none=True, metadata={"examples": ["Your parcel is on its way."]}
+    )
     template = fields.String(validate=validate.OneOf(TEMPLATES), load_default=None, allow_none=True)
     data = Data(load_default=dict, metadata={"description": "What the template needs; a gateway gets it, too."})
 

@@ -139,6 +139,10 @@ class Sender:
             raise
         return self._record() > 0 or full
 
+    def finish(self) -> None:
+        """Record what the last step could not: a worker that ends must not forget what it sent."""
+        self._record()
+
     def _send(self) -> None:
         """No transaction is open here: this may take as long as the receivers do."""
         given = [sending for sending in self._claimed if sending.recipient]
@@ -194,9 +198,9 @@ class Sender:
         context.begin(RECORD_SECONDS)
         untried = [sending.id for sending in self._claimed if not sending.was]
         with self._db.write() as session:
-            held = repository.hold(session, self._token, [sending for sending in self._claimed if sending.was])
+            held = repository.hold(session, self._token, self._claimed)
             repository.give_back(session, self._token, untried, pause)
-            _settle(session, held)
+            _settle(session, [sending for sending in held if sending.was])
         self._claimed = []
         return len(untried)
 

@@ -40,7 +40,7 @@ class UserClient:
         answer = self._client.get(f"/users/{user_id}")
         if answer.status == 404:
             return None
-        if answer.status != 200:
+        if answer.status != 200 or not isinstance(answer.body, dict) or not answer.body.keys() >= {"status", "version"}:
             raise DependencyUnavailable("The user service gave no useful answer.")
         return {"status": answer.body["status"], "version": answer.body["version"]}
 
@@ -54,8 +54,8 @@ class ProductClient:
         body = {"reservations": wanted}
         # Safe to repeat: a reservation is idempotent by its order's id.
         answer = self._client.call("POST", "/reservations/batch", json=body, idempotent=True, deadline=deadline)
-        outcomes = answer.body.get("outcomes", []) if answer.status == 200 else []
-        if len(outcomes) != len(batch):
+        outcomes = answer.body.get("outcomes") if answer.status == 200 and isinstance(answer.body, dict) else None
+        if not isinstance(outcomes, list) or len(outcomes) != len(batch):
             raise DependencyUnavailable("The product service gave no useful answer.")
         return [_translated(outcome["status"], outcome["body"]) for outcome in outcomes]
 

@@ -103,7 +103,7 @@ class Order(Base):
 
     def ship(self) -> bool:
         """Ship a confirmed order; False when it was shipped before. Raises InvalidTransition."""
-        return self.status == "delivered" or self._step("shipped", only_from="confirmed")
+        return self.status != "delivered" and self._step("shipped", only_from="confirmed")
 
     def deliver(self) -> bool:
         """Deliver a shipped order; False when it was delivered before. Raises InvalidTransition."""

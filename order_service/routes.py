@@ -6,7 +6,7 @@ from flask import g
 
 from libs.common.api import Routes
 from libs.common.db import new_id
-from libs.common.errors import InvalidTransition
+from libs.common.errors import InvalidTransition, RequestInFlight
 from libs.common.events import Origin
 from order_service import repository, schemas, use_cases
 from order_service.models import (
@@ -24,7 +24,7 @@ routes = Routes()
 
 @routes.post(
     "/orders", body=schemas.NewOrder, returns=schemas.Order, status=201, idempotent=True,
-    refuses=[InsufficientStock, UnknownUser, UnknownProduct, CurrencyMismatch],
+    refuses=[InsufficientStock, RequestInFlight, UnknownUser, UnknownProduct, CurrencyMismatch],
 )  # fmt: skip
 def create_order(checkout: Any, body: Any, key: Any) -> Any:
     """Place an order; 201 says that it is confirmed."""

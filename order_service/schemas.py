@@ -21,12 +21,18 @@ class Cancellation(Schema):
     reason = String(min=1, max=200, load_default=None, allow_none=True)
 
 
+def _when_confirmed() -> fields.String:
+    return fields.String(
+        allow_none=True, dump_default=None, metadata={"description": "Null until the order is confirmed."}
+    )
+
+
 class OrderLine(Schema):
     product_id = Id()
-    name = fields.String(allow_none=True, metadata={"description": "Null until the order is confirmed."})
+    name = _when_confirmed()
     quantity = Integer(min=1, max=1_000_000)
-    unit_price = fields.String(allow_none=True)
-    line_total = fields.String(allow_none=True)
+    unit_price = _when_confirmed()
+    line_total = _when_confirmed()
 
 
 class Rejection(Schema):

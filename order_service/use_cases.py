@@ -22,6 +22,7 @@ from libs.common.errors import (
     DeadlineExceeded,
     DependencyUnavailable,
     IdempotencyKeyReused,
+    NotFound,
     Problem,
     RequestInFlight,
     StoredProblem,
@@ -137,9 +138,13 @@ def _place(checkout: Checkout, new: NewOrder) -> Placed:
         except UserNotKnownHere:
             learn_user(checkout, new.user_id)
             return checkout.place(new)
-    except CommitInDoubt:
-        with checkout.db.read() as session:
-            return Placed(repository.find(session, new.order_id), finished=False)
+    except CommitInDoubt as doubt:
+        # Rule 6, and without a row it promises nothing: this request may also have had none to write.
+        try:
+            with checkout.db.read() as session:
+                return Placed(repository.find(session, new.order_id), finished=False)
+        except NotFound:
+            raise doubt from None
 
 
 def learn_user(checkout: Checkout, user_id: str) -> None:
@@ -194,6 +199,8 @@ def _placed(
         return Placed({"id": new.order_id, "lines": new.lines}, finished=False)
     if new.key and (order := known.get(new.key.name)):
         return _known(session, new, order, time_now)
+    if status == "active":  # the key was taken a moment ago, and by now it is given back
+        return RequestInFlight()
     if status is None:
         return UserNotKnownHere()
     return UnknownUser(errors=[{"pointer": "/user_id", "detail": f"The user is {status}."}])
@@ -228,6 +235,9 @@ def settle(session: Session, verdicts: Sequence[Verdict]) -> list[Row]:
             events.append(_told(order, verdict.origin))
     for status, settled in changed.items():
         repository.settle(session, status, settled)
+    # Whoever was deleted while T1 was under way is not known to have had this order.
+    for user_id in sorted({row["user_id"] for row in changed["rejected"] if statuses.get(row["user_id"]) == "deleted"}):
+        repository.erase_user(session, user_id)
     outbox.add(session, *events)
     counters.add(session, _total(changed["confirmed"] + changed["rejected"]))
     return [rows[verdict.order_id] for verdict in verdicts]

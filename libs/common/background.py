@@ -17,8 +17,9 @@ class Loop:
     """Calls `step` until it returns False (nothing more to do now), then waits for `wake` or `interval_seconds`.
 
     A step that raises is tried again after a pause that doubles up to five seconds, without limit: a dependency that
-    is down comes back some day. Each step has `deadline_seconds` for its calls of other services. Before a step it rests
-    for `linger_seconds`: where nobody waits for an answer, more work shares each step. `finish` runs at the end.
+    is down comes back some day. Each step has `deadline_seconds` for its calls of other services. Before a step it
+    rests for `linger_seconds`: where nobody waits for an answer, more work shares each step. `finish` runs at the
+    end.
     """
 
     def __init__(

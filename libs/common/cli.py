@@ -1,14 +1,14 @@
 """The commands of every service: `flask --app order_service.app db upgrade`, `... dlq list`."""
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 from flask import Flask
 from flask.cli import AppGroup
 
-from libs.common import inbox, migrate
+from libs.common import inbox, logs, migrate
 
 if TYPE_CHECKING:
     from libs.common.app import Service
@@ -20,7 +20,7 @@ def register(app: Flask, service: "Service", package: str) -> None:
 
 
 def _db(service: "Service", package: str) -> AppGroup:
-    group = AppGroup("db", help="The schema of this service's database.")
+    group = AppGroup("db", callback=logs.to_stderr, help="The schema of this service's database.")
 
     @group.command("upgrade")
     def upgrade() -> None:
@@ -44,7 +44,7 @@ def _db(service: "Service", package: str) -> AppGroup:
 
 
 def _dlq(service: "Service") -> AppGroup:
-    group = AppGroup("dlq", help="Events that could not be handled.")
+    group = AppGroup("dlq", callback=logs.to_stderr, help="Events that could not be handled.")
 
     @group.command("list")
     def list_all() -> None:
@@ -61,8 +61,8 @@ def _dlq(service: "Service") -> AppGroup:
             found = [row for row in inbox.dead_letters(session) if row.event_id == event_id]
         if not found:
             _none(event_id)
-        event = orjson.loads(found[0].body)
-        click.echo(orjson.dumps({"error": found[0].error, "event": event}, option=orjson.OPT_INDENT_2).decode())
+        told = {"error": found[0].error, "event": inbox.read_body(found[0].body)}
+        click.echo(json.dumps(told, indent=2, default=float))
 
     @group.command("replay")
     @click.argument("event_id", required=False)
@@ -71,11 +71,15 @@ def _dlq(service: "Service") -> AppGroup:
         """Handle a dead letter again."""
         with service.db.read() as session:
             ids = [row.event_id for row in inbox.dead_letters(session)] if every else [event_id or ""]
+        failed = False
         for one in ids:
             outcome = inbox.replay(service.db, service.handlers, one)
             if outcome is None:
                 _none(one)
             click.echo(f"{one}  {outcome}")
+            failed = failed or outcome not in ("done", "duplicate")
+        if failed:
+            sys.exit(1)
 
     @group.command("discard")
     @click.argument("event_id")

@@ -79,8 +79,9 @@ class Settings:
         secret=True, per_service=True,
     )  # fmt: skip
     database_pool_size: int = setting(
-        8, "Connections of one worker process to PostgreSQL.", minimum=1, per_service=True
-    )
+        4, "Connections of one worker process to PostgreSQL; 5 services with 4 workers stay below its default of 100.",
+        minimum=1, per_service=True,
+    )  # fmt: skip
 
     broker_url: str = setting(
         "", "amqp://user:password@host/vhost of RabbitMQ; empty means that events go over HTTP.", secret=True

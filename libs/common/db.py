@@ -194,7 +194,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
-        # A cache of 512 KiB instead of 2 MiB: there are many connections, and the kernel caches the file for all of them.
+        # A cache of 512 KiB, not 2 MiB: there are many connections, and the kernel caches the file for all of them.
         for pragma in ("busy_timeout=5000", "journal_mode=WAL", "busy_timeout=0", "foreign_keys=ON", "cache_size=-512"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -213,7 +213,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 def _postgresql(url: sa.URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        connect_args={"connect_timeout": 3, "options": "-c lock_timeout=2s -c statement_timeout=10s -c timezone=UTC"},
+        connect_args={"connect_timeout": 3, "options": "-c lock_timeout=2s -c statement_timeout=5s -c timezone=UTC"},
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2,

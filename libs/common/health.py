@@ -8,10 +8,12 @@ pages that explain its error codes.
 import html
 import time
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, abort
+from flask import Blueprint, Response, abort, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -41,6 +43,7 @@ def blueprint(
     service: str, version: str, db: Database, checks: dict[str, Check], document: dict[str, Any], ready: Readiness
 ) -> Blueprint:
     routes = Blueprint("health", __name__)
+    schemas = Path(import_module(f"{service}_service").__path__[0]) / "event_schemas"
     all_checks: dict[str, Check] = {"database": lambda: _database(db), "events": lambda: _events(db), **checks}
 
     @routes.get("/livez")
@@ -76,6 +79,10 @@ def blueprint(
     @routes.get("/openapi.json")
     def openapi() -> Response:
         return _json(document)
+
+    @routes.get("/schemas/<name>")
+    def event_schema(name: str) -> Response:
+        return send_from_directory(schemas, name, mimetype="application/schema+json")
 
     @routes.get("/errors/<code>")
     def error_page(code: str) -> Response:

@@ -6,18 +6,20 @@ neighbour. What fails for its own sake is counted here, by the consumer, and is 
 an unreachable database is nobody's fault and counts for nothing.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from libs.common import metrics
 from libs.common.db import Database, Moment, Reader, Upsert, new_id, shared, upsert
-from libs.common.errors import Problem
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
 from libs.common.events import Event, RefusedEvent
 from libs.common.fields import now
 
@@ -44,6 +46,9 @@ failures = sa.Table(
     sa.Column("dead", sa.Boolean(name="dead_is_boolean"), nullable=False, index=True),
 )
 
+NOBODYS_FAULT = (DependencyUnavailable, Overloaded, DeadlineExceeded)
+"""Counts for nothing: the same event may succeed when the other side is back."""
+
 Handlers = Mapping[type[Event], Callable[..., None]]
 """Event class → a use case that takes the session and a list of such events."""
 
@@ -60,7 +65,7 @@ class Inbox:
         started = time.perf_counter()
         try:
             outcomes = self._handle(envelopes)
-        except Problem:
+        except NOBODYS_FAULT:
             raise
         except Exception as exc:
             if len(envelopes) == 1:
@@ -73,7 +78,7 @@ class Inbox:
     def _alone(self, envelope: Any) -> str:
         try:
             return self._handle([envelope])[0]
-        except Problem:
+        except NOBODYS_FAULT:
             return "retry"
         except Exception as exc:
             return self._failed(envelope, exc)
@@ -97,8 +102,8 @@ class Inbox:
     def _parse(self, envelope: Any) -> tuple[str, Event]:
         if not isinstance(envelope, dict) or envelope.get("specversion") != "1.0":
             raise RefusedEvent("not a CloudEvent 1.0")
-        event_id, event_type = envelope.get("id"), envelope.get("type")
-        if not isinstance(event_id, str) or not 1 <= len(event_id) <= 64:
+        event_id, event_type = _id(envelope), envelope.get("type")
+        if event_id is None:
             raise RefusedEvent("id is not a string of 1 to 64 characters")
         if not isinstance(event_type, str) or event_type not in self._handlers:
             raise RefusedEvent("this service does not subscribe to the type")
@@ -106,15 +111,15 @@ class Inbox:
 
     def _failed(self, envelope: Any, exc: Exception) -> str:
         """Count the failure; the last one, or a refusal, makes a dead letter."""
-        known = envelope if isinstance(envelope, dict) else {}
-        event_id = known["id"] if isinstance(known.get("id"), str) and len(known["id"]) <= 64 else new_id()
+        event_id = _id(envelope) or new_id()
+        event_type = _text(envelope.get("type") if isinstance(envelope, dict) else None, 100)
         refused = isinstance(exc, RefusedEvent)
-        log.error("event.failed", extra={"event_id": event_id, "type": str(known.get("type"))}, exc_info=exc)
+        log.error("event.failed", extra={"event_id": event_id, "type": event_type}, exc_info=exc)
         row = {
             "event_id": event_id,
-            "type": str(known.get("type"))[:100],
-            "body": orjson.dumps(envelope).decode(),
-            "error": f"{type(exc).__name__}: {exc}".replace("\x00", "")[:500],
+            "type": event_type,
+            "body": _body(envelope),
+            "error": _text(f"{type(exc).__name__}: {exc}", 500),
             "failed_at": now(),
         }
         try:
@@ -125,7 +130,7 @@ class Inbox:
                 insert = insert.on_conflict_do_update(index_elements=["event_id"], set_=again)
                 dead = session.scalar(insert.returning(failures.c.dead))
             return "dead" if dead else "retry"
-        except Problem:
+        except NOBODYS_FAULT:
             return "retry"
 
     def bury(self, envelope: Any, error: str) -> None:
@@ -135,13 +140,14 @@ class Inbox:
     def _told(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
         """One log line for each event handled."""
         known = envelope if isinstance(envelope, dict) else {}
-        event_type = known.get("type") if known.get("type") in self._handlers else "unknown"
+        event_id = _id(envelope)
+        event_type = next((name for name in self._handlers if name == known.get("type")), "unknown")
         trace = str(known.get("traceparent") or "").split("-")
         metrics.EVENTS.labels(event_type, outcome).inc()
         log.info(
             "event",
             extra={
-                "event_id": known.get("id"),
+                "event_id": event_id,
                 "type": event_type,
                 "outcome": outcome,
                 "request_id": known.get("correlationid"),
@@ -149,7 +155,31 @@ class Inbox:
                 "latency_ms": elapsed,
             },
         )
-        return {"id": known.get("id"), "outcome": outcome}
+        return {"id": event_id, "outcome": outcome}
+
+
+def _id(envelope: Any) -> str | None:
+    """The id of an event, where it has one that can be stored."""
+    given = envelope.get("id") if isinstance(envelope, dict) else None
+    return given if isinstance(given, str) and 1 <= len(given) <= 64 and given.isprintable() else None
+
+
+def _text(value: Any, length: int) -> str:
+    """What every engine can store of it."""
+    return str(value).encode("utf-8", "replace").decode().replace("\x00", "")[:length]
+
+
+def _body(envelope: Any) -> str:
+    """The envelope as it came. Not by orjson, which refuses what a bad one may hold: lone surrogates, huge numbers."""
+    try:
+        return json.dumps(envelope, default=float)
+    except RecursionError:
+        return "null"
+
+
+def read_body(body: str) -> Any:
+    """The envelope that a dead letter keeps."""
+    return json.loads(body, parse_float=Decimal)
 
 
 def _claim(session: Session, event_ids: list[str]) -> set[str]:
@@ -162,8 +192,12 @@ _claim_new = Upsert(inbox, lambda insert: insert.on_conflict_do_nothing().return
 
 
 def trim(db: Database) -> int:
-    """Forget ids that are older than any retry, at most 1000 at a time; the effects have business keys of their own."""
+    """Forget ids and failures that are older than any retry, at most 1000 ids at a time; the effects have business
+    keys of their own.
+    """
     with db.write(durable=False) as session:
+        since = datetime.fromtimestamp(time.time() - KEEP_SECONDS, UTC)
+        session.execute(sa.delete(failures).where(~failures.c.dead, failures.c.failed_at < since))
         old = sa.select(inbox.c.event_id).where(inbox.c.handled_at < time.time() - KEEP_SECONDS).limit(1000)
         return session.execute(sa.delete(inbox).where(inbox.c.event_id.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
 
@@ -194,7 +228,7 @@ def replay(db: Database, handlers: Handlers, event_id: str) -> str | None:
         body = session.scalar(query)
     if body is None:
         return None
-    outcome: str = Inbox(db, handlers).receive([orjson.loads(body)])[0]["outcome"]
+    outcome: str = Inbox(db, handlers).receive([read_body(body)])[0]["outcome"]
     if outcome in ("done", "duplicate"):
         discard(db, event_id)
     return outcome

@@ -105,6 +105,12 @@ def configure(settings: Settings) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def to_stderr() -> None:
+    """For a command, whose standard output is its answer."""
+    for handler in _handlers:
+        handler.descriptor = sys.stderr.fileno()
+
+
 def start_batching() -> None:
     """From now on, in this process, lines leave five times a second and at exit."""
     for handler in _handlers:

@@ -137,7 +137,7 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
     if route.sorts:
         found.append(errors.MalformedRequest)
     if route.idempotent:
-        found += [errors.RequestInFlight, errors.IdempotencyKeyReused]
+        found.append(errors.IdempotencyKeyReused)
     if "match" in route.needs:
         found.append(errors.PreconditionFailed)
     found += [errors.InternalError, errors.Overloaded, errors.DependencyUnavailable, errors.DeadlineExceeded]

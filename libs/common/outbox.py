@@ -7,6 +7,7 @@ judged by the database's clock. Of one subject only the oldest row is ever claim
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import orjson
@@ -121,8 +122,12 @@ class Relay:
 
     def __init__(self, db: Database, subscriber: str):
         self._db, self.subscriber = db, subscriber
-        self._token = new_id()
         self.wake: Callable[[], None] = lambda: None
+
+    @cached_property
+    def _token(self) -> str:
+        # Made at its first use, and so after the fork: two workers with one token could mark each other's rows.
+        return new_id()
 
     def exchange(
         self, sent: Sequence[int] = (), again: Sequence[Claimed] = (), back: Sequence[int] = (), limit: int = 100

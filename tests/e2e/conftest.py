@@ -1,0 +1,33 @@
+"""The running system, which the tests share.
+
+They come in any order, so each makes its own users and products, compares figures before and after, and leaves the
+five services running.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.shop import Shop
+from tests.e2e.system import System
+
+BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with System(BASE_PORT, tmp_path_factory.mktemp("quintet")) as system:
+        yield system
+
+
+@pytest.fixture
+def system(running: System) -> Iterator[System]:
+    """Whatever the test leaves stopped is started again."""
+    yield running
+    running.restore()
+
+
+@pytest.fixture
+def shop(system: System) -> Shop:
+    return Shop(system.api)

@@ -1,0 +1,190 @@
+"""`make up` itself: how fast it starts, what it takes, how it ends, and a second copy beside the first.
+
+These run on the embedded databases, whatever the other tests run on.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from demo.api import Quintet, eventually
+from libs.topology import SERVICES
+from tests.e2e.conftest import BASE_PORT
+from tests.e2e.shop import Shop, answered
+from tests.e2e.system import ROOT
+
+pytestmark = pytest.mark.timeout(300)
+
+MEBIBYTES = 500
+READY_SECONDS = 10.0
+STOP_SECONDS = 5.0
+
+
+class Copy:
+    """What one `make up` runs, in a session of its own as in a terminal of its own."""
+
+    def __init__(self, base_port: int, data_dir: Path):
+        self.base_port, self.data_dir = base_port, data_dir
+        self.shop = Shop(Quintet(base_port, "127.0.0.1"))
+        data_dir.mkdir(exist_ok=True)
+        self._out = data_dir / "make.out"
+        with open(self._out, "wb") as out:
+            self.process = subprocess.Popen(
+                self._make("up"), env=bare_environment(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def make(self, target: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._make(target), env=bare_environment(), cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+
+    def printed(self) -> str:
+        return self._out.read_text()
+
+    def wait_until_up(self) -> float:
+        """Seconds until all five are healthy."""
+        started = time.monotonic()
+        healthy = self.shop.api.wait_until_healthy(30, still_starting=lambda: self.process.poll() is None)
+        assert healthy, self.printed()
+        return time.monotonic() - started
+
+    def processes(self) -> list[int]:
+        """All that was started with this base port and is still there."""
+        return [pid for pid, variables in environments() if f"BASE_PORT={self.base_port}".encode() in variables]
+
+    def end(self) -> int:
+        """Whatever is left; for tests that failed."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        return self.process.wait(STOP_SECONDS)
+
+    def _make(self, target: str) -> list[str]:
+        return ["make", "--no-print-directory", target, f"BASE_PORT={self.base_port}", f"DATA_DIR={self.data_dir}"]
+
+
+def bare_environment() -> dict[str, str]:
+    """That of somebody who has just cloned: none of the services' variables, nor of these tests'."""
+    return {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
+
+
+def environments() -> Iterator[tuple[int, list[bytes]]]:
+    """Process → its variables, for all that live and can be looked at."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (directory / "environ").read_bytes().split(b"\0")
+            yield int(directory.name), variables
+        except OSError:
+            continue
+
+
+@contextmanager
+def made_up(base_port: int, data_dir: Path) -> Iterator[Copy]:
+    copy = Copy(base_port, data_dir)
+    try:
+        yield copy
+    finally:
+        copy.end()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    """The packages, which the first `make up` of a clone installs."""
+    subprocess.run(["make", ".venv/.installed"], env=bare_environment(), cwd=ROOT, check=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def copy(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    """A copy that is up, to be looked at."""
+    with made_up(BASE_PORT + 10, tmp_path_factory.mktemp("copy")) as made:
+        made.wait_until_up()
+        yield made
+
+
+def test_all_five_are_healthy_within_ten_seconds_and_the_demo_data_is_there(tmp_path: Path) -> None:
+    with made_up(BASE_PORT + 20, tmp_path / "data") as copy:
+        assert copy.wait_until_up() < READY_SECONDS
+        assert eventually(lambda: "Quintet is up, with demo data" in copy.printed())
+        products = copy.shop.get("product", "/products?sort=name")["items"]
+        assert [product["name"] for product in products] == ["Keyboard", "Laptop", "Monitor", "Mouse"]
+        for service in SERVICES:
+            assert copy.shop.api.url(service, "/docs") in copy.printed()
+
+
+def test_all_processes_together_stay_below_500_mib(copy: Copy) -> None:
+    done = copy.make("demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shares = {pid: proportional_kib(pid) for pid in copy.processes()}
+    assert len(shares) >= 1 + 3 * len(SERVICES), "a master and two workers of each service"
+    assert sum(shares.values()) / 1024 < MEBIBYTES, shares
+
+
+def proportional_kib(pid: int) -> int:
+    """The share of the memory that is due to a process, where what is shared counts in parts."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError as exc:
+        pytest.skip(f"the memory of processes cannot be read here ({exc})")
+    found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+def test_a_second_make_up_on_the_same_data_is_refused_and_harms_nobody(copy: Copy) -> None:
+    again = copy.make("up")
+    assert again.returncode != 0
+    assert "Already running" in again.stderr
+    assert copy.shop.get("user", "/readyz") == {"status": "healthy"}
+
+
+def interrupt(copy: Copy) -> None:
+    """Ctrl-C: the terminal sends SIGINT to all that run in the foreground."""
+    os.killpg(copy.process.pid, signal.SIGINT)
+
+
+def make_down(copy: Copy) -> None:
+    down = copy.make("down")
+    assert (down.returncode, down.stdout.strip()) == (0, "Stopped."), down.stderr
+
+
+# Make ends as it was asked to, after what it runs has ended: an interrupted one by the signal itself.
+@pytest.mark.parametrize(("stop", "wanted"), [(interrupt, -signal.SIGINT), (make_down, 0)])
+def test_a_copy_beside_the_first_ends_cleanly_and_leaves_nothing(
+    copy: Copy, stop: Callable[[Copy], None], wanted: int, tmp_path: Path
+) -> None:
+    with made_up(BASE_PORT + 30, tmp_path / "data") as second:
+        second.wait_until_up()
+        user = second.shop.new_user()
+        order = answered(second.shop.order(user, second.shop.new_product(25)), 201)
+        assert copy.shop.api.get("order", f"/orders/{order['id']}").status_code == 404
+
+        started = time.monotonic()
+        stop(second)
+        status = second.process.wait(2 * STOP_SECONDS)
+        left = second.processes()
+        seconds = time.monotonic() - started
+
+        assert (left, status) == ([], wanted), second.printed()
+        assert seconds < STOP_SECONDS
+        assert "Traceback" not in second.printed()
+        assert not any(second.shop.api.is_healthy(service) for service in SERVICES)
+    assert all(copy.shop.api.is_healthy(service) for service in SERVICES)
+
+
+def test_what_was_stored_is_there_after_the_next_start(tmp_path: Path) -> None:
+    with made_up(BASE_PORT + 40, tmp_path / "data") as first:
+        first.wait_until_up()
+        user = first.shop.new_user()
+        order = answered(first.shop.order(user, first.shop.new_product(25)), 201)
+        make_down(first)
+    with made_up(BASE_PORT + 40, tmp_path / "data") as second:
+        second.wait_until_up()
+        assert second.shop.get("order", f"/orders/{order['id']}") == order
+        assert eventually(lambda: [one["status"] for one in second.shop.notifications(order)] == ["sent"])

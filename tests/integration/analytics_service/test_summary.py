@@ -1,0 +1,201 @@
+"""The summary says of every figure whether it is live, and no dead or slow service fails or delays it."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from analytics_service import models
+from analytics_service.clients import FIGURES, FakeServices
+from libs.common import context
+from libs.common.db import Database
+from tests.web import Api, answered
+
+PARTS = {
+    "users": {"total"},
+    "products": {"total", "stock_units"},
+    "orders": {"total", "by_status", "revenue"},
+    "notifications": {"total", "by_status"},
+}
+
+
+def summary(api: Api, **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = answered(api.get("/analytics/summary", **options))
+    assert set(found) == {"generated_at", "degraded", *PARTS}
+    for name, figures in PARTS.items():
+        assert set(found[name]) == {"state", "as_of", *figures}
+    assert found["degraded"] is any(found[name]["state"] != "live" for name in PARTS)
+    return found
+
+
+def age(found: dict[str, Any]) -> float:
+    """Seconds from `as_of` to the answer."""
+    generated = datetime.fromisoformat(found["generated_at"])
+    return min((generated - datetime.fromisoformat(found[name]["as_of"])).total_seconds() for name in PARTS)
+
+
+def test_what_is_asked_now_is_live(api: Api) -> None:
+    found = summary(api)
+    assert found["degraded"] is False
+    assert {found[name]["state"] for name in PARTS} == {"live"}
+    assert found["users"]["total"] == 3
+    assert (found["products"]["total"], found["products"]["stock_units"]) == (2, 40)
+    assert found["orders"]["by_status"] == {"confirmed": 1}
+    assert found["orders"]["revenue"] == [{"currency": "EUR", "amount": "9.50"}]
+    assert found["notifications"]["by_status"] == {"sent": 1}
+    assert 0 <= age(found) < 0.4
+
+
+@pytest.mark.parametrize("service", FIGURES)
+def test_a_dead_service_is_unavailable_and_never_a_zero(service: str, api: Api, services: FakeServices) -> None:
+    services.down.add(service)
+    found = summary(api)
+    dead = found.pop(f"{service}s")
+    assert dead == {"state": "unavailable", "as_of": None, **dict.fromkeys(PARTS[f"{service}s"])}
+    assert {found[name]["state"] for name in found.keys() & PARTS.keys()} == {"live"}
+
+
+@pytest.mark.parametrize("service", FIGURES)
+def test_a_service_that_dies_is_shown_as_it_was(service: str, api: Api, services: FakeServices) -> None:
+    before = summary(api)[f"{service}s"]
+    services.down.add(service)
+    services.stats[service] = {**services.stats[service], "total": 99}
+    assert summary(api)[f"{service}s"] == {**before, "state": "stale"}
+    services.down.clear()
+    after = summary(api)[f"{service}s"]
+    assert (after["state"], after["total"]) == ("live", 99)
+
+
+def test_other_processes_know_the_last_figures_too(
+    make_app: Callable[..., Flask], api: Api, services: FakeServices, db: Database
+) -> None:
+    summary(api)
+    services.down |= set(FIGURES)
+    wait_for(lambda: len(snapshots(db)) == 4)
+    found = summary(Api(make_app()))
+    assert {found[name]["state"] for name in PARTS} == {"stale"}
+    assert found["orders"]["revenue"] == [{"currency": "EUR", "amount": "9.50"}]
+
+
+def test_a_slow_service_does_not_delay_the_answer(api: Api, services: FakeServices) -> None:
+    services.slow["order"] = 2.0
+    started = time.monotonic()
+    found = summary(api)
+    assert 0.5 <= time.monotonic() - started < 1.2
+    assert found["orders"]["state"] == "unavailable"
+    assert found["users"]["state"] == "live"
+
+
+def test_the_caller_may_wait_less_than_that(api: Api, services: FakeServices) -> None:
+    services.slow["order"] = 2.0
+    started = time.monotonic()
+    found = summary(api, headers={context.TIMEOUT_MS: "100"})
+    assert time.monotonic() - started < 0.45
+    assert found["orders"]["state"] == "unavailable"
+    assert found["users"]["state"] == "live"
+
+
+def test_who_comes_during_a_slow_call_waits_no_longer(api: Api, app: Flask, services: FakeServices) -> None:
+    """The healthy services are not asked later because a slow one is."""
+    services.slow["order"] = 1.0
+    first = threading.Thread(target=summary, args=(Api(app),))
+    first.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    found = summary(api)
+    assert time.monotonic() - started < 0.9
+    assert found["orders"]["state"] == "unavailable"
+    assert {found[name]["state"] for name in PARTS.keys() - {"orders"}} == {"live"}
+    first.join()
+
+
+def test_many_at_once_share_the_calls(app: Flask, services: FakeServices) -> None:
+    services.slow = dict.fromkeys(FIGURES, 0.1)
+    found: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: found.append(summary(Api(app)))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one["degraded"] for one in found] == [False] * 20
+    # The first ones, and then all others together; a slow machine may need a round more.
+    assert 2 * len(FIGURES) <= len(services.asked) <= 3 * len(FIGURES)
+
+
+def test_no_answer_is_older_than_the_question(api: Api, app: Flask, services: FakeServices) -> None:
+    """A call that began before is not shared, although it ends after."""
+    services.slow["user"] = 0.2
+    first = threading.Thread(target=summary, args=(Api(app),))
+    first.start()
+    time.sleep(0.1)
+    services.stats["user"] = {"total": 4}
+    assert summary(api)["users"]["total"] == 4
+    first.join()
+
+
+def test_snapshots_are_written_at_most_once_a_second(api: Api, db: Database) -> None:
+    summary(api)
+    wait_for(lambda: len(snapshots(db)) == 4)
+    first = snapshots(db)
+    for _ in range(5):
+        summary(api)
+    assert snapshots(db) == first
+    with db.write() as session:
+        long_ago = datetime.fromisoformat("2026-01-01T00:00:00Z")
+        session.execute(sa.update(models.snapshots).values(as_of=long_ago))
+    summary(api)
+    wait_for(lambda: all(as_of != long_ago for as_of in snapshots(db).values()))
+
+
+def test_with_its_own_database_down_it_still_tells_what_is_live(
+    api: Api, app: Flask, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from libs.common.errors import DependencyUnavailable
+
+    def fail(*args: Any) -> Any:
+        raise DependencyUnavailable
+
+    services.down.add("user")
+    monkeypatch.setattr(app.extensions["quintet"].db, "read", fail)
+    found = summary(api)
+    assert (found["users"]["state"], found["orders"]["state"]) == ("unavailable", "live")
+
+
+def snapshots(db: Database) -> dict[str, Any]:
+    with db.read() as connection:
+        return {row.service: row.as_of for row in connection.execute(sa.select(models.snapshots))}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+# The health of the services ----------------------------------------------------------------------------------------
+
+
+def test_every_service_tells_its_health_and_latency(api: Api, services: FakeServices) -> None:
+    services.down.add("product")
+    found = answered(api.get("/analytics/services"))
+    assert found["degraded"] is True
+    by_name = {one.pop("service"): one for one in found["services"]}
+    assert list(by_name) == ["user", "product", "order", "notification", "analytics"]
+    assert by_name["user"] == {"status": "healthy", "latency_ms": 1.5}
+    assert by_name["product"] == {"status": "unavailable", "latency_ms": None}
+    assert by_name["analytics"]["status"] == "healthy"
+    assert by_name["analytics"]["latency_ms"] > 0
+
+
+def test_a_slow_service_does_not_delay_the_health_of_the_others(api: Api, services: FakeServices) -> None:
+    services.slow["user"] = 2.0
+    started = time.monotonic()
+    found = answered(api.get("/analytics/services"))
+    assert time.monotonic() - started < 1.2
+    assert [one["status"] for one in found["services"]] == ["unavailable", *["healthy"] * 4]

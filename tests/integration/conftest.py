@@ -1,0 +1,53 @@
+"""What the integration tests share beyond tests/conftest.py: worker processes, and the services on a fresh database."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from libs.common.config import Settings
+from tests.processes import Workers
+
+
+@pytest.fixture(scope="session")
+def workers() -> Iterator[Workers]:
+    """Processes to race in."""
+    made = Workers()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make_service(
+    new_database: Callable[..., str], make_settings: Callable[..., Settings], run_app: Callable[[Flask], Flask]
+) -> Callable[..., Flask]:
+    """`make_service("product", users=FakeUsers())`: the app of a service on a database of its own."""
+
+    def make(name: str, **given: Any) -> Flask:
+        package = __import__(f"{name}_service.app", fromlist=["create_app"])
+        options = given.pop("settings", {})
+        url = given.pop("url", None) or new_database(f"{name}_service")
+        return run_app(package.create_app(make_settings(name, database_url=url, **options), **given))
+
+    return make
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """`command(app, "dlq", "list")`: what `flask --app ... dlq list` ends with, and prints to both of its outputs."""
+
+    def run(app: Flask, *arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        status = 0
+        try:
+            app.cli.main(arguments, "flask", standalone_mode=False, obj=ScriptInfo(create_app=lambda: app))
+        except SystemExit as exc:
+            status = int(exc.code or 0)
+        out, err = capfd.readouterr()
+        # Log lines are no part of what a command says.
+        told = [line for line in err.splitlines(keepends=True) if not line.startswith("{")]
+        return status, out + "".join(told)
+
+    return run

@@ -1,0 +1,32 @@
+"""A table of our own, for what the library does with any table."""
+
+import sqlalchemy as sa
+
+from libs.common import counters, idempotency, inbox, outbox
+from libs.common.db import Amount, Database, Id, Json, Moment, Text, shared
+
+metadata = sa.MetaData()
+accounts = sa.Table("accounts", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("balance", sa.Integer))
+things = sa.Table(
+    "things",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("name", Text(200), unique=True),
+    sa.Column("amount", Amount),
+    sa.Column("moment", Moment),
+    sa.Column("json", Json),
+)
+
+
+def create(db: Database) -> None:
+    """The tables of this module, one account with nothing in it, and the tables that every service has."""
+    assert {counters.counters, idempotency.keys, inbox.inbox, outbox.outbox} <= set(shared.tables.values())
+    with db.write() as session:
+        metadata.create_all(session.connection())
+        shared.create_all(session.connection())
+        session.execute(sa.insert(accounts).values(id=1, balance=0))
+
+
+def balance(db: Database) -> int:
+    with db.read() as connection:
+        return connection.scalar(sa.select(accounts.c.balance)) or 0

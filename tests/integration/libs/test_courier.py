@@ -1,0 +1,153 @@
+"""How events leave the outbox, whatever carries them."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from libs.common import context, outbox
+from libs.common.background import Loop
+from libs.common.db import Database
+from libs.common.errors import DependencyUnavailable
+from libs.common.events import MAX_BYTES, MAX_EVENTS
+from libs.common.outbox import Claimed, Relay, Route
+from libs.common.transport import Courier
+from tests.integration.libs.events import Delivered
+
+
+@pytest.fixture(autouse=True)
+def route(db: Database) -> Route:
+    made = Route("order")
+    db.session_info["outbox"] = made
+    return made
+
+
+def publish(db: Database, count: int) -> None:
+    """Events of as many subjects, of one length each."""
+    with db.write() as session:
+        outbox.add(session, *[Delivered(order_id=f"{n:04}") for n in range(count)])
+
+
+class Sender:
+    """Takes everything, unless told otherwise."""
+
+    def __init__(self, judge: Callable[[list[Claimed]], tuple[list[int], list[Claimed]]] | None = None):
+        self.batches: list[list[str]] = []
+        self._judge = judge or (lambda batch: ([row.seq for row in batch], []))
+
+    def __call__(self, batch: list[Claimed]) -> tuple[list[int], list[Claimed]]:
+        self.batches.append([orjson.loads(row.body)["subject"] for row in batch])
+        return self._judge(batch)
+
+
+def run(courier: Courier) -> None:
+    """What a loop does until there is nothing more to do."""
+    while courier.step():
+        pass
+
+
+def left(db: Database) -> int:
+    with db.read() as connection:
+        return outbox.pending(connection).get("analytics", (0, 0.0))[0]
+
+
+def test_everything_that_is_due_is_sent_in_order(db: Database) -> None:
+    publish(db, 250)
+    sender = Sender()
+    run(Courier(Relay(db, "analytics"), sender))
+    assert [subject for batch in sender.batches for subject in batch] == [f"{n:04}" for n in range(250)]
+    assert max(len(batch) for batch in sender.batches) == MAX_EVENTS
+    assert left(db) == 0
+
+
+def test_with_nothing_to_send_nobody_is_called(db: Database) -> None:
+    sender = Sender()
+    assert Courier(Relay(db, "analytics"), sender).step() is False
+    assert sender.batches == []
+
+
+def test_what_is_too_much_for_one_request_goes_in_several(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(db, 10)
+    relay = Relay(db, "analytics")
+    (row,) = relay.exchange(limit=1)
+    relay.exchange(back=[row.seq], limit=0)
+    monkeypatch.setattr("libs.common.transport.MAX_BYTES", 3 * (len(row.body) + 1) + 2)
+    sender = Sender()
+    run(Courier(relay, sender))
+    assert [len(batch) for batch in sender.batches] == [3, 3, 3, 1]
+    assert left(db) == 0
+
+
+def test_an_event_that_is_too_large_by_itself_goes_alone(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(db, 3)
+    monkeypatch.setattr("libs.common.transport.MAX_BYTES", 10)
+    sender = Sender()
+    run(Courier(Relay(db, "analytics"), sender))
+    assert [len(batch) for batch in sender.batches] == [1, 1, 1]
+    assert MAX_BYTES == 512 * 1024
+
+
+def test_what_is_wanted_again_stays_and_the_rest_goes(db: Database) -> None:
+    publish(db, 3)
+    sender = Sender(lambda batch: ([row.seq for row in batch[1:]], batch[:1]))
+    run(Courier(Relay(db, "analytics"), sender))
+    assert sender.batches == [["0000", "0001", "0002"]]
+    assert left(db) == 1
+
+
+@pytest.mark.parametrize("fault", [DependencyUnavailable, ValueError, KeyboardInterrupt])
+def test_when_the_sending_fails_everything_is_given_back_at_once(db: Database, fault: type[BaseException]) -> None:
+    publish(db, 150)
+
+    def fail(batch: list[Claimed]) -> tuple[list[int], list[Claimed]]:
+        raise fault
+
+    with pytest.raises(fault):
+        Courier(Relay(db, "analytics"), Sender(fail)).step()
+    assert len(Relay(db, "analytics").exchange(limit=200)) == 150
+
+
+def test_a_backlog_of_hours_is_not_cut_short_by_one_deadline(db: Database) -> None:
+    """Each sending has the time of a step for itself, however many went before it."""
+    publish(db, 1500)
+    times: list[float] = []
+    done = threading.Event()
+
+    def slowly(batch: list[Claimed]) -> tuple[list[int], list[Claimed]]:
+        work = context.current()
+        assert work
+        times.append(work.seconds_left())
+        time.sleep(0.1)
+        if len(times) == 15:
+            done.set()
+        return [row.seq for row in batch], []
+
+    loop = Loop("relay", Courier(Relay(db, "analytics"), slowly).step, interval_seconds=60, deadline_seconds=1.0)
+    loop.start()
+    assert done.wait(20)
+    loop.stop()
+    loop.join(5)
+    assert min(times) > 0
+
+
+def test_a_loop_that_is_stopped_within_a_backlog_stops_and_hands_back_its_leases(db: Database) -> None:
+    publish(db, 1000)
+    sending, go_on = threading.Event(), threading.Event()
+
+    def slowly(batch: list[Claimed]) -> tuple[list[int], list[Claimed]]:
+        sending.set()
+        assert go_on.wait(10)
+        return [row.seq for row in batch], []
+
+    courier = Courier(Relay(db, "analytics"), slowly)
+    loop = Loop("relay", courier.step, interval_seconds=60, finish=courier.finish)
+    loop.start()
+    assert sending.wait(10)
+    loop.stop()
+    go_on.set()
+    loop.join(5)
+    # What the one sending had is done, and all the rest is free.
+    assert left(db) == 900
+    assert len(Relay(db, "analytics").exchange(limit=2000)) == 900

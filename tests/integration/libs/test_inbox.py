@@ -1,0 +1,344 @@
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from libs.common import inbox
+from libs.common.db import Database, new_id
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidTransition, NotFound, Overloaded
+from libs.common.events import RefusedEvent
+from libs.common.inbox import Inbox
+from tests.factories import a_cloud_event
+from tests.integration.libs.events import Confirmed, Delivered
+from tests.integration.libs.tables import balance
+from tests.integration.libs.test_db import deposit
+from tests.processes import Workers, in_threads
+
+MONSTERS: list[Any] = [
+    None, [], "", 1, True, {}, {"specversion": "1.0"}, {"id": "x"}, {"type": []}, {"type": {}, "id": {}},
+    {"specversion": "1.0", "id": [], "type": "order.confirmed.v1"},
+    {"specversion": "1.0", "id": Decimal("1.5"), "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "x" * 65, "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "a\x00b", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "\ud800", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "ok-1", "type": "\ud800\x00", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "ok-2", "type": "x" * 500, "data": {"order_id": "o"}},
+    {"specversion": "0.3", "id": "ok-3", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": "ok-4", "type": "order.confirmed.v1"},
+    {"specversion": "1.0", "id": "ok-5", "type": "order.confirmed.v1", "data": {"number": Decimal("0.1")}},
+    {"specversion": "1.0", "id": "ok-6", "type": "order.confirmed.v1", "data": {"number": 2**200}},
+    {"specversion": "1.0", "id": "ok-7", "type": "order.confirmed.v1", "data": {"x": "\ud800\x00"}, "correlationid": {}},
+    {"specversion": "1.0", "id": "ok-8", "type": "order.confirmed.v1", "data": "\ud800", "traceparent": [1]},
+]  # fmt: skip
+
+
+def an_event(**given: Any) -> dict[str, Any]:
+    return a_cloud_event("order.confirmed.v1", {"order_id": "o-1", "number": 1}, **given)
+
+
+def count(session: Session, events: list[Confirmed]) -> None:
+    """Adds the number of each event to the account; a number below zero is a bug."""
+    for event in events:
+        deposit(session, event.number)
+        if event.number < 0:
+            raise ValueError("a bug")
+
+
+def outcomes(db: Database, *events: Any, handler: Callable[..., None] = count) -> list[str]:
+    return [told["outcome"] for told in Inbox(db, {Confirmed: handler}).receive(events)]
+
+
+def bad(**given: Any) -> dict[str, Any]:
+    return a_cloud_event("order.confirmed.v1", {"order_id": "o-1", "number": -1}, **given)
+
+
+def failures(db: Database) -> list[Any]:
+    with db.read() as connection:
+        return list(connection.execute(sa.select(inbox.failures)).mappings())
+
+
+# Once --------------------------------------------------------------------------------------------------------------
+
+
+def test_twice_is_once(db: Database) -> None:
+    event = an_event()
+    assert outcomes(db, event) == ["done"]
+    assert outcomes(db, event) == ["duplicate"]
+    assert balance(db) == 1
+
+
+def test_twice_in_one_batch_is_once(db: Database) -> None:
+    event, other = an_event(), an_event()
+    assert outcomes(db, event, other, event) == ["done", "done", "duplicate"]
+    assert balance(db) == 2
+
+
+def test_the_answers_are_in_the_order_of_the_events(db: Database) -> None:
+    events = [an_event() for _ in range(20)]
+    random.Random(1).shuffle(events)
+    told = Inbox(db, {Confirmed: count}).receive(events)
+    assert [one["id"] for one in told] == [event["id"] for event in events]
+
+
+def test_each_handler_gets_its_events_together_and_in_order(db: Database) -> None:
+    seen: list[Any] = []
+    handlers: Any = {
+        Confirmed: lambda session, events: seen.append([event.number for event in events]),
+        Delivered: lambda session, events: seen.append([type(event).__name__ for event in events]),
+    }
+    events = [a_cloud_event("order.confirmed.v1", {"order_id": "o", "number": n}) for n in (3, 1, 2)]
+    events.insert(1, a_cloud_event("order.delivered.v1", {"order_id": "o"}))
+    Inbox(db, handlers).receive(events)
+    assert seen == [[3, 1, 2], ["Delivered"]]
+
+
+def deliver(url: str, events: list[dict[str, Any]], seed: int) -> int:
+    """Deliver all of them, in batches of an order of our own; how many we did."""
+    db = Database(url)
+
+    def work(number: int) -> int:
+        mine = list(events)
+        random.Random(seed * 10 + number).shuffle(mine)
+        done = 0
+        for start in range(0, len(mine), 7):
+            told = outcomes(db, *mine[start : start + 7])
+            assert set(told) <= {"done", "duplicate"}
+            done += told.count("done")
+        return done
+
+    done = in_threads(2, work)
+    db.dispose()
+    return sum(done)
+
+
+def test_an_event_that_reaches_several_processes_at_once_is_handled_once(
+    db: Database, database_url: str, workers: Workers
+) -> None:
+    events = [an_event() for _ in range(60)]
+    done = workers.race(deliver, *[(database_url, events, seed) for seed in range(3)])
+    assert sum(done) == 60
+    assert balance(db) == 60
+
+
+# Failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_event_fails_no_neighbour(db: Database) -> None:
+    assert outcomes(db, an_event(), bad(), an_event()) == ["done", "retry", "done"]
+    assert balance(db) == 2
+
+
+def test_what_keeps_failing_is_dead_after_five_attempts(db: Database) -> None:
+    event = bad()
+    assert [outcomes(db, event)[0] for _ in range(5)] == ["retry", "retry", "retry", "retry", "dead"]
+    (row,) = failures(db)
+    assert (row["event_id"], row["type"], row["attempts"], row["dead"]) == (event["id"], event["type"], 5, True)
+    assert row["error"] == "ValueError: a bug"
+    assert json.loads(row["body"]) == event
+    assert balance(db) == 0
+
+
+def test_attempts_count_for_one_event_and_not_for_its_neighbours(db: Database) -> None:
+    first, second = bad(), bad()
+    for _ in range(4):
+        assert outcomes(db, first, second) == ["retry", "retry"]
+    assert outcomes(db, first) == ["dead"]
+    assert outcomes(db, second) == ["dead"]
+    assert len(failures(db)) == 2
+
+
+def test_an_event_that_succeeds_in_the_end_is_no_dead_letter(db: Database) -> None:
+    event = bad()
+    assert outcomes(db, event) == ["retry"]
+    assert outcomes(db, event, handler=lambda session, events: None) == ["done"]
+    with db.read() as connection:
+        assert inbox.dead_letters(connection) == []
+
+
+def test_what_can_never_be_handled_is_dead_at_once(db: Database) -> None:
+    def refuse(session: Session, events: list[Any]) -> None:
+        raise RefusedEvent("no such thing")
+
+    assert outcomes(db, an_event(), handler=refuse) == ["dead"]
+    assert failures(db)[0]["error"] == "RefusedEvent: no such thing"
+
+
+def test_an_event_that_nobody_subscribed_to_is_dead_at_once(db: Database) -> None:
+    assert outcomes(db, a_cloud_event("user.deleted.v1", {"user_id": "u"}), an_event()) == ["dead", "done"]
+
+
+@pytest.mark.parametrize("monster", MONSTERS, ids=lambda monster: repr(monster)[:40])
+def test_no_monster_fails_its_neighbours(db: Database, monster: Any) -> None:
+    good = an_event()
+    told = Inbox(db, {Confirmed: count}).receive([good, monster, an_event()])
+    assert [one["outcome"] for one in told] == ["done", "dead", "done"]
+    assert told[0]["id"] == good["id"]
+    assert balance(db) == 2
+    # It is kept, can be shown, and does not become any better.
+    with db.read() as connection:
+        (letter,) = inbox.dead_letters(connection)
+    inbox.read_body(letter["body"])
+    assert inbox.replay(db, {Confirmed: count}, letter["event_id"]) == "dead"
+
+
+@pytest.mark.parametrize("fault", [DependencyUnavailable, Overloaded, DeadlineExceeded])
+def test_what_is_nobodys_fault_counts_for_nothing(db: Database, fault: type[Exception]) -> None:
+    def fail(session: Session, events: list[Any]) -> None:
+        raise fault()
+
+    for _ in range(6):
+        with pytest.raises(fault):
+            outcomes(db, an_event(), an_event(), handler=fail)
+    assert failures(db) == []
+    assert balance(db) == 0
+
+
+@pytest.mark.parametrize("fault", [InvalidTransition, NotFound])
+def test_a_refusal_on_the_merits_fails_no_neighbour(db: Database, fault: type[Exception]) -> None:
+    """It is a problem, but no one's but this event's."""
+
+    def judge(session: Session, events: list[Confirmed]) -> None:
+        count(session, [event for event in events if event.number > 0])
+        if any(event.number < 0 for event in events):
+            raise fault()
+
+    assert outcomes(db, an_event(), bad(), an_event(), handler=judge) == ["done", "retry", "done"]
+    assert balance(db) == 2
+
+
+def test_a_dependency_that_fails_for_one_event_leaves_the_others_done(db: Database) -> None:
+    def judge(session: Session, events: list[Confirmed]) -> None:
+        if len(events) > 1:
+            raise ValueError("one by one, please")
+        if events[0].number < 0:
+            raise DependencyUnavailable()
+        count(session, events)
+
+    assert outcomes(db, an_event(), bad(), an_event(), handler=judge) == ["done", "retry", "done"]
+    assert balance(db) == 2
+    assert failures(db) == []
+
+
+def test_what_was_given_up_elsewhere_is_kept(db: Database) -> None:
+    event = an_event()
+    Inbox(db, {Confirmed: count}).bury(event, "given up by the broker")
+    (row,) = failures(db)
+    assert (row["event_id"], row["dead"], row["error"]) == (event["id"], True, "RefusedEvent: given up by the broker")
+
+
+# What is logged ----------------------------------------------------------------------------------------------------
+
+
+def test_each_event_is_one_line_with_the_request_that_caused_it(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    event = an_event(correlationid="req-1", traceparent=f"00-{trace}-b7ad6b7169203331-01")
+    with caplog.at_level(logging.INFO, "libs.common.inbox"):
+        outcomes(db, event, an_event())
+    first, second = (vars(record) for record in caplog.records)
+    assert first["message"] == second["message"] == "event"
+    assert {name: first[name] for name in ("event_id", "type", "outcome", "request_id", "trace_id")} == {
+        "event_id": event["id"],
+        "type": "order.confirmed.v1",
+        "outcome": "done",
+        "request_id": "req-1",
+        "trace_id": trace,
+    }
+    assert first["latency_ms"] >= 0
+
+
+def test_a_failure_is_logged_with_its_traceback(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+    event = bad()
+    outcomes(db, event)
+    (record,) = (record for record in caplog.records if record.getMessage() == "event.failed")
+    assert record.exc_info
+    assert vars(record)["event_id"] == event["id"]
+
+
+# Trimming ----------------------------------------------------------------------------------------------------------
+
+
+def test_ids_older_than_any_retry_are_forgotten(db: Database) -> None:
+    old, young = an_event(), an_event()
+    outcomes(db, old, young)
+    with db.write() as session:
+        mine = sa.update(inbox.inbox).where(inbox.inbox.c.event_id == old["id"])
+        session.execute(mine.values(handled_at=time.time() - inbox.KEEP_SECONDS - 1))
+    assert inbox.trim(db) == 1
+    assert inbox.trim(db) == 0
+    assert outcomes(db, old, young) == ["done", "duplicate"]
+
+
+def test_a_trim_is_bounded(db: Database) -> None:
+    with db.write() as session:
+        session.execute(sa.insert(inbox.inbox), [{"event_id": new_id(), "handled_at": 0.0} for _ in range(1100)])
+    assert [inbox.trim(db), inbox.trim(db), inbox.trim(db)] == [1000, 100, 0]
+
+
+def test_failures_that_are_over_are_forgotten_and_dead_letters_never(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, dead = bad(), {**an_event(), "data": None}
+    assert outcomes(db, over, dead) == ["retry", "dead"]
+    inbox.trim(db)
+    assert len(failures(db)) == 2
+    monkeypatch.setattr(inbox, "KEEP_SECONDS", -1)
+    inbox.trim(db)
+    assert [row["event_id"] for row in failures(db)] == [dead["id"]]
+
+
+# Dead letters ------------------------------------------------------------------------------------------------------
+
+
+def dead_one(db: Database) -> dict[str, Any]:
+    event = bad()
+    for _ in range(5):
+        outcomes(db, event)
+    return event
+
+
+def test_a_dead_letter_is_handled_again_when_it_is_replayed(db: Database) -> None:
+    event = dead_one(db)
+    assert inbox.replay(db, {Confirmed: lambda session, events: deposit(session)}, event["id"]) == "done"
+    assert balance(db) == 1
+    assert failures(db) == []
+
+
+def test_a_dead_letter_that_still_fails_stays_dead(db: Database) -> None:
+    event = dead_one(db)
+    assert inbox.replay(db, {Confirmed: count}, event["id"]) == "dead"
+    assert failures(db)[0]["attempts"] == 6
+
+
+def test_a_replay_of_what_was_done_meanwhile_changes_nothing(db: Database) -> None:
+    event = dead_one(db)
+    assert outcomes(db, event, handler=lambda session, events: deposit(session)) == ["done"]
+    assert inbox.replay(db, {Confirmed: lambda session, events: deposit(session)}, event["id"]) == "duplicate"
+    assert balance(db) == 1
+    assert failures(db) == []
+
+
+def test_what_is_no_dead_letter_is_neither_replayed_nor_discarded(db: Database) -> None:
+    event = bad()
+    outcomes(db, event)
+    assert inbox.replay(db, {Confirmed: count}, event["id"]) is None
+    assert inbox.discard(db, event["id"]) is False
+    assert inbox.replay(db, {Confirmed: count}, "none") is None
+
+
+def test_a_discarded_letter_is_gone(db: Database) -> None:
+    event = dead_one(db)
+    with db.read() as connection:
+        assert inbox.count_dead(connection) == 1
+    assert inbox.discard(db, event["id"]) is True
+    with db.read() as connection:
+        assert inbox.count_dead(connection) == 0

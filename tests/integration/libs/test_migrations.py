@@ -1,0 +1,88 @@
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from libs.common import migrate
+from libs.common.db import Database
+from libs.topology import SERVICES
+from tests.processes import Workers
+
+PACKAGES = [f"{name}_service" for name in SERVICES if importlib.util.find_spec(f"{name}_service")]
+
+
+@pytest.fixture
+def db(database_url: str, open_database: Callable[[str], Database]) -> Database:
+    """An empty one."""
+    return open_database(database_url)
+
+
+def upgrade(url: str, package: str) -> str:
+    db = Database(url)
+    try:
+        return migrate.upgrade(db, package)
+    finally:
+        db.dispose()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_migrations_lead_to_what_the_models_say(db: Database, package: str) -> None:
+    assert migrate.current(db, package) == []
+    assert migrate.differences(db, package) != []
+    reached = migrate.upgrade(db, package)
+    assert reached
+    assert ", ".join(migrate.current(db, package)) == reached
+    assert migrate.differences(db, package) == []
+
+
+def test_a_second_upgrade_changes_nothing(db: Database) -> None:
+    first = migrate.upgrade(db, "product_service")
+    with db.write() as session:
+        session.execute(sa.text("INSERT INTO counters (name, shard, value) VALUES ('kept', 0, 1)"))
+    assert migrate.upgrade(db, "product_service") == first
+    with db.read() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM counters")) == 1
+
+
+def test_many_may_migrate_at_once(db: Database, database_url: str, workers: Workers) -> None:
+    reached = workers.race(upgrade, *[(database_url, "product_service")] * 3)
+    assert len(set(reached)) == 1
+    assert migrate.differences(db, "product_service") == []
+
+
+def test_a_difference_between_models_and_database_is_told(db: Database) -> None:
+    migrate.upgrade(db, "user_service")
+    with db.write() as session:
+        session.execute(sa.text("ALTER TABLE users ADD COLUMN surprise INTEGER"))
+        session.execute(sa.text("DROP INDEX ix_users_name_id"))
+    told = " ".join(migrate.differences(db, "user_service"))
+    assert "surprise" in told
+    assert "ix_users_name_id" in told
+
+
+def test_the_lock_is_free_again_after_a_migration_that_failed(db: Database, monkeypatch: Any) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(migrate, "_config", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            migrate.upgrade(db, "user_service")
+    assert migrate.upgrade(db, "user_service")
+
+
+def test_the_commands_upgrade_check_and_tell_where_it_is(
+    database_url: str, make_service: Callable[..., Flask], command: Callable[..., tuple[int, str]]
+) -> None:
+    app = make_service("user", url=database_url)
+
+    def run(name: str) -> tuple[int, str]:
+        return command(app, "db", name)
+
+    assert run("current") == (0, "none\n")
+    assert run("check")[0] == 1
+    status, told = run("upgrade")
+    assert status == 0
+    assert told.startswith("user: user_")
+    assert run("current") == (0, told.removeprefix("user: "))
+    assert run("check") == (0, "user: models equal migrations\n")

@@ -1,0 +1,299 @@
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from libs.common import context, outbox
+from libs.common.db import Database, epoch
+from libs.common.outbox import Claimed, Relay, Route, pending
+from tests.integration.libs.events import Confirmed, Created, Delivered
+from tests.processes import Workers
+
+rows = outbox.outbox
+
+
+@pytest.fixture(autouse=True)
+def route(db: Database) -> Route:
+    made = Route("order")
+    db.session_info["outbox"] = made
+    return made
+
+
+def publish(db: Database, *events: Any) -> None:
+    with db.write() as session:
+        outbox.add(session, *events)
+
+
+def told(claimed: list[Claimed]) -> list[tuple[str, int]]:
+    """Subject and number of each."""
+    data = [orjson.loads(row.body)["data"] for row in claimed]
+    return [(d["order_id"], d["number"]) for d in data]
+
+
+def sent(relay: Relay, claimed: list[Claimed]) -> list[Claimed]:
+    """Mark them, and claim what is next."""
+    return relay.exchange(sent=[row.seq for row in claimed])
+
+
+def stored(db: Database) -> list[Any]:
+    with db.read() as connection:
+        return list(connection.execute(sa.select(rows).order_by(rows.c.seq)).mappings())
+
+
+def change(db: Database, **values: Any) -> None:
+    with db.write() as session:
+        session.execute(sa.update(rows).values(**values))
+
+
+# Storing -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_is_stored_for_each_of_its_subscribers(db: Database) -> None:
+    context.begin(1, request_id="req-1")
+    publish(db, Confirmed(order_id="o-1"), Delivered(order_id="o-1"))
+    assert [(r["subscriber"], r["subject"]) for r in stored(db)] == [
+        ("notification", "o-1"),
+        ("analytics", "o-1"),
+        ("analytics", "o-1"),
+    ]
+    first, second, _ = (orjson.loads(row["body"]) for row in stored(db))
+    # The same event for both, so that its id means the same to everyone.
+    assert first == second
+    assert (first["type"], first["source"], first["correlationid"]) == ("order.confirmed.v1", "/order_service", "req-1")
+
+
+def test_an_event_that_nobody_reads_is_not_stored(db: Database, route: Route) -> None:
+    woken: list[int] = []
+    route.relays = [Relay(db, "order")]
+    route.relays[0].wake = lambda: woken.append(1)
+    publish(db, Created(order_id="p-1"))
+    assert stored(db) == []
+    assert woken == []
+
+
+def test_an_event_of_a_transaction_that_failed_was_never_there(db: Database, route: Route) -> None:
+    woken: list[int] = []
+    relay = Relay(db, "analytics")
+    relay.wake = lambda: woken.append(1)
+    route.relays = [relay]
+    with pytest.raises(ValueError, match="stop"), db.write() as session:
+        outbox.add(session, Confirmed(order_id="o-1"))
+        raise ValueError("stop")
+    assert stored(db) == []
+    assert woken == []
+
+
+def test_a_commit_wakes_the_relays_of_its_process_once(db: Database, route: Route) -> None:
+    woken: list[str] = []
+    for name in ("analytics", "notification"):
+        relay = Relay(db, name)
+        relay.wake = lambda name=name: woken.append(name)
+        route.relays.append(relay)
+    with db.write() as session:
+        outbox.add(session, Confirmed(order_id="o-1"))
+        outbox.add(session, Delivered(order_id="o-1"))
+        assert woken == []
+    assert sorted(woken) == ["analytics", "notification"]
+
+
+# Claiming ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_of_each_subject_is_claimed_and_no_other(db: Database) -> None:
+    publish(db, *[Delivered(order_id=order_id, number=n) for n in (1, 2) for order_id in ("a", "b", "c")])
+    relay = Relay(db, "analytics")
+    first = relay.exchange()
+    assert told(first) == [("a", 1), ("b", 1), ("c", 1)]
+    assert relay.exchange() == []
+    assert told(sent(relay, first)) == [("a", 2), ("b", 2), ("c", 2)]
+
+
+def test_a_claim_is_bounded(db: Database) -> None:
+    publish(db, *[Delivered(order_id=str(n), number=n) for n in range(10)])
+    relay = Relay(db, "analytics")
+    batch = relay.exchange(limit=3)
+    seen = []
+    while batch:
+        assert len(batch) <= 3
+        seen += told(batch)
+        batch = relay.exchange(sent=[row.seq for row in batch], limit=3)
+    assert seen == [(str(n), n) for n in range(10)]
+
+
+def test_what_another_relay_holds_is_not_claimed(db: Database) -> None:
+    publish(db, Delivered(order_id="a", number=1), Delivered(order_id="a", number=2), Delivered(order_id="b"))
+    first, second = Relay(db, "analytics"), Relay(db, "analytics")
+    mine = first.exchange(limit=1)
+    assert told(mine) == [("a", 1)]
+    # Of "a" nothing, although its second is free: it would overtake the first.
+    assert told(second.exchange()) == [("b", 0)]
+    assert sent(first, mine) != []
+
+
+def test_a_subscriber_that_is_down_holds_up_nobody_else(db: Database) -> None:
+    publish(db, *[Confirmed(order_id="a", number=n) for n in range(3)])
+    down, up = Relay(db, "notification"), Relay(db, "analytics")
+    assert down.exchange()
+    batch, seen = up.exchange(), []
+    while batch:
+        seen += told(batch)
+        batch = sent(up, batch)
+    assert seen == [("a", 0), ("a", 1), ("a", 2)]
+
+
+def test_what_was_sent_is_gone(db: Database) -> None:
+    publish(db, Delivered(order_id="a"))
+    relay = Relay(db, "analytics")
+    assert sent(relay, relay.exchange()) == []
+    assert stored(db) == []
+
+
+def test_what_was_given_back_can_be_claimed_at_once(db: Database) -> None:
+    publish(db, Delivered(order_id="a"))
+    first, second = Relay(db, "analytics"), Relay(db, "analytics")
+    assert first.exchange(back=[row.seq for row in first.exchange()], limit=0) == []
+    assert told(second.exchange()) == [("a", 0)]
+
+
+# Leases ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_lease_of_a_relay_that_died_runs_out(db: Database) -> None:
+    publish(db, Delivered(order_id="a"))
+    dead, alive = Relay(db, "analytics"), Relay(db, "analytics")
+    assert dead.exchange()
+    assert alive.exchange() == []
+    change(db, lease_until=epoch() - 0.001)
+    assert told(alive.exchange()) == [("a", 0)]
+
+
+def test_a_lease_lasts_its_time_by_the_clock_of_the_database(db: Database) -> None:
+    publish(db, Delivered(order_id="a"))
+    assert Relay(db, "analytics").exchange()
+    assert 29 < stored(db)[0]["lease_until"] - time.time() < 31
+
+
+@pytest.mark.parametrize("mark", ["sent", "again", "back"])
+def test_a_relay_that_was_away_too_long_cannot_mark_what_another_has_taken_over(db: Database, mark: str) -> None:
+    publish(db, Delivered(order_id="a"))
+    slow, other = Relay(db, "analytics"), Relay(db, "analytics")
+    (row,) = slow.exchange()
+    change(db, lease_until=0.0)
+    assert other.exchange()
+    before = stored(db)
+    slow.exchange(**{mark: [row] if mark == "again" else [row.seq]}, limit=0)
+    assert stored(db) == before
+
+
+@pytest.mark.parametrize("column", ["lease_until", "due_at"])
+def test_a_clock_that_was_set_back_holds_nothing_up(db: Database, column: str) -> None:
+    """Times far ahead were written by a clock that ran ahead then."""
+    publish(db, Delivered(order_id="a"))
+    change(db, **{column: epoch() + 3600.0})
+    assert told(Relay(db, "analytics").exchange()) == [("a", 0)]
+
+
+# Trying again ------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_subscriber_wants_again_waits_longer_each_time(db: Database) -> None:
+    publish(db, Delivered(order_id="a"))
+    relay = Relay(db, "analytics")
+    delays = []
+    for attempt in range(12):
+        (row,) = relay.exchange()
+        assert row.attempts == attempt
+        assert relay.exchange(again=[row]) == []
+        delays.append(round(stored(db)[0]["due_at"] - time.time(), 1))
+        change(db, due_at=0.0)
+    expected = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60, 60]
+    assert all(abs(delay - about) < 0.9 for delay, about in zip(delays, expected, strict=True))
+
+
+def test_what_waits_to_be_tried_again_holds_up_its_subject_and_no_other(db: Database) -> None:
+    publish(db, *[Delivered(order_id=order_id, number=n) for n in (1, 2) for order_id in ("a", "b")])
+    relay = Relay(db, "analytics")
+    bad, good = relay.exchange()
+    assert told(relay.exchange(sent=[good.seq], again=[bad])) == [("b", 2)]
+    change(db, due_at=0.0)
+    assert told(Relay(db, "analytics").exchange()) == [("a", 1)]
+
+
+def test_what_waits_is_free_and_not_leased(db: Database) -> None:
+    publish(db, Delivered(order_id="a"))
+    relay = Relay(db, "analytics")
+    relay.exchange(again=relay.exchange(), limit=0)
+    (row,) = stored(db)
+    assert (row["lease_token"], row["lease_until"], row["attempts"]) == (None, 0.0, 1)
+
+
+# Several relays ----------------------------------------------------------------------------------------------------
+
+
+def drain(url: str) -> list[tuple[str, int, float, float]]:
+    """Send until nothing is left: subject, number, and when the sending began and ended."""
+    db = Database(url)
+    relay = Relay(db, "analytics")
+    log: list[tuple[str, int, float, float]] = []
+    batch = relay.exchange(limit=7)
+    while True:
+        began = time.monotonic()
+        time.sleep(0.001)
+        ended = time.monotonic()
+        log += [(subject, number, began, ended) for subject, number in told(batch)]
+        batch = relay.exchange(sent=[row.seq for row in batch], limit=7)
+        if not batch:
+            with db.read() as connection:
+                if not pending(connection):
+                    db.dispose()
+                    return log
+
+
+def test_relays_of_several_processes_share_the_rows_and_never_overtake(
+    db: Database, database_url: str, workers: Workers
+) -> None:
+    for number in range(5):
+        publish(db, *[Delivered(order_id=f"o-{n}", number=number) for n in range(30)])
+    logs = workers.race(drain, *[(database_url,)] * 3)
+    everything = sorted((entry for log in logs for entry in log), key=lambda entry: entry[2])
+    assert sorted(entry[:2] for entry in everything) == sorted((f"o-{n}", number) for n in range(30) for number in range(5))
+    for n in range(30):
+        mine = [entry for entry in everything if entry[0] == f"o-{n}"]
+        assert [entry[1] for entry in mine] == list(range(5))
+        assert all(earlier[3] <= later[2] for earlier, later in zip(mine, mine[1:], strict=False))
+    # It is no race when one of them did it all.
+    assert len([log for log in logs if log]) > 1
+
+
+# What people are shown ---------------------------------------------------------------------------------------------
+
+
+def test_pending_tells_how_many_wait_and_how_long_the_oldest_has(db: Database) -> None:
+    publish(db, Confirmed(order_id="a"), Delivered(order_id="a"))
+    with db.write() as session:
+        session.execute(sa.update(rows).where(rows.c.subscriber == "analytics").values(created_at=epoch() - 100.0))
+    with db.read() as connection:
+        found = pending(connection)
+    assert {name: count for name, (count, _) in found.items()} == {"analytics": 2, "notification": 1}
+    assert 99 < found["analytics"][1] < 110
+    assert 0 <= found["notification"][1] < 10
+
+
+def test_nothing_pending_is_told_as_nothing(db: Database) -> None:
+    with db.read() as connection:
+        assert pending(connection) == {}
+
+
+def test_a_service_sends_to_those_who_read_what_it_publishes(make_settings: Callable[..., Any]) -> None:
+    assert Route("order").targets() == ["analytics", "notification", "product"]
+    assert Route("user").targets() == ["notification", "order"]
+    assert Route("product").targets() == []
+
+
+def test_with_a_broker_only_that_is_sent_to_and_older_rows_still_find_their_way() -> None:
+    route = Route("order", broker=True)
+    assert route.subscribers("order.confirmed.v1") == (outbox.BROKER,)
+    assert route.targets() == [outbox.BROKER, "analytics", "notification", "product"]

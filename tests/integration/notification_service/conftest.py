@@ -1,0 +1,122 @@
+"""The notification service in this process, on both engines. Its senders are stepped by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from libs.common import context
+from libs.common.db import new_id
+from libs.common.outbox import outbox
+from notification_service.app import NotificationSettings, create_app
+from notification_service.channels import FakeChannel
+from notification_service.clients import FakeUsers
+from notification_service.models import CHANNELS, Notification, notifications, queued
+from tests.factories import a_cloud_event
+from tests.unit.notification_service.samples import order_data
+from tests.web import Api, answered
+
+
+class Running:
+    """One process of the service, its users and channels in the hands of the test."""
+
+    def __init__(self, settings: NotificationSettings, run_app: Callable[..., Any]):
+        self.users = FakeUsers()
+        self.channels = {name: FakeChannel() for name in CHANNELS}
+        self.app = run_app(create_app(settings, users=self.users, channels=self.channels))
+        self.db = self.app.extensions["quintet"].db
+        self.api = Api(self.app)
+        self._loops = {loop.name: loop for loop in self.app.extensions["quintet"].loops}
+
+    @property
+    def mails(self) -> list[Any]:
+        return self.channels["email"].sent
+
+    def step(self, channel: str = "email") -> bool:
+        """What the background loop does once."""
+        context.begin(5.0)
+        try:
+            return bool(self._loops[f"sender of {channel}"]._step())
+        finally:
+            context.end()
+
+    def finish(self, channel: str = "email") -> None:
+        """What the background loop does at its end."""
+        self._loops[f"sender of {channel}"]._finish()
+
+    def is_woken(self, channel: str = "email") -> bool:
+        return bool(self._loops[f"sender of {channel}"]._woken.is_set())
+
+    def a_user(self, email: str = "ada@example.com") -> str:
+        user_id = new_id()
+        self.users.known[user_id] = email
+        return user_id
+
+    def receive(self, *events: dict[str, Any]) -> list[str]:
+        """Deliver events; their outcomes."""
+        answer = self.api.post("/events", list(events), content_type="application/cloudevents-batch+json")
+        return [result["outcome"] for result in answered(answer)["results"]]
+
+    def send(self, **body: Any) -> dict[str, Any]:
+        """Ask for a notification; the answer."""
+        sent: dict[str, Any] = answered(self.api.post("/notifications/send", {"body": "A text.", **body}), 201)
+        return sent
+
+    def get(self, notification_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = answered(self.api.get(f"/notifications/{notification_id}"))
+        return found
+
+    def find(self, query: str = "") -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = answered(self.api.get(f"/notifications?{query}"))["items"]
+        return items
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = answered(self.api.get("/notifications/stats"))
+        return stats
+
+    def row(self, notification_id: str) -> Any:
+        """The row as the table has it, deleted or not."""
+        with self.db.read() as connection:
+            return connection.execute(sa.select(notifications).where(notifications.c.id == notification_id)).one()
+
+    def set(self, **values: Any) -> None:
+        """Write to every row."""
+        with self.db.write() as session:
+            session.execute(sa.update(notifications).values(**values))
+
+    def store(self, *rows: dict[str, Any]) -> None:
+        """Put rows in the table that a history would have left there."""
+        with self.db.write() as session:
+            session.add_all(Notification(**{**queued(channel="log", body="A text.", data={}), **row}) for row in rows)
+
+    def published(self) -> list[Any]:
+        """The events that wait for a subscriber, oldest first."""
+        with self.db.read() as connection:
+            return [orjson.loads(body) for body in connection.scalars(sa.select(outbox.c.body).order_by(outbox.c.seq))]
+
+
+@pytest.fixture
+def start(new_database: Callable[..., str], make_settings: Callable[..., Any], run_app: Any) -> Callable[..., Running]:
+    """Start one more process on the database of the test; settings by name."""
+    url = new_database("notification_service")
+
+    def make(**given: Any) -> Running:
+        given = {"database_url": url, "retry_seconds": 1000.0, **given}
+        return Running(make_settings("notification", NotificationSettings, **given), run_app)
+
+    return make
+
+
+@pytest.fixture
+def service(start: Callable[..., Running]) -> Running:
+    return start()
+
+
+def order_confirmed(user_id: str, **given: Any) -> dict[str, Any]:
+    return a_cloud_event("order.confirmed.v1", {**order_data(user_id=user_id), "version": 2, **given})
+
+
+def user_deleted(user_id: str) -> dict[str, Any]:
+    return a_cloud_event("user.deleted.v1", {"user_id": user_id, "deleted_at": "2026-01-31T12:00:00Z", "version": 2})

@@ -1,0 +1,314 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from openapi_spec_validator import validate as validate_openapi
+
+from libs.common.db import new_id
+from libs.common.idempotency import keys
+from notification_service.models import CHANNELS, STATUSES
+from tests.integration.notification_service.conftest import Running
+from tests.unit.notification_service.samples import order_data
+from tests.web import answered, refused
+
+FIELDS = {
+    "id", "user_id", "order_id", "channel", "recipient", "template", "subject", "body", "status", "attempts",
+    "last_error", "read_at", "sent_at", "created_at", "version",
+}  # fmt: skip
+
+
+# Send --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_notification_is_queued_and_can_be_looked_at(service: Running) -> None:
+    user_id = new_id()
+    answer = service.api.post("/notifications/send", {"user_id": user_id, "subject": "Hello", "body": "A text."})
+    made = answered(answer, 201)
+    assert set(made) == FIELDS
+    assert (made["status"], made["channel"], made["attempts"], made["user_id"]) == ("queued", "email", 0, user_id)
+    assert answer.headers["Location"] == f"/api/v1/notifications/{made['id']}"
+    assert answer.headers["ETag"] == '"1"'
+    assert service.get(made["id"]) == made
+    assert service.is_woken("email")
+    assert not service.is_woken("sms")
+
+
+def test_a_template_is_rendered_at_once(service: Running) -> None:
+    data = order_data()
+    body = {"user_id": new_id(), "template": "order_confirmed", "data": data}
+    made = answered(service.api.post("/notifications/send", body), 201)
+    assert made["subject"] == f"Your order {data['order_id']} is confirmed"
+    assert "Laptop" in made["body"]
+    assert (made["template"], made["order_id"]) == ("order_confirmed", None)
+    again = answered(service.api.post("/notifications/send", {**body, "subject": "Mine"}), 201)
+    assert again["subject"] == "Mine"
+
+
+def test_data_that_does_not_fit_the_template_is_refused(service: Running) -> None:
+    for data in ({}, {"order_id": "1"}, order_data(items=5), order_data(items=[{"name": "Laptop"}])):
+        body = {"user_id": new_id(), "template": "order_confirmed", "data": data}
+        refused(service.api.post("/notifications/send", body), 422, "validation-failed", "/data")
+    assert service.stats()["total"] == 0
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "/recipient"),
+    ({"body": "A text."}, "/recipient"),
+    ({"recipient": "ada@example.com"}, "/body"),
+    ({"recipient": "ada@example.com", "body": "x", "template": "order_confirmed"}, "/body"),
+    ({"recipient": "ada@example.com", "template": "nothing"}, "/template"),
+    ({"recipient": "ada", "body": "x"}, "/recipient"),
+    ({"recipient": "ada@example.com\n", "body": "x"}, "/recipient"),
+    ({"recipient": "+491511234567", "channel": "webhook", "body": "x"}, "/recipient"),
+    ({"user_id": "1", "body": "x"}, "/user_id"),
+    ({"user_id": new_id(), "channel": "sms", "body": "x"}, "/recipient"),
+    ({"user_id": new_id(), "channel": "fax", "body": "x"}, "/channel"),
+    ({"user_id": new_id(), "body": "x\x00"}, "/body"),
+    ({"user_id": new_id(), "body": "x", "subject": "a\nb"}, "/subject"),
+    ({"user_id": new_id(), "body": "x", "data": {"a": "\x00"}}, "/data"),
+    ({"user_id": new_id(), "body": "x", "data": {"a": 2**60}}, "/data"),
+    ({"user_id": new_id(), "body": "x", "status": "sent"}, "/status"),
+    ({"user_id": new_id(), "body": 5}, "/body"),
+]
+
+
+def test_a_wrong_request_is_refused_and_changes_nothing(service: Running) -> None:
+    for body, pointer in WRONG:
+        refused(service.api.post("/notifications/send", body), 422, "validation-failed", pointer)
+    assert service.find() == []
+
+
+def test_lone_surrogates_and_endless_numbers_in_the_data_are_refused(service: Running) -> None:
+    for value in (b'"\\ud800"', b"1e999", b"1" * 400, b"[" * 200 + b"]" * 200):
+        body = b'{"recipient": "ada@example.com", "body": "x", "data": {"a": ' + value + b"}}"
+        refused(service.api.post("/notifications/send", body), 422, "validation-failed", "/data")
+    service.send(recipient="ada@example.com", data={"a": 1.25, "b": [None, True]})
+
+
+def test_a_key_makes_one_notification(service: Running) -> None:
+    body, headers = {"recipient": "ada@example.com", "body": "A text."}, {"Idempotency-Key": "k1"}
+    first = service.api.post("/notifications/send", body, headers=headers)
+    second = service.api.post("/notifications/send", body, headers=headers)
+    assert (second.status_code, second.data, second.headers["Location"]) == (201, first.data, first.headers["Location"])
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert service.stats()["total"] == 1
+    other = service.api.post("/notifications/send", {**body, "body": "Another."}, headers=headers)
+    refused(other, 422, "idempotency-key-reused")
+
+
+def test_a_refusal_claims_no_key(service: Running) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    body = {"user_id": new_id(), "template": "order_confirmed", "data": {}}
+    refused(service.api.post("/notifications/send", body, headers=headers), 422, "validation-failed")
+    answered(service.api.post("/notifications/send", {**body, "data": order_data()}, headers=headers), 201)
+
+
+# Lists -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_filter_finds_its_own(service: Running) -> None:
+    user_id, order_id = new_id(), new_id()
+    rows: list[dict[str, Any]] = [
+        {"id": new_id(), "user_id": user_id},
+        {"id": new_id(), "order_id": order_id, "template": "order_confirmed"},
+        {"id": new_id(), "status": "dead"},
+        {"id": new_id(), "channel": "sms"},
+        {"id": new_id(), "unread": False},
+    ]
+    service.store(*rows)
+    ids = [row["id"] for row in rows]
+    queries = [f"user_id={user_id}", f"order_id={order_id}", "status=dead", "channel=sms", "unread=false"]
+    for query, wanted in zip(queries, ids, strict=True):
+        assert [item["id"] for item in service.find(query)] == [wanted], query
+    assert {item["id"] for item in service.find("unread=true")} == set(ids[:4])
+    assert service.find(f"user_id={user_id}&channel=sms") == []
+    assert [item["id"] for item in service.find()] == ids[::-1]
+    assert [item["id"] for item in service.find("sort=created_at")] == ids
+
+
+@pytest.mark.parametrize("query", ["", "channel=log", "status=queued", "unread=true", "sort=created_at"])
+def test_pages_follow_one_another_without_gap_or_double(service: Running, query: str) -> None:
+    service.store(*({"channel": "log" if n % 2 else "sms"} for n in range(25)))
+    everything = [item["id"] for item in service.find(f"limit=200&{query}")]
+    seen, path = [], f"/notifications?limit=4&{query}"
+    while path:
+        answer = service.api.get(path)
+        seen += [item["id"] for item in answered(answer)["items"]]
+        link = answer.headers.get("Link", "")
+        path = link.partition(">")[0].removeprefix("</api/v1")
+    assert seen == everything
+    assert len(set(seen)) in (12, 25)
+
+
+def test_an_unknown_filter_is_refused(service: Running) -> None:
+    wrong = (
+        "unread=1",
+        "status=gone",
+        "channel=fax",
+        "user_id=1",
+        "order_id=",
+        "sort=status",
+        "template=x",
+        "limit=201",
+    )
+    for query in wrong:
+        refused(service.api.get(f"/notifications?{query}"), 422, "validation-failed", f"/{query.split('=')[0]}")
+
+
+def test_a_cursor_of_another_question_is_refused(service: Running) -> None:
+    service.store({}, {}, {})
+    cursor = answered(service.api.get("/notifications?limit=1"))["next_cursor"]
+    refused(service.api.get(f"/notifications?limit=1&channel=log&cursor={cursor}"), 400, "malformed-request")
+
+
+USER = new_id()
+INDEXES = {
+    "": "ix_notifications_created_at_id",
+    f"user_id={USER}": "ix_notifications_user_id_created_at_id",
+    "status=queued": "ix_notifications_status_created_at_id",
+    "channel=log": "ix_notifications_channel_created_at_id",
+    "unread=true": "ix_notifications_unread_created_at_id",
+}
+
+
+def test_a_page_behind_each_filter_uses_its_index_and_sorts_nothing(service: Running) -> None:
+    if not service.db.is_sqlite:
+        pytest.skip("the planner of PostgreSQL looks at the size of the table")
+    service.store({"user_id": USER}, {"user_id": USER}, {"user_id": USER})
+    for query, index in INDEXES.items():
+        cursor = answered(service.api.get(f"/notifications?limit=1&{query}"))["next_cursor"]
+        for path in (f"/notifications?{query}", f"/notifications?cursor={cursor}&{query}"):
+            [plan] = plans(service, path)
+            assert index in plan, path
+            assert "TEMP B-TREE" not in plan, path
+
+
+def test_the_few_rows_of_an_order_are_found_by_their_key(service: Running) -> None:
+    if not service.db.is_sqlite:
+        pytest.skip("the planner of PostgreSQL looks at the size of the table")
+    [plan] = plans(service, f"/notifications?order_id={new_id()}")
+    assert "sqlite_autoindex_notifications" in plan
+    assert "order_id=?" in plan
+
+
+def plans(service: Running, path: str) -> list[str]:
+    """How SQLite finds what a request asks for."""
+    statements: list[tuple[str, Any]] = []
+
+    def listen(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(service.db.engine, "before_cursor_execute", listen)
+    answered(service.api.get(path))
+    sa.event.remove(service.db.engine, "before_cursor_execute", listen)
+    with service.db.read() as connection:
+        return [
+            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+            for statement, parameters in statements
+            if "FROM notifications" in statement
+        ]
+
+
+def test_the_statistics_count_by_status_and_channel(service: Running) -> None:
+    assert service.stats() == {"total": 0, "by_status": {}, "by_channel": {}}
+    service.send(user_id=service.a_user())
+    service.send(user_id=service.a_user(), channel="push")
+    gone = service.send(user_id=new_id(), channel="push")
+    service.step("email")
+    service.step("push")
+    assert service.stats() == {"total": 3, "by_status": {"sent": 2, "dead": 1}, "by_channel": {"email": 1, "push": 2}}
+    answered(service.api.post(f"/notifications/{gone['id']}/retry", None), 409)
+    answered(service.api.get("/notifications?status=dead"))
+    service.api.delete(f"/notifications/{gone['id']}")
+    assert service.stats() == {"total": 2, "by_status": {"sent": 2}, "by_channel": {"email": 1, "push": 1}}
+
+
+# One ---------------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_marked_as_read_and_as_unread(service: Running) -> None:
+    path = f"/notifications/{service.send(user_id=new_id())['id']}"
+    read = answered(service.api.patch(path, {"read": True}))
+    assert read["read_at"] is not None
+    assert read["version"] == 2
+    assert answered(service.api.patch(path, {"read": True})) == read
+    assert answered(service.api.patch(path, {})) == read
+    assert answered(service.api.patch(path, {"read": False}))["read_at"] is None
+    wrong: Any
+    for wrong in ({"read": None}, {"read": "true"}, {"read": 1}, {"status": "sent"}, {"body": "x"}, []):
+        refused(service.api.patch(path, wrong), 422, "validation-failed")
+
+
+def test_etags_guard_each_change(service: Running) -> None:
+    path = f"/notifications/{service.send(user_id=new_id())['id']}"
+    stale = {"If-Match": '"9"'}
+    assert service.api.get(path, headers={"If-None-Match": '"1"'}).status_code == 304
+    refused(service.api.patch(path, {"read": True}, headers=stale), 412, "precondition-failed")
+    refused(service.api.delete(path, headers=stale), 412, "precondition-failed")
+    refused(service.api.post(f"{path}/retry", None, headers=stale), 412, "precondition-failed")
+    changed = service.api.patch(path, {"read": True}, headers={"If-Match": '"1"'})
+    assert changed.headers["ETag"] == '"2"'
+
+
+def test_a_deleted_one_is_gone_and_never_sent(service: Running) -> None:
+    made = service.send(recipient="ada@example.com", subject="Hello")
+    path = f"/notifications/{made['id']}"
+    assert service.api.delete(path).status_code == 204
+    for method, body in (("GET", None), ("DELETE", None), ("PATCH", {"read": True})):
+        refused(service.api.send(method, path, body), 404, "not-found")
+    refused(service.api.post(f"{path}/retry", None), 404, "not-found")
+    assert service.find() == []
+    service.step()
+    assert service.mails == []
+    row = service.row(made["id"])
+    assert (row.recipient, row.subject, row.body, row.data) == (None, None, None, {})
+
+
+def test_a_key_outlives_the_deletion_so_that_a_late_repetition_sends_nothing(service: Running) -> None:
+    body, headers = {"recipient": "ada@example.com", "body": "A text."}, {"Idempotency-Key": "k1"}
+    made = answered(service.api.post("/notifications/send", body, headers=headers), 201)
+    service.api.delete(f"/notifications/{made['id']}")
+    assert answered(service.api.post("/notifications/send", body, headers=headers), 201) == made
+    assert service.find() == []
+
+
+@pytest.mark.parametrize("status", [status for status in STATUSES if status != "dead"])
+def test_only_a_dead_one_is_sent_again(service: Running, status: str) -> None:
+    service.store({"id": (notification_id := new_id()), "status": status})
+    refused(service.api.post(f"/notifications/{notification_id}/retry", None), 409, "invalid-transition")
+
+
+def test_what_is_not_there_is_not_found(service: Running) -> None:
+    for path in (f"/notifications/{new_id()}", "/notifications/1", "/notifications/stats/1"):
+        refused(service.api.get(path), 404, "not-found")
+    refused(service.api.put(f"/notifications/{new_id()}", {}), 405, "method-not-allowed")
+
+
+# The service -------------------------------------------------------------------------------------------------------
+
+
+def test_the_document_is_openapi_and_names_every_channel(service: Running) -> None:
+    document: Any = service.app.test_client().get("/openapi.json").json
+    validate_openapi(document)
+    assert document["components"]["schemas"]["NewNotification"]["properties"]["channel"]["enum"] == list(CHANNELS)
+
+
+def test_health_tells_of_what_waits_for_too_long(service: Running) -> None:
+    def check() -> dict[str, Any]:
+        health: Any = service.app.test_client().get("/health").json
+        return dict(health["checks"]["sending"])
+
+    made = service.send(user_id=new_id())
+    assert (check()["status"], check()["waiting"]) == ("healthy", 1)
+    service.set(created_at=service.row(made["id"]).created_at - timedelta(minutes=11))
+    assert check()["status"] == "degraded"
+
+
+def test_stored_answers_are_kept_for_their_notification(service: Running) -> None:
+    made = answered(
+        service.api.post("/notifications/send", {"user_id": new_id(), "body": "x"}, headers={"Idempotency-Key": "k"}),
+        201,
+    )
+    with service.db.read() as connection:
+        assert connection.scalar(sa.select(keys.c.resource_id)) == made["id"]

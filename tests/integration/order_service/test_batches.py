@@ -1,0 +1,252 @@
+"""Orders that are at the same step travel together, and each is judged on its own."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+from libs.common.db import new_id
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, IdempotencyKeyReused, RequestInFlight
+from order_service import use_cases
+from order_service.clients import Demand, Reserved
+from order_service.models import InsufficientStock, UnknownUser, Verdict
+from order_service.use_cases import Checkout, Placed, UserNotKnownHere
+from tests.integration.order_service.shop import InterruptedProducts, Shop
+from tests.unit.order_service.factories import ORIGIN, a_demand, a_line, a_reserved_line
+from tests.web import Api, answered
+
+
+def a_checkout(shop: Shop) -> Checkout:
+    return Checkout(shop.db, shop.users, shop.products)
+
+
+# The first transaction -----------------------------------------------------------------------------------------------
+
+
+def test_in_one_commit_each_order_is_placed_refused_or_replayed_on_its_own(shop: Shop) -> None:
+    done = answered(shop.place(key="done"), 201)
+    in_flight = shop.pend(key="in flight")
+    left = shop.pend(key="left")
+    shop.abandon(left)
+    gone, stranger = shop.a_user(), shop.a_user()
+    shop.know(gone, status="deleted")
+    new = [
+        shop.new(key="fresh"),
+        shop.new(shop.body(user_id=gone), key="gone"),
+        shop.new(key="done"),
+        shop.new(shop.body(note="other"), key="done"),
+        shop.new(shop.body(user_id=stranger), key="stranger"),
+        shop.new(key="in flight"),
+        shop.new(key="left"),
+        shop.new(),
+        shop.new(key="fresh"),
+    ]
+
+    with shop.db.write() as session:
+        placed = use_cases.place(session, new)
+
+    outcomes = [
+        (item.order["id"], item.finished) if isinstance(item, Placed) else type(item).__name__ for item in placed
+    ]
+    assert outcomes == [
+        (new[0].order_id, False),
+        UnknownUser.__name__,
+        (done["id"], True),
+        IdempotencyKeyReused.__name__,
+        UserNotKnownHere.__name__,
+        RequestInFlight.__name__,
+        (left, False),
+        (new[7].order_id, False),
+        RequestInFlight.__name__,
+    ]
+    assert {row["id"] for row in shop.rows()} == {done["id"], in_flight, left, new[0].order_id, new[7].order_id}
+    assert shop.totals()["status:pending"] == 4
+
+
+def test_a_batch_may_have_one_key_many_times_with_different_bodies(shop: Shop) -> None:
+    shop.know()
+    new = [shop.new(key="k"), shop.new(shop.body(note="other"), key="k")]
+
+    with shop.db.write() as session:
+        first, second = use_cases.place(session, new)
+
+    assert isinstance(first, Placed)
+    assert isinstance(second, IdempotencyKeyReused)
+    assert [row["id"] for row in shop.rows()] == [new[0].order_id]
+
+
+def test_a_key_of_an_unknown_user_is_left_to_the_next_who_brings_it(shop: Shop) -> None:
+    shop.know()
+    new = [shop.new(shop.body(user_id=shop.a_user()), key="k"), shop.new(key="k")]
+
+    with shop.db.write() as session:
+        first, second = use_cases.place(session, new)
+
+    assert isinstance(first, IdempotencyKeyReused)
+    assert isinstance(second, Placed)
+
+
+# The reservation -----------------------------------------------------------------------------------------------------
+
+
+class WatchedProducts(InterruptedProducts):
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[list[str], float]] = []
+
+    def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
+        self.asked.append(([demand.order_id for demand in batch], deadline))
+        return super().reserve(batch, deadline)
+
+
+def test_what_has_expired_is_not_asked_for_and_cuts_the_others_not_short(shop: Shop) -> None:
+    products = WatchedProducts()
+    product_id = products.add(new_id())
+    lines = [a_line(product_id=product_id)]
+    soon, late, over = a_demand(*lines, seconds=1), a_demand(*lines, seconds=9), a_demand(*lines, seconds=-1)
+
+    outcomes = Checkout(shop.db, shop.users, products)._reserve([over, soon, late])
+
+    assert isinstance(outcomes[0], DeadlineExceeded)
+    assert outcomes[1:] == [products.reserved[soon.order_id], products.reserved[late.order_id]]
+    assert products.asked == [([soon.order_id, late.order_id], late.deadline)]
+
+
+def test_a_batch_that_has_expired_as_a_whole_asks_for_nothing(shop: Shop) -> None:
+    products = WatchedProducts()
+
+    outcomes = Checkout(shop.db, shop.users, products)._reserve([a_demand(seconds=-1)])
+
+    assert isinstance(outcomes[0], DeadlineExceeded)
+    assert products.asked == []
+
+
+def test_one_order_that_cannot_be_reserved_does_not_fail_the_others(shop: Shop) -> None:
+    product_id = shop.products.add(new_id(), stock=5)
+    demands = [a_demand(a_line(product_id=product_id, quantity=quantity)) for quantity in (2, 100, 2)]
+
+    first, second, third = a_checkout(shop)._reserve(demands)
+
+    assert isinstance(second, InsufficientStock)
+    assert isinstance(first, list)
+    assert isinstance(third, list)
+
+
+# The second transaction ----------------------------------------------------------------------------------------------
+
+
+def verdict(shop: Shop, order_id: str, outcome: Any, user_id: str | None = None) -> Verdict:
+    return Verdict(order_id, user_id or shop.user_id, outcome, ORIGIN)
+
+
+def test_in_one_commit_each_order_is_confirmed_or_rejected_on_its_own(shop: Shop) -> None:
+    gone = shop.a_user()
+    fine, short, mixed, failed = (shop.pend(key=key) for key in ("fine", "short", "mixed", "failed"))
+    orphan = shop.pend(shop.body(user_id=gone))
+    shop.know(gone, status="suspended", version=2)
+    settled = shop.order()
+    lines = [a_reserved_line()]
+    verdicts = [
+        verdict(shop, short, InsufficientStock()),
+        verdict(shop, fine, lines),
+        verdict(shop, mixed, [*lines, a_reserved_line(currency="USD")]),
+        verdict(shop, orphan, lines, gone),
+        verdict(shop, failed, DependencyUnavailable()),
+        verdict(shop, settled["id"], DependencyUnavailable()),
+    ]
+
+    with shop.db.write() as session:
+        rows = use_cases.settle(session, verdicts)
+
+    assert [(row["id"], row["status"]) for row in rows] == [
+        (short, "rejected"),
+        (fine, "confirmed"),
+        (mixed, "rejected"),
+        (orphan, "rejected"),
+        (failed, "rejected"),
+        (settled["id"], "confirmed"),
+    ]
+    stored = [shop.row(row["id"]) for row in rows]
+    assert [row["status"] for row in stored] == [row["status"] for row in rows]
+    assert [(row["rejection"] or {}).get("code") for row in stored] == [
+        "insufficient-stock", None, "currency-mismatch", "unknown-user", "dependency-unavailable", None,
+    ]  # fmt: skip
+    assert [row["id"] for row in stored if row["idempotency_key"]] == [short, fine, mixed]
+    assert [(event["type"], event["subject"]) for event in shop.events()][1:] == [
+        ("order.rejected.v1", short),
+        ("order.confirmed.v1", fine),
+        ("order.rejected.v1", mixed),
+        ("order.rejected.v1", orphan),
+        ("order.rejected.v1", failed),
+    ]
+    assert shop.row(fine)["total"] == Decimal("20.00")
+
+
+def test_of_two_verdicts_upon_one_order_the_first_holds(shop: Shop) -> None:
+    order_id = shop.pend()
+
+    with shop.db.write() as session:
+        rows = use_cases.settle(
+            session, [verdict(shop, order_id, [a_reserved_line()]), verdict(shop, order_id, InsufficientStock())]
+        )
+
+    assert [row["status"] for row in rows] == ["confirmed", "confirmed"]
+    assert shop.get(order_id)["status"] == "confirmed"
+    assert [event["type"] for event in shop.events()] == ["order.confirmed.v1"]
+    assert shop.totals() == {"status:confirmed": 1, "total": 1, "revenue:EUR": 200_000}
+
+
+def test_the_halves_of_different_orders_share_a_commit_and_get_their_own_answers(shop: Shop) -> None:
+    first, second = shop.pend(), shop.pend()
+    new = [shop.new(), shop.new()]
+    work = [new[0], verdict(shop, first, [a_reserved_line()]), new[1], verdict(shop, second, InsufficientStock())]
+
+    answers = a_checkout(shop)._write_all(work)
+
+    assert [answers[0].order["id"], answers[2].order["id"]] == [new[0].order_id, new[1].order_id]
+    assert [(answers[n]["id"], answers[n]["status"]) for n in (1, 3)] == [(first, "confirmed"), (second, "rejected")]
+    assert [row["status"] for row in shop.rows()] == ["confirmed", "rejected", "pending", "pending"]
+
+
+def test_a_key_that_is_given_back_can_be_taken_in_the_same_commit(shop: Shop) -> None:
+    failed = shop.pend(key="k")
+    again = shop.new(key="k")
+
+    _, placed = a_checkout(shop)._write_all([verdict(shop, failed, DependencyUnavailable()), again])
+
+    assert (placed.order["id"], placed.finished) == (again.order_id, False)
+    assert [(row["id"], row["status"]) for row in shop.rows()] == [(failed, "rejected"), (again.order_id, "pending")]
+
+
+# All together --------------------------------------------------------------------------------------------------------
+
+
+def test_of_many_requests_at_once_each_gets_its_own_answer(shop: Shop) -> None:
+    """40 at a time in one process: confirmed, too little stock, unknown product, unknown user."""
+    shop.know()
+    scarce = shop.products.add(new_id(), stock=0)
+    bodies = [
+        shop.body((shop.product_id, 1)),
+        shop.body((scarce, 1)),
+        shop.body((new_id(), 1)),
+        shop.body(user_id=new_id()),
+    ] * 10
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        started = time.monotonic()
+        answers = list(pool.map(lambda body: Api(shop.app).post("/orders", body), bodies))
+
+    assert [answer.status_code for answer in answers] == [201, 409, 422, 422] * 10, time.monotonic() - started
+    assert [answer.json.get("code") for answer in answers[:4]] == [
+        None, "insufficient-stock", "unknown-product", "unknown-user",
+    ]  # fmt: skip
+    for body, answer in zip(bodies, answers, strict=True):
+        if answer.status_code == 201:
+            assert answer.json["user_id"] == body["user_id"]
+            assert answer.json == shop.get(answer.json["id"])
+    assert shop.products.stock[shop.product_id] == 90
+    assert shop.totals() == {"status:confirmed": 10, "status:rejected": 20, "total": 10, "revenue:EUR": 1_000_000}
+    assert len({event["subject"] for event in shop.events()}) == len(shop.events()) == 30

@@ -1,0 +1,196 @@
+"""Many at once, over two processes and both engines."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from libs.common.db import new_id
+from libs.common.fields import now, write_time
+from libs.common.idempotency import Key
+from order_service import use_cases
+from order_service.models import NewOrder, Verdict
+from order_service.use_cases import Placed, RequestInFlight
+from tests.integration.order_service.race import Racers
+from tests.integration.order_service.shop import Shop, a_user_event
+from tests.unit.order_service.factories import ORIGIN, a_line, a_reserved_line
+
+
+def check_books(shop: Shop) -> None:
+    """Each order's status, its events and the totals agree."""
+    published = Counter((event["subject"], event["type"].split(".")[1]) for event in shop.events())
+    expected: Counter[tuple[str, str]] = Counter()
+    for row in shop.rows():
+        for status in ("confirmed", "rejected", "cancelled", "shipped", "delivered"):
+            if row[f"{status}_at"]:
+                expected[row["id"], status] = 1
+    assert published == expected
+    statuses = Counter(row["status"] for row in shop.rows())
+    told = {name[7:]: total for name, total in shop.totals().items() if name.startswith("status:")}
+    assert told == dict(statuses)
+
+
+# One key -------------------------------------------------------------------------------------------------------------
+
+
+class Told(NamedTuple):
+    status: int
+    body: bytes
+    replayed: bool
+    retry_after: str | None
+
+
+def send(shop: Shop, job: tuple[dict[str, Any], str, int]) -> tuple[list[Told], int]:
+    """Send an order many times at once; the answers, and how many units this process took."""
+    body, key, times = job
+
+    def once(_: int) -> Told:
+        answer = shop.place_again(body, key)
+        headers = answer.headers
+        return Told(answer.status_code, answer.data, "Idempotent-Replayed" in headers, headers.get("Retry-After"))
+
+    with ThreadPoolExecutor(times) as pool:
+        answers = list(pool.map(once, range(times)))
+    return answers, 1000 - shop.products.stock[shop.product_id]
+
+
+def test_200_simultaneous_sends_of_one_key_make_one_order(shop: Shop, racers: Racers) -> None:
+    body = shop.body()
+
+    (first, taken), (second, taken_there) = racers.race(shop, (send, (body, "k", 100)), (send, (body, "k", 100)))
+
+    answers = first + second
+    assert len(answers) == 200
+    (row,) = shop.rows()
+    assert row["status"] == "confirmed"
+    assert taken + taken_there == 2
+    confirmed = [answer for answer in answers if answer.status == 201]
+    assert len({answer.body for answer in confirmed}) == 1
+    assert row["id"].encode() in confirmed[0].body
+    assert sum(not answer.replayed for answer in confirmed) == 1
+    for answer in answers:
+        if answer.status != 201:  # came while the first was under way
+            assert answer.status == 409
+            assert b'"code":"request-in-flight"' in answer.body
+            assert int(answer.retry_after or 0) >= 1
+    check_books(shop)
+
+
+def test_of_all_who_would_drive_an_abandoned_order_on_one_does(shop: Shop, racers: Racers) -> None:
+    body = shop.body()
+    order_id = shop.pend(body, key="k")
+    shop.abandon(order_id, seconds=1.0)
+
+    (first, taken), (second, taken_there) = racers.race(shop, (send, (body, "k", 20)), (send, (body, "k", 20)))
+
+    (row,) = shop.rows()
+    assert (row["id"], row["status"]) == (order_id, "confirmed")
+    assert taken + taken_there == 2
+    assert {answer.status for answer in first + second} <= {201, 409}
+    assert sum(answer.status == 201 and not answer.replayed for answer in first + second) == 1
+    check_books(shop)
+
+
+def place(shop: Shop, batches: list[list[str]]) -> list[list[str]]:
+    """Place an order for each key, a batch at a time: what became of each."""
+    told = []
+    for keys in batches:
+        new = [NewOrder(new_id(), shop.user_id, [a_line()], None, Key(key, "the same"), 60.0) for key in keys]
+        with shop.db.write() as session:
+            placed = use_cases.place(session, new)
+        told.append([type(outcome).__name__ for outcome in placed])
+    return told
+
+
+def test_batches_that_bring_the_same_keys_in_opposite_orders_neither_deadlock_nor_double(
+    shop: Shop, racers: Racers
+) -> None:
+    shop.know()
+    batches = [[f"{batch}-{n}" for n in range(40)] for batch in range(15)]
+
+    first, second = racers.race(shop, (place, batches), (place, [keys[::-1] for keys in batches]))
+
+    outcomes = [pair for one, other in zip(first, second, strict=True) for pair in zip(one, other[::-1], strict=True)]
+    assert Counter(map(frozenset, outcomes)) == {frozenset({Placed.__name__, RequestInFlight.__name__}): 600}
+    assert len(shop.rows()) == 600
+    check_books(shop)
+
+
+# One order -----------------------------------------------------------------------------------------------------------
+
+
+def confirm(shop: Shop, orders: list[tuple[str, str]]) -> dict[str, str]:
+    """Settle orders, a few at a time, as if all were reserved; the status that each is found to have."""
+    found = {}
+    for n in range(0, len(orders), 3):
+        verdicts = [Verdict(order_id, user_id, [a_reserved_line()], ORIGIN) for order_id, user_id in orders[n : n + 3]]
+        with shop.db.write() as session:
+            found |= {row["id"]: row["status"] for row in use_cases.settle(session, verdicts)}
+    return found
+
+
+def recover(shop: Shop, limit: int) -> None:
+    while use_cases.reject_abandoned(shop.db, limit):
+        pass
+
+
+def test_recovery_and_the_request_agree_on_every_order(shop: Shop, racers: Racers) -> None:
+    ids = [shop.pend(key=str(n)) for n in range(90)]
+    for age, order_id in enumerate(ids):
+        shop.abandon(order_id, seconds=60.0 + age)  # recovery begins with the last
+
+    found, _ = racers.race(shop, (confirm, [(order_id, shop.user_id) for order_id in ids]), (recover, 7))
+
+    rows = shop.rows()
+    assert found == {row["id"]: row["status"] for row in rows}
+    assert {row["status"] for row in rows} <= {"confirmed", "rejected"}
+    assert all((row["idempotency_key"] is None) == (row["status"] == "rejected") for row in rows)
+    check_books(shop)
+
+
+def hear(shop: Shop, events: list[list[dict[str, Any]]]) -> list[str]:
+    return [outcome for batch in events for outcome in shop.hear(*batch)]
+
+
+def test_no_order_of_a_deleted_user_stays_confirmed(shop: Shop, racers: Racers) -> None:
+    users = [shop.a_user() for _ in range(20)]
+    orders = [(shop.pend(shop.body(user_id=user_id)), user_id) for user_id in users * 3]
+    moment = write_time(now() - timedelta(hours=1))
+    events = [a_user_event("deleted", user_id, 2, deleted_at=moment) for user_id in users]
+
+    found, outcomes = racers.race(
+        shop, (confirm, orders), (hear, [[events[n + 1], events[n]] for n in range(18, -1, -2)])
+    )
+
+    assert set(outcomes) == {"done"}
+    rows = {row["id"]: row for row in shop.rows()}
+    assert {row["status"] for row in rows.values()} <= {"rejected", "cancelled"}
+    for order_id, status in found.items():
+        assert (rows[order_id]["confirmed_at"] is not None) == (status == "confirmed")
+    check_books(shop)
+
+
+def take(shop: Shop, job: tuple[str, list[str]]) -> dict[str, int]:
+    step, ids = job
+    return {order_id: shop.api.post(f"/orders/{order_id}/{step}", None).status_code for order_id in ids}
+
+
+def test_an_order_is_cancelled_or_shipped_and_never_both(shop: Shop, racers: Racers) -> None:
+    ids = [shop.order()["id"] for _ in range(40)]
+
+    cancelled, shipped = racers.race(shop, (take, ("cancel", ids)), (take, ("ship", ids[::-1])))
+
+    for row in shop.rows():
+        answers = (cancelled[row["id"]], shipped[row["id"]])
+        assert answers == ((200, 409) if row["status"] == "cancelled" else (409, 200))
+    check_books(shop)
+
+
+def test_a_step_that_two_take_at_once_is_taken_once(shop: Shop, racers: Racers) -> None:
+    ids = [shop.order()["id"] for _ in range(30)]
+
+    first, second = racers.race(shop, (take, ("ship", ids)), (take, ("ship", ids[::-1])))
+
+    assert set(first.values()) == set(second.values()) == {200}
+    assert {row["version"] for row in shop.rows()} == {3}
+    check_books(shop)

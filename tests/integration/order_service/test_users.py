@@ -1,0 +1,215 @@
+"""The replica of the users: filled from events and by asking, and never revived."""
+
+from datetime import datetime, timedelta
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from libs.common.db import new_id
+from libs.common.fields import now, write_time
+from tests.factories import a_cloud_event
+from tests.integration.order_service.shop import Shop, a_user_event
+from tests.web import answered, refused
+
+
+def deleted(user_id: str, version: int = 9, at: datetime | None = None) -> dict[str, Any]:
+    return a_user_event("deleted", user_id, version, deleted_at=write_time(at or now()))
+
+
+# Asking --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_user_is_asked_for_once_and_known_afterwards(shop: Shop) -> None:
+    shop.users.known[shop.user_id]["version"] = 4
+
+    shop.order()
+    shop.order()
+
+    assert shop.users.asked == [shop.user_id]
+    assert shop.replica() == {shop.user_id: ("active", 4)}
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked for", "known"])
+def test_a_suspended_user_may_not_order(shop: Shop, asked: bool) -> None:
+    user_id = shop.a_user(status="suspended")
+    if not asked:
+        shop.know(user_id, status="suspended")
+
+    document = refused(shop.place(shop.body(user_id=user_id), key="k"), 422, "unknown-user", "/user_id")
+
+    assert document["errors"][0]["detail"] == "The user is suspended."
+    assert (shop.rows(), shop.events(), shop.totals()) == ([], [], {})
+    assert shop.replica() == {user_id: ("suspended", 1)}
+
+
+def test_a_deleted_user_may_not_order_whatever_the_user_service_says(shop: Shop) -> None:
+    """The replica is newer than the answer: nobody asks."""
+    shop.hear(deleted(shop.user_id))
+
+    document = refused(shop.place(), 422, "unknown-user", "/user_id")
+
+    assert document["errors"][0]["detail"] == "The user is deleted."
+    assert shop.users.asked == []
+
+
+def test_an_old_answer_does_not_revive_a_user_who_was_deleted_meanwhile(shop: Shop) -> None:
+    shop.users.meanwhile = lambda: shop.hear(deleted(shop.user_id))
+
+    refused(shop.place(), 422, "unknown-user", "/user_id")
+
+    assert shop.replica() == {shop.user_id: ("deleted", 9)}
+    assert shop.rows() == []
+
+
+def test_a_newer_answer_than_the_event_is_kept(shop: Shop) -> None:
+    shop.users.known[shop.user_id]["version"] = 7
+    shop.order()
+
+    shop.hear(a_user_event("updated", shop.user_id, 3, status="suspended"))
+
+    assert shop.replica() == {shop.user_id: ("active", 7)}
+
+
+def test_a_suspended_user_who_is_active_again_may_order(shop: Shop) -> None:
+    shop.hear(a_user_event("updated", shop.user_id, 2, status="suspended"))
+    refused(shop.place(), 422, "unknown-user")
+
+    shop.hear(a_user_event("updated", shop.user_id, 3, status="active"))
+
+    shop.order()
+
+
+# Events --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_user_who_is_known_by_an_event_is_not_asked_for(shop: Shop) -> None:
+    assert shop.hear(a_user_event("created", shop.user_id, 1)) == ["done"]
+
+    shop.order()
+
+    assert shop.users.asked == []
+
+
+LIFE = {"created": ("active", 1), "updated": ("suspended", 2), "deleted": ("deleted", 3)}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "one by one"])
+def test_events_of_a_user_end_alike_in_any_order_and_however_often_they_come(shop: Shop, together: bool) -> None:
+    for order in permutations(LIFE):
+        user_id = new_id()
+        events = [
+            a_user_event(what, user_id, LIFE[what][1], **({} if what == "deleted" else {"status": LIFE[what][0]}))
+            for what in order
+        ]
+        events = [*events, *events]
+
+        outcomes = shop.hear(*events) if together else [shop.hear(event)[0] for event in events]
+
+        assert outcomes == ["done"] * 3 + ["duplicate"] * 3
+        assert shop.replica()[user_id] == ("deleted", 3)
+
+
+def test_the_same_fact_under_another_event_id_changes_nothing(shop: Shop) -> None:
+    """As after the inbox was trimmed."""
+    order = shop.order()
+    shop.hear(deleted(shop.user_id))
+    before, published = shop.rows(), shop.events()
+
+    assert shop.hear(deleted(shop.user_id)) == ["done"]
+
+    assert (shop.rows(), shop.events()) == (before, published)
+    assert order["id"] == before[0]["id"]
+
+
+def test_a_deletion_rejects_what_is_pending(shop: Shop) -> None:
+    order_id = shop.pend(shop.body(note="Ring twice."), key="k")
+    event = deleted(shop.user_id, at=now() - timedelta(hours=1))
+    event["correlationid"] = "the-deletion"
+
+    shop.hear(event)
+
+    order = shop.get(order_id)
+    assert (order["status"], order["note"]) == ("rejected", None)
+    assert order["rejection"] == {"code": "unknown-user", "detail": "The user was deleted."}
+    (told,) = shop.events()
+    assert (told["type"], told["subject"], told["correlationid"]) == ("order.rejected.v1", order_id, "the-deletion")
+
+
+def test_a_deletion_cancels_what_was_confirmed_after_it_and_not_shipped_yet(shop: Shop) -> None:
+    before, moment = shop.order(), now()
+    after, shipped = shop.order(), shop.order()
+    shop.take(shipped["id"], "ship")
+
+    shop.hear(deleted(shop.user_id, at=moment))
+
+    assert [shop.get(order["id"])["status"] for order in (before, after, shipped)] == [
+        "confirmed",
+        "cancelled",
+        "shipped",
+    ]
+    (told,) = shop.events("order.cancelled.v1")
+    assert told["subject"] == after["id"]
+    steps = answered(shop.api.get(f"/orders/{after['id']}/history"))["items"]
+    assert steps[-1]["reason"] == "The user was deleted."
+
+
+def test_a_deletion_leaves_the_orders_of_others_alone(shop: Shop) -> None:
+    stranger = shop.a_user()
+    order = shop.order(user_id=stranger, note="Ring twice.")
+    pending = shop.pend(shop.body(user_id=stranger))
+
+    shop.hear(deleted(shop.user_id, at=now() - timedelta(hours=1)))
+
+    assert shop.get(order["id"]) == order
+    assert shop.get(pending)["status"] == "pending"
+
+
+def test_a_deletion_erases_what_the_user_wrote_and_the_keys(shop: Shop) -> None:
+    body = shop.body(note="Ring twice.")
+    order = answered(shop.place(body, key="k"), 201)
+    shop.take(order["id"], "ship", "deliver")
+
+    shop.hear(deleted(shop.user_id))
+
+    row = shop.row(order["id"])
+    assert (row["note"], row["idempotency_key"], row["fingerprint"]) == (None, None, None)
+    assert (row["status"], shop.get(order["id"])["total"]) == ("delivered", "20.00")
+    refused(shop.place(body, key="k"), 422, "unknown-user")
+
+
+def test_many_deletions_in_one_batch_each_have_their_effect(shop: Shop) -> None:
+    users = [shop.a_user() for _ in range(3)]
+    pending = [shop.pend(shop.body(user_id=user_id)) for user_id in users]
+
+    outcomes = shop.hear(*(deleted(user_id) for user_id in users))
+
+    assert outcomes == ["done"] * 3
+    assert [shop.get(order_id)["status"] for order_id in pending] == ["rejected"] * 3
+    assert shop.totals() == {"status:rejected": 3}
+
+
+def test_a_deletion_of_a_user_nobody_knew_is_remembered(shop: Shop) -> None:
+    shop.hear(deleted(shop.user_id))
+
+    assert shop.replica() == {shop.user_id: ("deleted", 9)}
+    shop.hear(a_user_event("created", shop.user_id, 1))
+    assert shop.replica() == {shop.user_id: ("deleted", 9)}
+
+
+def test_a_bad_event_fails_no_neighbour(shop: Shop) -> None:
+    good, other = a_user_event("created", shop.user_id, 1), a_user_event("created", new_id(), 1)
+    bad = a_cloud_event("user.created.v1", {"user_id": new_id()})
+    foreign = a_cloud_event("product.created.v1", {"product_id": new_id()})
+
+    assert shop.hear(good, bad, foreign, other) == ["done", "dead", "dead", "done"]
+
+    assert set(shop.replica()) == {good["subject"], other["subject"]}
+
+
+def test_a_deletion_without_a_time_can_never_be_handled_and_changes_nothing(shop: Shop) -> None:
+    shop.know()
+
+    assert shop.hear(a_user_event("deleted", shop.user_id, 2, deleted_at="yesterday")) == ["retry"]
+
+    assert shop.replica() == {shop.user_id: ("active", 1)}

@@ -1,0 +1,93 @@
+"""Races over several processes: what a lock in one process would hide shows only between two."""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+PROCESSES = 3
+
+
+class Workers:
+    """Processes that live through all tests, since each takes a second to start."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn"))
+        self._ready: dict[Any, bool] = {}
+
+    def race(self, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+        """Call `function` at the same moment with each of the arguments, at most one for each process; the results
+        in order. An exception in one is raised here.
+        """
+        assert len(arguments) <= PROCESSES
+        while len(self._ready) < PROCESSES:
+            # One task for each process: none of them ends before all have begun.
+            gate = time.monotonic() + 0.05
+            for ready in [self._pool.submit(_meet, function, gate) for _ in range(PROCESSES)]:
+                self._ready[ready.result(60)] = True
+        start = time.monotonic() + 0.05
+        running = [self._pool.submit(_at, start, function, given) for given in arguments]
+        return [task.result(60) for task in running]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _meet(function: Callable[..., Any], gate: float) -> int:
+    """Unpickling `function` has imported what it needs."""
+    time.sleep(max(0.0, gate - time.monotonic()))
+    process = multiprocessing.current_process().pid
+    assert process
+    return process
+
+
+def _at(start: float, function: Callable[..., Any], given: Sequence[Any]) -> Any:
+    time.sleep(max(0.0, start - time.monotonic()))
+    return function(*given)
+
+
+def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """`work(0)` to `work(count - 1)` side by side; the results in order. An exception in one is raised here."""
+    results: list[Any] = [None] * count
+    faults: list[BaseException] = []
+    together = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        try:
+            together.wait(30)
+            results[number] = work(number)
+        except BaseException as exc:
+            faults.append(exc)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    if faults:
+        raise faults[0]
+    return results
+
+
+@contextmanager
+def beside(work: Callable[[], None]) -> Iterator[threading.Thread]:
+    """Run `work` in a thread; what it raised is raised at the end of the block."""
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as exc:
+            faults.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield thread
+    thread.join(60)
+    assert not thread.is_alive()
+    if faults:
+        raise faults[0]

@@ -1,0 +1,517 @@
+"""The client against `responses` where the answer counts, and against real servers where the time or the wire does."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+import tenacity
+
+from libs.common import client, context, metrics
+from libs.common.client import ServiceClient
+from libs.common.config import Settings
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Problem
+
+URL = "http://product.test/api/v1"
+
+
+@pytest.fixture(autouse=True)
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts take a millisecond where the service asks for none."""
+    monkeypatch.setattr(client.tenacity, "wait_random_exponential", lambda **_: tenacity.wait_fixed(0.001))
+
+
+@pytest.fixture
+def mocked() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def product() -> ServiceClient:
+    return ServiceClient("product", Settings(service="order", product_service_url="http://product.test"))
+
+
+def count(outcome: str) -> float:
+    return metrics.CALLS.labels("product", outcome)._value.get()
+
+
+# What is sent ------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_goes_to_the_current_version_of_the_api(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/products/1", json={"id": "1"}, headers={"ETag": '"3"'})
+    answer = product.get("/products/1")
+    assert (answer.status, answer.body, answer.headers["ETag"]) == (200, {"id": "1"}, '"3"')
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_what_machines_ask_lies_outside_the_api(mocked: Any, product: ServiceClient, path: str) -> None:
+    mocked.get(f"http://product.test{path}", json={})
+    assert product.get(path).status == 200
+
+
+def test_a_body_is_json(mocked: Any, product: ServiceClient) -> None:
+    mocked.post(f"{URL}/reservations", json={}, status=201)
+    assert product.call("POST", "/reservations", json={"name": "é"}).status == 201
+    sent = mocked.calls[0].request
+    assert sent.body == '{"name":"é"}'.encode()
+    assert sent.headers["Content-Type"] == "application/json"
+    assert sent.headers["Accept"] == "application/json"
+
+
+def test_an_empty_body_is_a_body(mocked: Any, product: ServiceClient) -> None:
+    mocked.post(f"{URL}/x", json={})
+    product.call("POST", "/x", json=[])
+    assert mocked.calls[0].request.body == b"[]"
+
+
+def test_headers_of_the_caller_win(mocked: Any, product: ServiceClient) -> None:
+    mocked.post(f"{URL}/events", json={})
+    product.call("POST", "/events", json=[], headers={"Content-Type": "application/cloudevents-batch+json"})
+    assert mocked.calls[0].request.headers["Content-Type"] == "application/cloudevents-batch+json"
+
+
+def test_the_request_id_and_the_trace_travel_on(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", json={})
+    work = context.begin(5, request_id="req-1")
+    product.get("/x")
+    sent = mocked.calls[0].request.headers
+    assert sent["X-Request-ID"] == "req-1"
+    assert sent["traceparent"] == work.traceparent
+
+
+def test_the_deadline_travels_as_the_time_that_is_left(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", json={})
+    context.begin(1.5)
+    product.get("/x")
+    assert 1000 < int(mocked.calls[0].request.headers["X-Request-Timeout-Ms"]) <= 1500
+
+
+def test_without_a_request_the_deadline_is_the_usual_one(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", json={})
+    product.get("/x")
+    sent = mocked.calls[0].request.headers
+    assert 4500 < int(sent["X-Request-Timeout-Ms"]) <= 5000
+    assert "X-Request-ID" not in sent
+
+
+def test_the_deadline_shrinks_with_each_attempt(mocked: Any, product: ServiceClient) -> None:
+    left: list[int] = []
+
+    def slow(request: Any) -> Any:
+        left.append(int(request.headers["X-Request-Timeout-Ms"]))
+        time.sleep(0.02)
+        return 503, {"Retry-After": "0"}, ""
+
+    mocked.add_callback("GET", f"{URL}/x", slow)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x", deadline=time.monotonic() + 2)
+    assert left[0] - left[1] >= 20
+    assert left[1] - left[2] >= 20
+
+
+def test_every_call_has_timeouts_within_its_deadline(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", json={})
+    product.get("/x")
+    product.get("/x", deadline=time.monotonic() + 0.4)
+    first, second = (call.request.req_kwargs["timeout"] for call in mocked.calls)
+    assert first == (0.5, 2.0)
+    assert max(second) <= 0.4
+
+
+def test_the_environment_is_not_asked(
+    mocked: Any, product: ServiceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:1")
+    mocked.get(f"{URL}/x", json={})
+    product.get("/x")
+    assert not mocked.calls[0].request.req_kwargs["proxies"]
+
+
+# What comes back ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 404, 409, 412, 413, 422])
+def test_an_answer_that_says_something_is_an_answer(mocked: Any, product: ServiceClient, status: int) -> None:
+    body = {} if status in (204, 304) else {"json": {"a": 1}}
+    mocked.get(f"{URL}/x", status=status, **body)
+    assert product.get("/x").status == status
+    assert len(mocked.calls) == 1
+
+
+def test_an_answer_without_a_body_has_none(mocked: Any, product: ServiceClient) -> None:
+    mocked.delete(f"{URL}/x", status=204)
+    assert product.call("DELETE", "/x").body is None
+
+
+def test_a_redirect_is_not_followed(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", status=302, headers={"Location": "http://elsewhere.test/"})
+    assert product.get("/x").status == 302
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        requests.ConnectionError("refused"),
+        requests.ConnectTimeout(),
+        requests.ReadTimeout(),
+        requests.exceptions.ChunkedEncodingError(),
+        requests.exceptions.ContentDecodingError(),
+        requests.exceptions.SSLError(),
+        requests.exceptions.InvalidURL(),
+    ],
+)
+def test_a_foreign_error_is_an_unavailable_service(mocked: Any, product: ServiceClient, fault: Exception) -> None:
+    mocked.get(f"{URL}/x", body=fault)
+    with pytest.raises(DependencyUnavailable) as caught:
+        product.get("/x", attempts=1)
+    assert caught.value.detail == "The product service is unavailable."
+    assert caught.value.__cause__ is fault
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
+def test_an_answer_that_says_try_again_is_an_unavailable_service(
+    mocked: Any, product: ServiceClient, status: int
+) -> None:
+    mocked.get(f"{URL}/x", json={}, status=status)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x", attempts=1)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{", b"\xff", b"NaN"])
+def test_an_answer_that_is_not_json_is_an_unavailable_service(
+    mocked: Any, product: ServiceClient, body: bytes
+) -> None:
+    mocked.get(f"{URL}/x", body=body)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x", attempts=1)
+
+
+def test_calls_are_counted_by_what_became_of_them(mocked: Any, product: ServiceClient) -> None:
+    answered, failed = count("answered"), count("failed")
+    mocked.get(f"{URL}/x", status=503)
+    mocked.get(f"{URL}/x", status=404)
+    product.get("/x")
+    assert (count("answered") - answered, count("failed") - failed) == (1, 1)
+
+
+# Trying again ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+def test_what_is_safe_to_repeat_is_tried_three_times(mocked: Any, product: ServiceClient, method: str) -> None:
+    mocked.add(method, f"{URL}/x", status=503)
+    with pytest.raises(DependencyUnavailable):
+        product.call(method, "/x")
+    assert len(mocked.calls) == 3
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_what_is_not_safe_to_repeat_is_tried_once(mocked: Any, product: ServiceClient, method: str) -> None:
+    mocked.add(method, f"{URL}/x", status=503)
+    with pytest.raises(DependencyUnavailable):
+        product.call(method, "/x", json={})
+    assert len(mocked.calls) == 1
+
+
+def test_a_post_that_is_declared_idempotent_is_repeated(mocked: Any, product: ServiceClient) -> None:
+    mocked.post(f"{URL}/x", body=requests.ConnectionError())
+    mocked.post(f"{URL}/x", json={}, status=201)
+    assert product.call("POST", "/x", json={}, idempotent=True).status == 201
+
+
+def test_an_answer_ends_the_attempts(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", status=503)
+    mocked.get(f"{URL}/x", status=404)
+    assert product.get("/x").status == 404
+    assert len(mocked.calls) == 2
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_the_attempts_can_be_named(mocked: Any, product: ServiceClient, attempts: int) -> None:
+    mocked.get(f"{URL}/x", status=503)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x", attempts=attempts)
+    assert len(mocked.calls) == attempts
+
+
+def test_a_retry_after_within_the_deadline_is_kept(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", status=503, headers={"Retry-After": "1"})
+    mocked.get(f"{URL}/x", json={})
+    started = time.monotonic()
+    assert product.get("/x").status == 200
+    assert 1 <= time.monotonic() - started < 2
+
+
+def test_a_retry_after_beyond_the_deadline_is_passed_on_at_once(mocked: Any, product: ServiceClient) -> None:
+    mocked.get(f"{URL}/x", status=503, headers={"Retry-After": "60"})
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable) as caught:
+        product.get("/x")
+    assert time.monotonic() - started < 1
+    assert len(mocked.calls) == 1
+    assert caught.value.headers["Retry-After"] == "60"
+
+
+@pytest.mark.parametrize("odd", ["soon", "-1", "1.5", "", "²", "Wed, 21 Oct 2026 07:28:00 GMT", "9" * 5000])
+def test_an_odd_retry_after_counts_as_absent(mocked: Any, product: ServiceClient, odd: str) -> None:
+    mocked.get(f"{URL}/x", status=503, headers={"Retry-After": odd})
+    with pytest.raises(DependencyUnavailable) as caught:
+        product.get("/x", attempts=2)
+    assert len(mocked.calls) == 2
+    assert caught.value.headers["Retry-After"] == "2"
+
+
+def test_without_time_nothing_is_sent(mocked: Any, product: ServiceClient) -> None:
+    context.begin(0)
+    with pytest.raises(DeadlineExceeded):
+        product.get("/x")
+    assert not mocked.calls
+
+
+# Over the wire -----------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A server on loopback. `talk` gets each connection and its number, in a thread of its own."""
+
+    def __init__(self, talk: Callable[[socket.socket, int], None]):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._talk, self.connections = talk, 0
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def client(self, **given: Any) -> ServiceClient:
+        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return ServiceClient("product", Settings(service="order", product_service_url=url, **given))
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            threading.Thread(target=self._run, args=(connection, self.connections), daemon=True).start()
+
+    def _run(self, connection: socket.socket, number: int) -> None:
+        try:
+            self._talk(connection, number)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for connection in self._open:
+            connection.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def make(talk: Callable[[socket.socket, int], None]) -> Server:
+        servers.append(Server(talk))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def one_request(connection: socket.socket) -> bool:
+    """Read a request without a body; False when the client has closed."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = connection.recv(65536)
+        if not chunk:
+            return False
+        data += chunk
+    return True
+
+
+def keep_alive(connection: socket.socket, number: int) -> None:
+    while one_request(connection):
+        connection.sendall(OK)
+
+
+def test_a_connection_is_used_again(serve: Callable[..., Server]) -> None:
+    server = serve(keep_alive)
+    product = server.client()
+    for _ in range(20):
+        product.get("/x")
+    assert server.connections == 1
+
+
+def test_a_server_that_closes_idle_connections_fails_no_call(serve: Callable[..., Server]) -> None:
+    """It closes each right after an answer, promising nothing, so every call meets a connection that is gone."""
+
+    def close_after_answer(connection: socket.socket, number: int) -> None:
+        one_request(connection)
+        connection.sendall(OK)
+
+    server = serve(close_after_answer)
+    product = server.client()
+    for _ in range(100):
+        assert product.get("/x").status == 200
+
+
+def test_a_connection_that_dies_under_a_request_is_not_a_failure_where_a_repeat_is_safe(
+    serve: Callable[..., Server],
+) -> None:
+    """The race that no look at the connection beforehand can rule out: the server closes as the request arrives."""
+
+    def drop_the_second(connection: socket.socket, number: int) -> None:
+        assert one_request(connection)
+        connection.sendall(OK)
+        one_request(connection)
+
+    server = serve(drop_the_second)
+    product = server.client()
+    for _ in range(20):
+        assert product.get("/x").status == 200
+        assert product.call("POST", "/x", idempotent=True).status == 200
+
+
+def test_a_connection_that_dies_under_a_post_is_told_and_not_repeated(serve: Callable[..., Server]) -> None:
+    server = serve(lambda connection, number: one_request(connection) and None)
+    with pytest.raises(DependencyUnavailable):
+        server.client().call("POST", "/x")
+    assert server.connections == 1
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(keep_alive)
+    product = server.client()
+    product.get("/x")
+    monkeypatch.setattr(client, "MAX_IDLE_SECONDS", -1.0)
+    product.get("/x")
+    assert server.connections == 2
+
+
+def test_a_connection_that_is_old_is_not_used_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(keep_alive)
+    product = server.client()
+    product.get("/x")
+    monkeypatch.setattr(client, "MAX_AGE_SECONDS", 0.02)
+    time.sleep(0.03)
+    for _ in range(3):
+        product.get("/x")
+    # The new one is young again.
+    assert server.connections == 2
+
+
+def test_a_server_that_says_nothing_costs_no_more_than_the_read_timeout(serve: Callable[..., Server]) -> None:
+    server = serve(lambda connection, number: time.sleep(5))
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable):
+        server.client(read_timeout_seconds=0.1).get("/x", attempts=1)
+    assert 0.1 <= time.monotonic() - started < 1
+
+
+def test_all_attempts_together_keep_the_deadline(serve: Callable[..., Server]) -> None:
+    server = serve(lambda connection, number: time.sleep(5))
+    context.begin(0.3)
+    started = time.monotonic()
+    with pytest.raises(Problem):
+        server.client().get("/x", attempts=100)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        OK[:-1],
+        OK[:-2].replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"9\r\n{",
+        OK[:20],
+        OK[:5],
+        b"",
+    ],
+)
+def test_an_answer_that_is_cut_off_is_an_unavailable_service(serve: Callable[..., Server], sent: bytes) -> None:
+    server = serve(lambda connection, number: one_request(connection) and connection.sendall(sent))
+    with pytest.raises(DependencyUnavailable):
+        server.client().get("/x", attempts=1)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_an_answer_of_any_size_and_framing_is_read_to_its_end(serve: Callable[..., Server], chunked: bool) -> None:
+    body = b'"' + b"x" * 300_000 + b'"'
+
+    def talk(connection: socket.socket, number: int) -> None:
+        while one_request(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            if not chunked:
+                connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                continue
+            connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
+            for start in range(0, len(body), 70_000):
+                part = body[start : start + 70_000]
+                connection.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+            connection.sendall(b"0\r\n\r\n")
+
+    server = serve(talk)
+    product = server.client()
+    for _ in range(3):
+        assert product.get("/x").body == "x" * 300_000
+    assert server.connections == 1
+
+
+def test_a_server_that_sends_drop_by_drop_keeps_nobody_past_the_deadline(serve: Callable[..., Server]) -> None:
+    def drip(connection: socket.socket, number: int) -> None:
+        one_request(connection)
+        connection.sendall(OK[:-2].replace(b"Length: 2", b"Length: 100"))
+        for _ in range(100):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    server = serve(drip)
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable):
+        server.client().get("/x", deadline=time.monotonic() + 0.2, attempts=1)
+    assert time.monotonic() - started < 1
+
+
+def test_a_service_that_is_down_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    settings = Settings(service="order", product_service_url=f"http://127.0.0.1:{port}")
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable):
+        ServiceClient("product", settings).get("/x")
+    assert time.monotonic() - started < 1
+
+
+def test_threads_share_a_client(serve: Callable[..., Server]) -> None:
+    server = serve(keep_alive)
+    product = server.client()
+    answers: list[int] = []
+
+    def work() -> None:
+        answers.extend(product.get("/x").status for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 160
+    assert server.connections <= 8

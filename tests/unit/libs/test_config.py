@@ -1,0 +1,200 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.config import DEVELOPMENT_KEY, ConfigError, Settings, env_example, setting
+
+KEY = "k" * 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToySettings(Settings):
+    retries: int = setting(3, "How often.", minimum=0)
+    ratio: float = setting(0.5, "How much.", minimum=0)
+    verbose: bool = setting(False, "Say more.")
+    token: str = setting("", "A token.", secret=True)
+
+
+def load(**environ: str) -> ToySettings:
+    return ToySettings.load("order", environ)
+
+
+def faults(**environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(**environ)
+    return caught.value.faults
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert load() == ToySettings(service="order")
+
+
+def test_every_fault_is_told_at_once() -> None:
+    told = faults(
+        BASE_PORT="eight", RETRIES="-1", RATIO="nan", VERBOSE="maybe", LOG_LEVEL="LOUD", SECRET_KEY="short", PORT="1.5"
+    )
+    assert told == [
+        "BASE_PORT: 'eight' is not a whole number",
+        "PORT: '1.5' is not a whole number",
+        "LOG_LEVEL: 'LOUD' is not one of DEBUG, INFO, WARNING, ERROR",
+        "RETRIES: '-1' is less than 0",
+        "RATIO: 'nan' is not a number",
+        "VERBOSE: 'maybe' is not true or false",
+        "SECRET_KEY: needs at least 32 characters",
+    ]
+
+
+def test_the_message_of_the_error_names_every_fault() -> None:
+    with pytest.raises(ConfigError, match=r"invalid configuration:\n  - BASE_PORT: .*\n  - RETRIES: .*"):
+        load(BASE_PORT="x", RETRIES="x")
+
+
+@pytest.mark.parametrize("text", ["inf", "1e999", "-inf"])
+def test_a_duration_is_finite(text: str) -> None:
+    assert faults(READ_TIMEOUT_SECONDS=text)
+
+
+@pytest.mark.parametrize("text", ["true", "1", "YES", "True"])
+def test_true_is_written_in_many_ways(text: str) -> None:
+    assert load(VERBOSE=text).verbose is True
+
+
+@pytest.mark.parametrize("text", ["false", "0", "no"])
+def test_false_is_written_in_many_ways(text: str) -> None:
+    assert load(VERBOSE=text).verbose is False
+
+
+def test_values_have_their_declared_types() -> None:
+    found = load(RETRIES="5", RATIO="0.25", CORS_ORIGINS=" https://a.example , https://b.example,")
+    assert (found.retries, found.ratio) == (5, 0.25)
+    assert found.cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert load(BASE_PORT="", SECRET_KEY="", DATABASE_URL_ORDER="", DATABASE_URL="sqlite:///x").base_port == 8000
+    assert load(DATABASE_URL_ORDER="", DATABASE_URL="sqlite:///x").database == "sqlite:///x"
+
+
+def test_the_variable_of_the_service_wins_over_the_shared_one() -> None:
+    environ = {"DATABASE_URL": "sqlite:///shared", "DATABASE_URL_ORDER": "sqlite:///own", "DATABASE_URL_USER": "x"}
+    assert load(**environ).database_url == "sqlite:///own"
+
+
+def test_a_setting_that_is_not_per_service_has_no_variable_per_service() -> None:
+    assert load(BASE_PORT_ORDER="9000").base_port == 8000
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(f"{KEY}\n")
+    assert load(SECRET_KEY_FILE=str(path)).secret_key == KEY
+
+
+def test_a_variable_wins_over_its_file(tmp_path: Path) -> None:
+    assert load(SECRET_KEY=KEY, SECRET_KEY_FILE=str(tmp_path / "missing")).secret_key == KEY
+
+
+def test_the_file_of_the_service_wins_over_the_shared_variable(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("sqlite:///own")
+    assert load(DATABASE_URL="sqlite:///shared", DATABASE_URL_ORDER_FILE=str(path)).database_url == "sqlite:///own"
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_bytes(b"\xff\xfe")])
+def test_a_file_that_cannot_be_read_is_a_fault_that_does_not_show_it(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "key"
+    make(path)
+    (fault,) = faults(SECRET_KEY_FILE=str(path))
+    assert fault.startswith("SECRET_KEY_FILE: cannot be read")
+    assert str(path) not in fault
+
+
+def test_what_is_not_secret_is_not_read_from_a_file(tmp_path: Path) -> None:
+    assert load(BASE_PORT_FILE=str(tmp_path / "missing")).base_port == 8000
+
+
+def test_secrets_are_masked_wherever_settings_are_shown() -> None:
+    found = load(SECRET_KEY=KEY, TOKEN="hidden", DATABASE_URL="postgresql://u:hunter2@h/d")
+    for shown in (repr(found), str(found), f"{found}"):
+        assert KEY not in shown
+        assert "hidden" not in shown
+        assert "hunter2" not in shown
+        assert "base_port=8000" in shown
+
+
+def test_the_fault_of_a_secret_does_not_show_its_value() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Pin(Settings):
+        pin: int = setting(0, "A number to keep.", secret=True)
+
+    with pytest.raises(ConfigError) as caught:
+        Pin.load("order", {"PIN": "hunter2"})
+    assert caught.value.faults == ["PIN: the value is not a whole number"]
+
+
+def test_production_wants_a_key_and_named_origins() -> None:
+    told = faults(ENVIRONMENT="production")
+    assert told == ["SECRET_KEY: must be set in production", "CORS_ORIGINS: must name the origins in production"]
+
+
+def test_production_takes_a_key_and_named_origins() -> None:
+    found = load(ENVIRONMENT="production", SECRET_KEY=KEY, CORS_ORIGINS="https://shop.example")
+    assert found.environment == "production"
+
+
+def test_a_star_among_named_origins_is_refused_in_production() -> None:
+    assert faults(ENVIRONMENT="production", SECRET_KEY=KEY, CORS_ORIGINS="https://shop.example,*")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("postgres://u:p@h/d", "postgresql+psycopg://u:p@h/d"),
+        ("postgresql://h/d?sslmode=require", "postgresql+psycopg://h/d?sslmode=require"),
+        ("postgresql+psycopg://h/d", "postgresql+psycopg://h/d"),
+        ("sqlite:////var/x.db", "sqlite:////var/x.db"),
+    ],
+)
+def test_a_database_url_gets_the_driver_that_is_installed(given: str, expected: str) -> None:
+    assert load(DATABASE_URL=given).database == expected
+
+
+def test_without_a_url_the_database_is_a_file_of_the_service_in_the_data_directory(tmp_path: Path) -> None:
+    assert load(DATA_DIR=str(tmp_path)).database == f"sqlite:///{tmp_path}/order.db"
+    assert load(DATA_DIR=str(tmp_path)).run_dir == tmp_path / "run" / "order"
+
+
+def test_a_service_listens_on_its_own_port() -> None:
+    assert load(BASE_PORT="18100").listen_port == 18103
+    assert load(BASE_PORT="18100", PORT_ORDER="9000").listen_port == 9000
+
+
+def test_a_service_is_found_at_its_port_or_where_it_is_said_to_be() -> None:
+    assert load(BASE_PORT="18100").url_of("product") == "http://127.0.0.1:18102"
+    assert load(PRODUCT_SERVICE_URL="https://product.example/").url_of("product") == "https://product.example"
+
+
+def test_the_example_lists_every_variable_once_with_its_meaning_and_default() -> None:
+    text = env_example([Settings, ToySettings])
+    for line in (
+        "#BASE_PORT=8000",
+        "#CORS_ORIGINS=*",
+        "#RETRIES=3",
+        "# How often.",
+        "# One of: development, production.",
+        "# May come from a file named by TOKEN_FILE.",
+        "# For one service only: PORT_USER, PORT_PRODUCT, PORT_ORDER, PORT_NOTIFICATION, PORT_ANALYTICS.",
+    ):
+        assert text.splitlines().count(line) == 1
+    assert "#SERVICE=" not in text
+
+
+def test_the_defaults_of_the_example_are_the_defaults() -> None:
+    """Whoever takes the comment signs away changes nothing."""
+    lines = [line[1:] for line in env_example([ToySettings]).splitlines() if line.startswith("#") and line[1] != " "]
+    environ = dict(line.split("=", 1) for line in lines)
+    assert len(environ) > 20
+    assert load(**environ) == load()
+    assert load().secret_key == DEVELOPMENT_KEY

@@ -1,0 +1,94 @@
+import pytest
+
+from libs.common import errors
+from libs.common.db import CommitInDoubt
+
+
+def test_a_document_has_every_member_of_the_contract() -> None:
+    fault = {"pointer": "/items/0/quantity", "detail": "Must be a whole number."}
+    document = errors.ValidationFailed("Two faults.", errors=[fault]).document("/api/v1/orders", "req-1")
+    assert document == {
+        "type": "/errors/validation-failed",
+        "title": "The request is not valid",
+        "status": 422,
+        "detail": "Two faults.",
+        "instance": "/api/v1/orders",
+        "code": "validation-failed",
+        "request_id": "req-1",
+        "errors": [fault],
+    }
+
+
+def test_without_faults_there_is_no_member_errors() -> None:
+    assert "errors" not in errors.NotFound().document("/", "r")
+
+
+def test_without_a_detail_the_title_is_the_detail() -> None:
+    assert errors.NotFound().document("/", "r")["detail"] == "Not found"
+
+
+@pytest.mark.parametrize(
+    ("problem", "seconds"),
+    [
+        (errors.Overloaded(), "1"),
+        (errors.DependencyUnavailable(), "2"),
+        (errors.RateLimited(retry_after=30), "30"),
+        (errors.DependencyUnavailable(retry_after=0), "0"),
+        (errors.RequestInFlight(), "1"),
+        (CommitInDoubt(), "2"),
+    ],
+)
+def test_what_may_be_tried_again_says_when(problem: errors.Problem, seconds: str) -> None:
+    assert problem.headers["Retry-After"] == seconds
+
+
+def test_what_may_not_be_tried_again_does_not() -> None:
+    assert "Retry-After" not in errors.NotFound().headers
+
+
+def test_headers_are_the_problems_own() -> None:
+    given = {"Allow": "GET"}
+    errors.MethodNotAllowed(headers=given).headers["X"] = "y"
+    assert given == {"Allow": "GET"}
+
+
+# The table of api.md, section 2, row by row.
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (400, {"malformed-request"}),
+        (401, {"unauthenticated"}),
+        (403, {"forbidden"}),
+        (404, {"not-found"}),
+        (405, {"method-not-allowed"}),
+        (409, {"email-taken", "sku-taken", "invalid-transition", "insufficient-stock", "request-in-flight"}),
+        (412, {"precondition-failed"}),
+        (413, {"payload-too-large"}),
+        (415, {"unsupported-media-type"}),
+        (422, {"validation-failed", "unknown-user", "unknown-product", "idempotency-key-reused"}),
+        (429, {"rate-limited"}),
+        (500, {"internal-error"}),
+        (503, {"dependency-unavailable", "overloaded"}),
+        (504, {"deadline-exceeded"}),
+    ],
+)
+def test_every_code_of_the_contract_has_its_status(status: int, codes: set[str]) -> None:
+    import product_service.models
+    import user_service.repository
+
+    assert product_service.models, user_service.repository
+    known = {code: cls.status for code, cls in errors.all_problems().items()}
+    assert {code for code in codes if known.get(code) == status} == codes
+
+
+def test_a_stored_problem_is_told_as_it_was() -> None:
+    document = errors.Overloaded("Busy.").document("/api/v1/orders", "first-request")
+    again = errors.StoredProblem(document, replayed=True)
+    assert again.status == 503
+    assert again.document("/elsewhere", "second-request") == document
+    assert again.headers == {"Retry-After": "2", "Idempotent-Replayed": "true"}
+
+
+def test_a_stored_refusal_promises_no_better_luck() -> None:
+    again = errors.StoredProblem(errors.InvalidTransition().document("/", "r"))
+    assert (again.status, again.headers) == (409, {})

@@ -1,0 +1,256 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common import context, logs
+
+NASTY = ['"', "\\", "\n", "\r\n", "\x00", "\x1b[31m", "\u2028", "é", "😀", "{}", "%s", "'", "\ud800"]
+
+
+class Written:
+    """A logger of the test's own, and what its handler wrote."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self.handler = logs.BatchingHandler(self._write)
+        self.handler.setFormatter(logs.Formatter("order"))
+        self.log = logging.Logger("quintet.test", logging.DEBUG)
+        self.log.addHandler(self.handler)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What has been written since the last look."""
+        os.set_blocking(self._read, False)
+        data = b""
+        try:
+            while chunk := os.read(self._read, 65536):
+                data += chunk
+        except BlockingIOError:
+            pass
+        # Not `splitlines`, which also breaks at U+2028 and others that JSON leaves as they are.
+        return [json.loads(line) for line in data.decode().split("\n")[:-1]]
+
+    def line(self) -> dict[str, Any]:
+        (line,) = self.lines()
+        return line
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+
+@pytest.fixture
+def written() -> Iterator[Written]:
+    made = Written()
+    yield made
+    made.close()
+
+
+def test_a_line_has_the_event_its_fields_and_where_it_comes_from(written: Written) -> None:
+    written.log.info("order.rejected", extra={"order_id": "o-1", "attempts": 3})
+    line = written.line()
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "INFO",
+        "service": "order",
+        "logger": "quintet.test",
+        "event": "order.rejected",
+        "order_id": "o-1",
+        "attempts": 3,
+    }
+
+
+def test_a_line_names_the_request_and_the_trace_it_belongs_to(written: Written) -> None:
+    work = context.begin(1, request_id="req-1")
+    written.log.info("x")
+    line = written.line()
+    assert (line["request_id"], line["trace_id"]) == ("req-1", work.trace_id)
+
+
+def test_the_request_of_an_event_wins_over_the_one_that_brought_it(written: Written) -> None:
+    context.begin(1, request_id="bringer")
+    written.log.info("event", extra={"request_id": "origin"})
+    assert written.line()["request_id"] == "origin"
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_no_text_breaks_a_line(written: Written, text: str) -> None:
+    written.log.info("x", extra={"value": f"a{text}b"})
+    written.log.info("%s", f"a{text}b")
+    in_field, in_event = written.lines()
+    # A lone surrogate is no text, and whatever stands for it will do.
+    expected = f"a{text}b".encode(errors="replace").decode()
+    assert in_field["value"] == in_event["event"] == expected
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, {1: object()}, b"\xff", 2**200, float("nan"), ["\ud800"]])
+def test_no_value_loses_a_line(written: Written, value: Any) -> None:
+    written.log.info("kept", extra={"value": value})
+    assert written.line()["event"] == "kept"
+
+
+def test_an_exception_is_one_line_with_its_traceback(written: Written) -> None:
+    try:
+        raise ValueError('quoted "text"\nin two lines')
+    except ValueError:
+        written.log.exception("request.failed")
+    line = written.line()
+    assert line["level"] == "ERROR"
+    assert "Traceback (most recent call last)" in line["exc_info"]
+    assert 'ValueError: quoted "text"\nin two lines' in line["exc_info"]
+
+
+def test_until_batching_begins_every_line_leaves_at_once(written: Written) -> None:
+    written.log.info("first")
+    assert written.line()["event"] == "first"
+
+
+def test_batched_lines_leave_together_and_in_order(written: Written) -> None:
+    written.handler.batching = True
+    for number in range(63):
+        written.log.info("x", extra={"number": number})
+    assert written.lines() == []
+    written.log.info("x", extra={"number": 63})
+    assert [line["number"] for line in written.lines()] == list(range(64))
+
+
+def test_a_warning_takes_along_what_waits(written: Written) -> None:
+    written.handler.batching = True
+    written.log.info("first")
+    written.log.warning("second")
+    assert [line["event"] for line in written.lines()] == ["first", "second"]
+
+
+def test_a_line_that_cannot_be_formatted_does_not_stop_the_others(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    written.handler.batching = True
+    written.log.info("first")
+    written.log.info("%d", "no number")
+    written.handler.flush()
+    assert [line["event"] for line in written.lines()] == ["first"]
+
+
+def test_a_reader_that_is_gone_fails_nobody_who_logs(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(written.handler, "descriptor", -1)
+    written.log.error("x")
+
+
+def test_threads_that_log_and_flush_at_once_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    handler = logs.BatchingHandler(descriptor)
+    handler.setFormatter(logs.Formatter("order"))
+    handler.batching = True
+    log = logging.Logger("quintet.test")
+    log.addHandler(handler)
+    done = threading.Event()
+
+    def write(thread: int) -> None:
+        for number in range(1000):
+            log.info("x", extra={"value": (thread, number)})
+
+    def flush() -> None:
+        while not done.is_set():
+            handler.flush()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+        flusher = threading.Thread(target=flush)
+        for thread in (*writers, flusher):
+            thread.start()
+        for thread in writers:
+            thread.join()
+        done.set()
+        flusher.join()
+    finally:
+        sys.setswitchinterval(before)
+    handler.flush()
+    os.close(descriptor)
+    values = [tuple(json.loads(line)["value"]) for line in path.read_text().splitlines()]
+    assert len(values) == 4000
+    assert [v for v in values if v[0] == 2] == [(2, n) for n in range(1000)]
+
+
+def test_a_large_batch_is_written_to_the_last_byte() -> None:
+    """A pipe takes 64 KiB at a time, so the rest has to wait for the reader."""
+    written = Written()
+    seen = bytearray()
+
+    def read() -> None:
+        while chunk := os.read(written._read, 4096):
+            seen.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    written.handler.batching = True
+    for number in range(10):
+        written.log.info("x" * 50_000, extra={"number": number})
+    written.handler.flush()
+    os.close(written._write)
+    reader.join()
+    os.close(written._read)
+    assert [json.loads(line)["number"] for line in seen.decode().splitlines()] == list(range(10))
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=30)
+
+
+START = """
+import logging, sys
+from libs.common import logs
+from libs.common.config import Settings
+logs.configure(Settings(service="order", log_dir=sys.argv[1] if len(sys.argv) > 1 else "", log_level="INFO"))
+log = logging.getLogger("quintet")
+"""
+
+
+def test_lines_go_to_standard_output() -> None:
+    ran = run(START + "log.info('x'); log.debug('hidden'); log.warning('y')")
+    assert [json.loads(line)["event"] for line in ran.stdout.splitlines()] == ["x", "y"]
+    assert ran.stderr == ""
+
+
+def test_with_a_directory_lines_go_to_a_file_and_warnings_to_standard_error_too(tmp_path: Path) -> None:
+    ran = run(START + "log.info('x'); log.warning('y')", str(tmp_path / "logs"))
+    lines = (tmp_path / "logs" / "order.log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["x", "y"]
+    assert ran.stdout == ""
+    assert [json.loads(line)["event"] for line in ran.stderr.splitlines()] == ["y"]
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
+def test_nothing_is_lost_at_exit(end: str) -> None:
+    ran = run(START + "logs.start_batching()\nfor n in range(10): log.info('x')\n" + end)
+    assert len(ran.stdout.splitlines()) == 10
+
+
+def test_a_waiting_line_leaves_soon_with_no_further_line() -> None:
+    program = START + "logs.start_batching(); log.info('x'); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout
+        assert json.loads(running.stdout.readline())["event"] == "x"
+        running.communicate(timeout=10)
+
+
+def test_what_the_libraries_chat_about_is_left_out() -> None:
+    program = START + "[logging.getLogger(n).info('x') for n in ('urllib3.connectionpool', 'alembic.runtime')]"
+    assert run(program).stdout == ""
+
+
+def test_configuring_again_leaves_one_handler(make_settings: Callable[..., Any]) -> None:
+    for _ in range(3):
+        logs.configure(make_settings("order"))
+    assert len([h for h in logging.getLogger().handlers if isinstance(h, logs.BatchingHandler)]) == 1

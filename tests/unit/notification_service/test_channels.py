@@ -1,0 +1,321 @@
+import logging
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from notification_service import channels
+from notification_service.channels import (
+    Channel,
+    ChannelDown,
+    EmailChannel,
+    FakeChannel,
+    GatewayChannel,
+    LogChannel,
+    Message,
+    Refused,
+    WebhookChannel,
+)
+from tests.unit.notification_service.samples import a_message, order_data
+from tests.unit.notification_service.servers import HttpServer, MailServer, free_port, http_server, mail_server
+
+SENDER = "Shop <shop@example.org>"
+
+
+def send(channel: Channel, *messages: Message) -> None:
+    with channel.open() as post:
+        for message in messages:
+            post(message)
+
+
+# Log ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_names_the_notification_and_no_person(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    message = a_message(template="order_confirmed", body="Dear Ada", request_id="req-1")
+    send(LogChannel(), message)
+    line = vars(caplog.records[-1])
+    assert (line["notification_id"], line["channel"], line["template"]) == (message.id, "email", "order_confirmed")
+    assert line["request_id"] == "req-1"
+    assert not [value for value in map(str, line.values()) if "ada@example.com" in value or "Dear Ada" in value]
+
+
+# Mail --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mail() -> Iterator[MailServer]:
+    with mail_server() as server:
+        yield server
+
+
+def over(server: MailServer, sender: str = SENDER) -> EmailChannel:
+    return EmailChannel(f"smtp://127.0.0.1:{server.port}", sender)
+
+
+def test_a_mail_has_text_and_html(mail: MailServer) -> None:
+    message = a_message(template="order_confirmed", data=order_data(), subject="Ihre Bestellung für Zoë", body="Grüße.")
+    send(over(mail), message)
+    [sent], [envelope] = mail.mails, mail.taken
+    assert (envelope.mail_from, envelope.rcpt_tos) == ("shop@example.org", ["ada@example.com"])
+    assert (sent["From"], sent["To"], sent["Subject"]) == (SENDER, "ada@example.com", message.subject)
+    assert sent["Message-ID"] == f"<{message.id}@example.org>"
+    assert sent["Auto-Submitted"] == "auto-generated"
+    assert sent.get_content_type() == "multipart/alternative"
+    text, html = sent.iter_parts()
+    assert text.get_content().strip() == "Grüße."
+    assert html.get_content_type() == "text/html"
+    assert "Thank you for your order" in html.get_content()
+
+
+def test_without_a_template_it_is_text_alone(mail: MailServer) -> None:
+    send(over(mail), a_message(subject=None))
+    assert mail.mails[0].get_content_type() == "text/plain"
+
+
+def test_a_second_attempt_has_the_same_message_id(mail: MailServer) -> None:
+    message = a_message()
+    send(over(mail), message)
+    send(over(mail), message)
+    first, second = mail.mails
+    assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_a_batch_takes_one_connection(mail: MailServer) -> None:
+    send(over(mail), *(a_message() for _ in range(20)))
+    assert (len(mail.taken), mail.connections) == (20, 1)
+
+
+def test_a_refused_recipient_harms_no_other(mail: MailServer) -> None:
+    mail.answers["nobody@example.com"] = "550 5.1.1 nobody@example.com is not here"
+    with over(mail).open() as post:
+        post(a_message())
+        with pytest.raises(Refused) as caught:
+            post(a_message(to="nobody@example.com"))
+        post(a_message())
+    assert len(mail.taken) == 2
+    assert str(caught.value) == "The mail server refused it (550 5.1.1)."
+
+
+@pytest.mark.parametrize("answer", ["451 4.7.1 later", "554 spam"])
+def test_a_refused_text_counts(mail: MailServer, answer: str) -> None:
+    mail.after_data = answer
+    with over(mail).open() as post, pytest.raises(Refused, match=answer[:3]):
+        post(a_message())
+
+
+def test_a_server_that_closes_is_down(mail: MailServer) -> None:
+    mail.answers["ada@example.com"] = "421 4.3.2 shutting down"
+    with pytest.raises(ChannelDown):
+        send(over(mail), a_message())
+
+
+def test_a_lost_connection_counts_once_and_stops_the_batch(mail: MailServer) -> None:
+    mail.hang_up_at = "poison@example.com"
+    with over(mail).open() as post:
+        with pytest.raises(Refused, match="SMTPServerDisconnected"):
+            post(a_message(to="poison@example.com"))
+        with pytest.raises(ChannelDown):
+            post(a_message())
+    assert mail.taken == []
+
+
+@pytest.mark.parametrize(
+    "where", [{"to": "ada@example.com\r\nBcc: bob@example.com"}, {"subject": "Hi\nBcc: bob@x.com"}]
+)
+def test_no_header_can_be_put_in(mail: MailServer, where: dict[str, str]) -> None:
+    with over(mail).open() as post, pytest.raises(Refused):
+        post(a_message(**where))
+    assert mail.taken == []
+
+
+def test_a_text_cannot_end_the_mail_early(mail: MailServer) -> None:
+    body = "One.\n.\nMAIL FROM:<evil@example.com>\r\n.\r\nTwo."
+    send(over(mail), a_message(body=body))
+    assert mail.mails[0].get_content().split() == body.split()
+
+
+def test_no_server_is_a_channel_that_is_down(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ChannelDown):
+        send(EmailChannel(f"smtp://127.0.0.1:{free_port()}", SENDER), a_message())
+    assert vars(caplog.records[-1])["why"] == "ConnectionRefusedError"
+
+
+def test_it_logs_in() -> None:
+    with mail_server(login=True) as server:
+        send(EmailChannel(f"smtp://user%40x:p%40ss@127.0.0.1:{server.port}", SENDER), a_message())
+        assert server.logins == ["user@x"]
+        assert len(server.taken) == 1
+
+
+def test_a_wrong_password_is_no_messages_fault(caplog: pytest.LogCaptureFixture) -> None:
+    with mail_server(login=True) as server, pytest.raises(ChannelDown):
+        send(EmailChannel(f"smtp://user:wrong@127.0.0.1:{server.port}", SENDER), a_message())
+    assert "535 5.7.8" in [vars(record).get("why") for record in caplog.records]
+
+
+def test_a_password_crosses_no_network_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "_LOCAL", ())
+    with mail_server(login=True) as server, pytest.raises(ChannelDown):
+        send(EmailChannel(f"smtp://user:p%40ss@127.0.0.1:{server.port}", SENDER), a_message())
+    assert server.logins == []
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of localhost, with its key in the same file, made for this run."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not there")
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    subprocess.run([*command.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+@pytest.fixture
+def secure(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_tls_is_used_and_the_password_goes_through_it(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path, secure: ssl.SSLContext, scheme: str
+) -> None:
+    monkeypatch.setattr(channels, "_LOCAL", ())
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with mail_server(tls=secure, starttls=scheme == "smtp", login=True) as server:
+        send(EmailChannel(f"{scheme}://user:p%40ss@localhost:{server.port}", SENDER), a_message())
+    assert (len(server.taken), server.logins) == (1, ["user"])
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+    monkeypatch: pytest.MonkeyPatch, secure: ssl.SSLContext, scheme: str
+) -> None:
+    monkeypatch.setattr(channels, "_LOCAL", ())
+    with mail_server(tls=secure, starttls=scheme == "smtp") as server, pytest.raises(ChannelDown):
+        send(EmailChannel(f"{scheme}://localhost:{server.port}", SENDER), a_message())
+    assert server.taken == []
+
+
+# HTTP --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web() -> Iterator[HttpServer]:
+    with http_server() as server:
+        yield server
+
+
+def test_a_gateway_gets_what_it_needs(web: HttpServer) -> None:
+    message = a_message(
+        channel="sms", to="+4915112345678", data={"a": 1.5}, request_id="req-1", traceparent="00-a-b-01"
+    )
+    send(GatewayChannel("sms", web.url), message)
+    [(path, headers, body)] = web.posted
+    assert path == "/in"
+    assert body == {
+        "id": message.id, "channel": "sms", "to": "+4915112345678", "subject": "Hello", "body": "A text.",
+        "template": None, "data": {"a": 1.5},
+    }  # fmt: skip
+    assert headers["Idempotency-Key"] == message.id
+    assert (headers["X-Request-ID"], headers["traceparent"]) == ("req-1", "00-a-b-01")
+
+
+def test_what_is_not_known_of_a_cause_is_left_out(web: HttpServer) -> None:
+    send(GatewayChannel("sms", web.url), a_message())
+    assert not {"X-Request-ID", "traceparent"} & set(web.posted[0][1])
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"), [(400, Refused), (500, Refused), (302, Refused), (429, ChannelDown), (503, ChannelDown)]
+)
+def test_a_gateway_that_is_busy_is_down_and_any_other_fault_is_the_messages(
+    web: HttpServer, status: int, fault: type[Exception]
+) -> None:
+    web.status = status
+    with GatewayChannel("sms", web.url).open() as post, pytest.raises(fault):
+        post(a_message())
+
+
+def test_a_gateway_that_is_not_there_is_down() -> None:
+    with GatewayChannel("push", f"http://127.0.0.1:{free_port()}/").open() as post, pytest.raises(ChannelDown):
+        post(a_message())
+
+
+def test_a_webhook_goes_to_a_named_host(web: HttpServer) -> None:
+    send(WebhookChannel(["127.0.0.1"]), a_message(channel="webhook", to=web.url))
+    assert web.posted[0][2]["body"] == "A text."
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:{port}/in",
+        "http://allowed@127.0.0.1:{port}/in",
+        "http://127.0.0.1:{port}\\@allowed/in",
+        "http://127.0.0.1:{port}#@allowed/in",
+        "http://127.0.0.1:{port}?@allowed/in",
+        "http://[::1]:{port}/in",
+        "http://2130706433:{port}/in",
+        "file:///etc/passwd",
+        "http://",
+        "not a url",
+    ],
+)
+def test_a_webhook_goes_nowhere_else(web: HttpServer, url: str) -> None:
+    with WebhookChannel(["allowed"]).open() as post, pytest.raises(Refused):
+        post(a_message(channel="webhook", to=url.format(port=web.port)))
+    assert web.posted == []
+
+
+def test_a_webhook_follows_no_redirect(web: HttpServer) -> None:
+    web.status, web.headers = 307, {"Location": web.url}
+    with WebhookChannel(["127.0.0.1"]).open() as post, pytest.raises(Refused, match="307"):
+        post(a_message(channel="webhook", to=web.url))
+    assert len(web.posted) == 1
+
+
+def test_a_receiver_that_is_down_is_down_for_its_own_message() -> None:
+    with WebhookChannel(["127.0.0.1"]).open() as post, pytest.raises(Refused, match="ConnectionError"):
+        post(a_message(channel="webhook", to=f"http://127.0.0.1:{free_port()}/"))
+
+
+# The fake ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        LogChannel(),
+        FakeChannel(),
+        EmailChannel("smtp://localhost", SENDER),
+        GatewayChannel("sms", "http://localhost"),
+        WebhookChannel(["localhost"]),
+    ],
+    ids=lambda channel: type(channel).__name__,
+)
+def test_every_channel_opens_alike(channel: Channel) -> None:
+    assert callable(channel.open)
+
+
+def test_the_fake_refuses_and_is_down_as_the_others_are() -> None:
+    fake = FakeChannel()
+    fake.refuses.add("nobody@example.com")
+    with fake.open() as post:
+        with pytest.raises(Refused):
+            post(a_message(to="nobody@example.com"))
+        post(a_message())
+    fake.down = True
+    with pytest.raises(ChannelDown):
+        send(fake, a_message())
+    assert len(fake.sent) == 1

@@ -1,0 +1,35 @@
+"""The rules of docs/saga.md break no promise, and each of them is needed."""
+
+import pkgutil
+
+import pytest
+
+from tests.unit.order_service.saga_model import MISTAKES, RULES, search
+
+KEPT_BY = [(number, name) for number, rule in RULES.items() for name in rule.kept_by]
+
+
+def test_no_run_breaks_a_promise() -> None:
+    found = search()
+
+    assert found.violation is None, found.run
+    assert found.states == 136_542  # another number means that the model has changed: read it again
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_breaks_a_promise(mistake: str) -> None:
+    found = search(mistake)
+
+    assert found.violation is not None
+    assert found.run
+
+
+def test_there_are_seven_rules_and_each_is_needed() -> None:
+    assert list(RULES) == [1, 2, 3, 4, 5, 6, 7]
+    assert all(rule.broken_by for rule in RULES.values())
+    assert sorted(mistake for rule in RULES.values() for mistake in rule.broken_by) == sorted(MISTAKES)
+
+
+@pytest.mark.parametrize(("number", "name"), KEPT_BY, ids=[f"rule {number}: {name}" for number, name in KEPT_BY])
+def test_each_rule_is_kept_by_a_function_that_exists(number: int, name: str) -> None:
+    assert callable(pkgutil.resolve_name(name))

@@ -1,0 +1,81 @@
+"""A client of a service in this process that looks at every answer as a careful client would."""
+
+from typing import Any
+
+import orjson
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from libs.common.errors import PROBLEM_JSON
+
+MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
+INTERNAL = ("traceback", "sqlite", "psycopg", "sqlalchemy", "select ", "insert ", "/work/", "127.0.0.1", ".py", "0x7f")
+"""What no caller may ever read."""
+
+
+class Api:
+    """Paths are below /api/v1, bodies are JSON. Every answer is checked: no 500, and every error is a problem."""
+
+    def __init__(self, app: Flask, prefix: str = "/api/v1"):
+        self._client, self._prefix = app.test_client(), prefix
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self.send("GET", path, **options)
+
+    def post(self, path: str, body: Any, **options: Any) -> TestResponse:
+        return self.send("POST", path, body, **options)
+
+    def put(self, path: str, body: Any, **options: Any) -> TestResponse:
+        return self.send("PUT", path, body, **options)
+
+    def patch(self, path: str, body: Any, **options: Any) -> TestResponse:
+        return self.send("PATCH", path, body, **options)
+
+    def delete(self, path: str, **options: Any) -> TestResponse:
+        return self.send("DELETE", path, **options)
+
+    def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **options: Any
+    ) -> TestResponse:
+        if body is not None:
+            data = body if isinstance(body, bytes) else orjson.dumps(body)
+            options = {"data": data, "content_type": "application/json", **options}
+        answer = self._client.open(self._prefix + path, method=method, headers=headers or {}, **options)
+        assert answer.status_code != 500, answer.text
+        assert answer.headers["X-Request-ID"]
+        if answer.status_code >= 400:
+            check_problem(answer)
+        return answer
+
+
+def check_problem(answer: TestResponse) -> None:
+    """The answer is a problem document as api.md draws it, and names nothing internal."""
+    assert answer.content_type == PROBLEM_JSON
+    document = answer.json
+    assert set(document) - {"errors"} == MEMBERS
+    assert document["status"] == answer.status_code
+    assert document["type"] == f"/errors/{document['code']}"
+    assert document["request_id"] == answer.headers["X-Request-ID"]
+    assert document["instance"].startswith("/")
+    for fault in document.get("errors", ()):
+        assert {"pointer", "detail"} <= set(fault)
+        assert fault["pointer"] == "" or fault["pointer"].startswith("/")
+    if answer.status_code in (429, 503):
+        assert int(answer.headers["Retry-After"]) >= 0
+    told = answer.text.replace(document["instance"], "").lower()
+    assert not [word for word in INTERNAL if word in told]
+
+
+def refused(answer: TestResponse, status: int, code: str, pointer: str | None = None) -> dict[str, Any]:
+    """The problem document, which has this status and code and, where it is given, points there."""
+    document: dict[str, Any] = answer.json
+    assert (answer.status_code, document["code"]) == (status, code), answer.text
+    if pointer is not None:
+        assert pointer in [fault["pointer"] for fault in document["errors"]], answer.text
+    return document
+
+
+def answered(answer: TestResponse, status: int = 200) -> Any:
+    """The JSON of an answer that has this status."""
+    assert answer.status_code == status, answer.text
+    return answer.json
