@@ -117,7 +117,7 @@ class Sender:
     ):
         self._db, self._name, self._channel, self._users = db, name, channel, users
         self._max_attempts, self._retry_seconds = max_attempts, retry_seconds
-        self._token = ""
+        self._token = new_id()
         self._claimed: list[Sending] = []
 
     def step(self) -> bool:

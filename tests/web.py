@@ -1,8 +1,8 @@
 """A client of a service in this process that looks at every answer as a careful client would."""
 
+import json
 from typing import Any
 
-import orjson
 from flask import Flask
 from werkzeug.test import TestResponse
 
@@ -38,7 +38,7 @@ class Api:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **options: Any
     ) -> TestResponse:
         if body is not None:
-            data = body if isinstance(body, bytes) else orjson.dumps(body)
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
             options = {"data": data, "content_type": "application/json", **options}
         answer = self._client.open(self._prefix + path, method=method, headers=headers or {}, **options)
         assert answer.status_code != 500, answer.text

@@ -38,7 +38,7 @@ from flask import Flask, Response, g, request
 from sqlalchemy import Row
 
 from libs.common import errors, idempotency
-from libs.common.db import Database
+from libs.common.db import Database, roll_back_to
 from libs.common.fields import QueryInteger, Schema
 from libs.common.paging import Page, PageQuery
 
@@ -193,7 +193,7 @@ class _Endpoint:
             # A refusal on the merits is an answer too, and is kept; its effects are undone.
             if problem.status != 409:
                 raise
-            savepoint.rollback()
+            roll_back_to(session, savepoint)
             response = problem_response(problem)
         kept = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
         resource_id = response.headers.get("Location", "").rpartition("/")[2] or None

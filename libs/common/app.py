@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("quintet.request")
 EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "RateLimit"]
 
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
+
 try:
     VERSION = version("quintet")
 except PackageNotFoundError:  # run from a checkout
@@ -200,7 +202,9 @@ def _flask(settings: Settings) -> Flask:
         response.headers["X-Content-Type-Options"] = "nosniff"
         if limiter:
             response.headers.update(g.get("limits", {}))
-        metrics.REQUESTS.labels(request.method, rule, response.status_code).inc()
+        # A client may invent any number of methods, and each label costs memory.
+        method = request.method if request.method in METHODS else "other"
+        metrics.REQUESTS.labels(method, rule, response.status_code).inc()
         metrics.LATENCY.labels(rule).observe(elapsed)
         log.info(
             "request",

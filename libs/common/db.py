@@ -21,7 +21,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 from uuid_utils import uuid7
 
 from libs.common import context
@@ -152,6 +152,13 @@ def after_commit(session: Session, callback: Callable[[], None]) -> None:
     callbacks = session.info.setdefault("after_commit", [])
     if callback not in callbacks:
         callbacks.append(callback)
+
+
+def roll_back_to(session: Session, savepoint: SessionTransaction) -> None:
+    """Undo what was done since the savepoint, what was to be done at the commit included."""
+    savepoint.rollback()
+    for left in ("before_commit", "after_commit", "counters"):
+        session.info.pop(left, None)
 
 
 def new_id() -> str:

@@ -6,6 +6,7 @@ pages that explain its error codes.
 """
 
 import html
+import logging
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -21,6 +22,8 @@ from libs.common import errors, inbox, metrics, outbox
 from libs.common.api import JSON
 from libs.common.db import Database
 from libs.common.fields import now, write_time
+
+log = logging.getLogger(__name__)
 
 STUCK_SECONDS = 60.0
 """An outbox whose oldest event is older than this makes the service degraded."""
@@ -113,6 +116,9 @@ def _tried(check: Check) -> dict[str, Any]:
         state = check()
     except errors.Problem as problem:
         state = {"status": "unhealthy", "detail": problem.detail}
+    except Exception:
+        log.exception("health.failed")
+        state = {"status": "unhealthy", "detail": "The check failed."}
     return {**state, "latency_ms": round((time.perf_counter() - started) * 1000, 2)}
 
 

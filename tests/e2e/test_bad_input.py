@@ -100,7 +100,9 @@ def members() -> Iterator[Case]:
     for user_id in ("1", '"1"', "null", f'"{ID}x"', "[]"):
         body = ORDER.replace(b'"USER"', user_id.encode())
         yield Case(f"order: user_id {user_id[:10]}", "order", "POST", "/orders", body, 422, "validation-failed")
-    yield Case("order: unknown user", "order", "POST", "/orders", ORDER.replace(b"USER", ID.encode()), 422, "unknown-user")
+    yield Case(
+        "order: unknown user", "order", "POST", "/orders", ORDER.replace(b"USER", ID.encode()), 422, "unknown-user"
+    )
     for member in ('"id": "x"', '"version": 9', '"stock": 9', '"reserved": 9', '"created_at": "2026-01-01T00:00:00Z"'):
         body = f"{{{member}}}".encode()
         yield Case(f"product: PATCH {member}", "product", "PATCH", "/products/LAPTOP", body, 422, "validation-failed")

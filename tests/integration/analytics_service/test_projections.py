@@ -14,6 +14,7 @@ from analytics_service import models
 from libs.common.db import Database, new_id
 from libs.common.events import Event
 from libs.common.inbox import Inbox
+from libs.topology import SUBSCRIPTIONS
 from tests.factories import a_cloud_event
 from tests.integration.analytics_service.world import (
     LIVES,
@@ -69,8 +70,7 @@ def test_processes_that_write_the_same_totals_lose_nothing(
     events = world.take_events()
     faults: list[Exception] = []
 
-    def work(seed: int) -> None:
-        service = make_app().extensions["quintet"]
+    def work(seed: int, service: Any) -> None:
         mine = random.Random(seed).sample(events, len(events))
         try:
             for start in range(0, len(mine), 5):
@@ -79,7 +79,8 @@ def test_processes_that_write_the_same_totals_lose_nothing(
         except Exception as exc:
             faults.append(exc)
 
-    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    services = [make_app().extensions["quintet"] for _ in range(4)]
+    workers = [threading.Thread(target=work, args=item) for item in enumerate(services)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -152,8 +153,6 @@ def test_a_moment_may_have_any_offset(db: Database, deliver: Deliver) -> None:
 
 
 def test_every_event_type_that_is_subscribed_to_has_a_handler(app: Any) -> None:
-    from libs.topology import SUBSCRIPTIONS
-
     handlers: dict[type[Event], Any] = app.extensions["quintet"].handlers
     assert {cls.TYPE for cls in handlers} == {name for name, to in SUBSCRIPTIONS.items() if "analytics" in to}
 

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -12,7 +13,7 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analytics_service import models, use_cases
+from analytics_service import models, repository, use_cases
 from analytics_service.clients import FakeServices
 from analytics_service.events import Told
 from analytics_service.models import Superseded
@@ -176,12 +177,12 @@ def test_one_that_was_overtaken_at_its_end_does_not_go_live(world: World, db: Da
 
     def begin_another(page: int) -> None:
         with db.write() as session:
-            use_cases.repository.open_generation(session)
+            repository.open_generation(session)
 
     with pytest.raises(Superseded):
         rebuild(db, BusyServices(world, begin_another))
     with pytest.raises(Superseded), db.write() as session:
-        use_cases.repository.switch(session, 2)
+        repository.switch(session, 2)
 
 
 def test_a_service_that_comes_back_is_waited_for(world: World, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +232,12 @@ def test_readers_and_writers_in_other_processes_notice_nothing(
     over, faults = threading.Event(), []
 
     def at_work(work: Callable[[Database], None]) -> threading.Thread:
+        service = make_app().extensions["quintet"]
+
         def run() -> None:
             try:
-                work(make_app().extensions["quintet"].db)
-            except BaseException as exc:
+                work(service.db)
+            except Exception as exc:
                 faults.append(exc)
 
         thread = threading.Thread(target=run)
@@ -251,14 +254,12 @@ def test_readers_and_writers_in_other_processes_notice_nothing(
         most = 0
         while not over.is_set():
             with db.read() as connection:
-                rows = use_cases.repository.find_buckets(
-                    connection, "day", world_begins, models.bucket_start("day", world_ends)
-                )
+                rows = repository.find_buckets(connection, "day", world_begins, models.bucket_start("day", world_ends))
             found = sum(row.orders for row in rows)
             assert found >= most
             most = found
 
-    moments = [models.datetime.fromisoformat(order["created_at"]) for order in world.orders]
+    moments = [datetime.fromisoformat(order["created_at"]) for order in world.orders]
     world_begins, world_ends = models.bucket_start("day", min(moments)), max(moments)
     reader, writers = at_work(read), [at_work(write), at_work(write)]
     for _ in range(3):

@@ -14,6 +14,7 @@ from analytics_service import models
 from analytics_service.clients import FIGURES, FakeServices
 from libs.common import context
 from libs.common.db import Database
+from libs.common.errors import DependencyUnavailable
 from tests.web import Api, answered
 
 PARTS = {
@@ -155,8 +156,6 @@ def test_snapshots_are_written_at_most_once_a_second(api: Api, db: Database) -> 
 def test_with_its_own_database_down_it_still_tells_what_is_live(
     api: Api, app: Flask, services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from libs.common.errors import DependencyUnavailable
-
     def fail(*args: Any) -> Any:
         raise DependencyUnavailable
 

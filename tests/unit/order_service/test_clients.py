@@ -200,7 +200,7 @@ def test_an_answer_that_does_not_fit_the_question_is_no_useful_answer(
 ) -> None:
     peer.post(BATCH_URL, **answer)
 
-    with pytest.raises(DependencyUnavailable, match="no useful answer"):
+    with pytest.raises(DependencyUnavailable):
         products.reserve([a_demand()], soon())
 
 
