@@ -14,6 +14,7 @@ from libs.common.app import Service
 from libs.common.config import Settings, setting
 from libs.common.db import Database
 from libs.common.errors import Problem
+from libs.common.events import RefusedEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def _rebuild(db: Database, services: Services) -> click.Command:
         """Make every total again from what the services know, while events keep arriving."""
         try:
             use_cases.rebuild(db, services, click.echo)
-        except (Superseded, Problem) as exc:
+        except (Superseded, Problem, RefusedEvent) as exc:
             raise click.ClickException(str(exc)) from exc
 
     return rebuild

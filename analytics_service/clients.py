@@ -85,7 +85,10 @@ class ServiceClients:
     def page(self, service: str, cursor: str | None) -> tuple[list[Told], str | None]:
         asked = {"limit": PAGE, "sort": "created_at", **({"cursor": cursor} if cursor else {})}
         found = self._get(service, f"/{service}s?{urlencode(asked)}")
-        return [told for item in found["items"] for told in _HISTORIES[service](item)], found["next_cursor"]
+        try:
+            return [told for item in found["items"] for told in _HISTORIES[service](item)], found["next_cursor"]
+        except (KeyError, TypeError) as exc:
+            raise _useless(service) from exc
 
     def _get(self, service: str, path: str, **options: Any) -> dict[str, Any]:
         answer = self._clients[service].get(path, **options)

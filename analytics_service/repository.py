@@ -134,11 +134,12 @@ def find_buckets(session: Reader, interval: str, first: datetime, last: datetime
 
 
 def find_top(session: Reader, by: str, currency: str | None, limit: int) -> list[sa.Row[Any]]:
+    """Products that have any, most first."""
     c = product_totals.c
     query = (
         sa.select(c.product_id, product_names.c.name, c.units, c.revenue, c.currency)
         .join(product_names, product_names.c.product_id == c.product_id)
-        .where(c.generation == _live, c.units > 0)
+        .where(c.generation == _live, c[by] > sa.literal_column("0"))
         .order_by(c[by].desc(), c.product_id.desc())
         .limit(limit)
     )

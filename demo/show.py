@@ -10,7 +10,7 @@ import requests
 HEADERS = ("Location", "ETag", "Link", "Retry-After", "Idempotent-Replayed")
 """Those of an answer's headers that are shown."""
 SENT_HEADERS = ("Idempotency-Key", "If-Match", "If-None-Match")
-MAX_LINES = 24
+MAX_LINES, MAX_WIDTH = 24, 110
 
 BOLD, DIM, RED, GREEN, BLUE = "1", "2", "31", "32", "34"
 
@@ -25,7 +25,7 @@ def paint(text: str, *codes: str) -> str:
 def exchange(answer: requests.Response) -> None:
     """A request and what came back."""
     request = answer.request
-    print("  " + paint(f"{request.method} {request.url}", BLUE))
+    print("  " + paint(_cut(f"{request.method} {request.url}"), BLUE))
     _headers(request.headers, SENT_HEADERS)
     if isinstance(request.body, bytes) and request.body:
         _block(_pretty(request.body))
@@ -39,7 +39,7 @@ def exchange(answer: requests.Response) -> None:
 def _headers(headers: Any, names: tuple[str, ...]) -> None:
     for name in names:
         if name in headers:
-            print(paint(f"    {name}: {headers[name]}", DIM))
+            print("    " + paint(_cut(f"{name}: {headers[name]}"), DIM))
 
 
 def _block(text: str) -> None:
@@ -48,7 +48,11 @@ def _block(text: str) -> None:
     if left_out > 1:
         lines[MAX_LINES:] = [f"... {left_out} more lines"]
     for line in lines:
-        print("    " + (line if len(line) <= 100 else line[:97] + "..."))
+        print("    " + _cut(line))
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_WIDTH else line[: MAX_WIDTH - 3] + "..."
 
 
 def _pretty(body: bytes) -> str:

@@ -40,7 +40,7 @@ class Api:
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             options = {"data": data, "content_type": "application/json", **options}
-        answer = self._client.open(self._prefix + path, method=method, headers=headers or {}, **options)
+        answer = self._client.open(self._prefix + path, method=method, headers=headers or {}, buffered=True, **options)
         assert answer.status_code != 500, answer.text
         assert answer.headers["X-Request-ID"]
         if answer.status_code >= 400:
@@ -55,7 +55,9 @@ def check_problem(answer: TestResponse) -> None:
     assert set(document) - {"errors"} == MEMBERS
     assert document["status"] == answer.status_code
     assert document["type"] == f"/errors/{document['code']}"
-    assert document["request_id"] == answer.headers["X-Request-ID"]
+    # A stored answer is told as it was, to the first request.
+    if "Idempotent-Replayed" not in answer.headers:
+        assert document["request_id"] == answer.headers["X-Request-ID"]
     assert document["instance"].startswith("/")
     for fault in document.get("errors", ()):
         assert {"pointer", "detail"} <= set(fault)

@@ -17,12 +17,20 @@ class Email(String):
         super().__init__(min=3, max=254, pattern=pattern, metadata=metadata, **kwargs)
 
 
+class _Hash(str):
+    """The hash of a password, which a patch brings to the schema of the whole user."""
+
+
 class Password(String):
     """What leaves this field is the hash: the plain text goes no further, and no transaction waits for it."""
 
+    made_once = True
+
     def deserialize(self, value: Any, attr: Any = None, data: Any = None, **kwargs: Any) -> Any:
+        if isinstance(value, _Hash):
+            return value
         plain = super().deserialize(value, attr, data, **kwargs)
-        return hash_password(plain) if isinstance(plain, str) else plain
+        return _Hash(hash_password(plain)) if isinstance(plain, str) else plain
 
 
 def _role(**kwargs: Any) -> fields.String:

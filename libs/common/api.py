@@ -164,6 +164,8 @@ class _Endpoint:
         if "match" in self._takes:
             args["match"] = check_match
         if route.before:
+            if key and (stored := self._find(key)):
+                return _replay(stored)
             route.before(**{name: args[name] for name in inspect.signature(route.before).parameters})
         if not self._unit:
             return self._dump(route.view(**{name: args[name] for name in route.needs}))
@@ -183,9 +185,7 @@ class _Endpoint:
     def _once(self, session: Any, key: idempotency.Key, call: dict[str, Any]) -> Response:
         stored = idempotency.claim(session, key)
         if stored:
-            headers = {**stored.headers, "Idempotent-Replayed": "true"}
-            media_type = JSON if stored.status < 400 else errors.PROBLEM_JSON
-            return Response(stored.body, stored.status, headers, content_type=media_type)
+            return _replay(stored)
         savepoint = session.begin_nested()
         try:
             response = self._dump(self._route.view(**call))
@@ -201,6 +201,13 @@ class _Endpoint:
             session, key, idempotency.StoredAnswer(response.status_code, kept, response.get_data()), resource_id
         )
         return response
+
+    def _find(self, key: idempotency.Key) -> idempotency.StoredAnswer | None:
+        """The answer of an earlier request: it stands, whatever `before` would say now."""
+        if not self._unit:
+            return None
+        with self._db.read() as session:
+            return idempotency.find(session, key)
 
     def _parse_query(self, args: dict[str, Any]) -> dict[str, Any]:
         given = request.args
@@ -224,8 +231,10 @@ class _Endpoint:
         if not self._patch:
             body = _load(self._body, raw)
             return (lambda current: body) if self._route.method == "PUT" else body
-        _load(self._patch, raw)
-        return lambda current: _load(self._body, merge_patch(self._writable(current), raw))
+        loaded = _load(self._patch, raw)
+        # What is dear to make, such as a hash, was made just now, and no transaction waits while it is made again.
+        made = {n: loaded[n] for n, f in self._patch.fields.items() if n in loaded and getattr(f, "made_once", False)}
+        return lambda current: _load(self._body, merge_patch(self._writable(current), {**raw, **made}))
 
     def _writable(self, current: Any) -> dict[str, Any]:
         """The current resource as a client could have sent it."""
@@ -268,6 +277,12 @@ class _Endpoint:
                 headers["Location"] = f"{PREFIX}{route.location or route.rule}/{_member(shown, 'id')}"
             content = self._returns.dump(shown) if self._returns else shown
         return Response(orjson.dumps(content), route.status, headers, content_type=JSON)
+
+
+def _replay(stored: idempotency.StoredAnswer) -> Response:
+    headers = {**stored.headers, "Idempotent-Replayed": "true"}
+    media_type = JSON if stored.status < 400 else errors.PROBLEM_JSON
+    return Response(stored.body, stored.status, headers, content_type=media_type)
 
 
 def _member(resource: Any, name: str) -> Any:

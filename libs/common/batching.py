@@ -5,6 +5,7 @@ them. Alone, a caller waits for nothing; under load a commit or a network call i
 It works with threads, and with greenlets where gevent has patched the standard library.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -12,7 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, cast
 
 from libs.common import context
-from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,7 +33,8 @@ class _Entry(Generic[Item, Result]):
 
 class Batcher(Generic[Item, Result]):
     """`flush` gets the items of one batch and returns one result each, in order; a result that is an exception is
-    raised to its caller, and an exception raised by `flush` to all of them.
+    raised to its caller, and a Problem raised by `flush` to all of them. Any other exception of `flush` makes each item
+    go alone, so that one that breaks the call fails no neighbour.
 
     A caller leaves with DeadlineExceeded at its deadline (a time of `time.monotonic()`, by default that of its
     request): one that still waits takes its item along. More than `max_waiting` callers get Overloaded.
@@ -90,7 +94,7 @@ class Batcher(Generic[Item, Result]):
             with self._lock:
                 while self._waiting and len(batch) < self._max_batch:
                     batch.append(self._waiting.popleft())
-            results = self._flush([entry.item for entry in batch])
+            results = self._results([entry.item for entry in batch])
             for entry, result in zip(batch, results, strict=True):
                 entry.result = result
         except Exception as exc:
@@ -109,6 +113,24 @@ class Batcher(Generic[Item, Result]):
             for entry in batch:
                 entry.done = True
                 entry.woken.set()
+
+    def _results(self, items: list[Item]) -> Sequence[Result | BaseException]:
+        try:
+            return self._flush(items)
+        except Problem:
+            raise
+        except Exception as exc:
+            if len(items) == 1:
+                raise
+            # One item that breaks the call must not fail its neighbours.
+            log.error("batch.failed", extra={"items": len(items)}, exc_info=exc)
+            return [self._alone(item) for item in items]
+
+    def _alone(self, item: Item) -> Result | BaseException:
+        try:
+            return self._flush([item])[0]
+        except Exception as exc:
+            return exc
 
     def _hand_over(self) -> None:
         """The first who waits leads next; if nobody does, the next to come leads."""

@@ -6,13 +6,15 @@
                                                                                  └ given up: quintet.dead ──▶ order.dead
 
 Queues are durable quorum queues. Publishers and consumers alike declare all of them from libs/topology.py, so nothing
-is lost before a consumer's first start. There is one connection for each process. One loop drains it; whoever else
-writes to it takes the lock.
+is lost before a consumer's first start. There is one connection for each process. One at a time reads from it: the
+loop that consumes, or a relay that waits for confirms; whoever writes to it takes the lock.
 """
 
 import logging
+import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +27,7 @@ from kombu.exceptions import KombuError
 
 from libs.common.errors import DependencyUnavailable
 from libs.common.events import MAX_EVENTS
-from libs.common.inbox import Inbox
+from libs.common.inbox import NOBODYS_FAULT, Inbox
 from libs.common.outbox import Claimed
 from libs.topology import SERVICES, SUBSCRIPTIONS
 
@@ -34,6 +36,8 @@ CONFIRM_SECONDS = 5.0
 RETRY_SECONDS = (1, 4, 16, 60)
 DELIVERY_LIMIT = 20
 """After so many deliveries without an answer, as when an event kills its consumer, RabbitMQ gives an event up."""
+SUSPICIOUS = 2
+"""An event that was delivered so often in vain may be what kills its consumer."""
 
 log = logging.getLogger(__name__)
 
@@ -94,26 +98,50 @@ class Broker:
             while link.arrived and len(link.arrived) < MAX_EVENTS and link.drain(0.002):
                 pass
             with self._lock:
-                link.connection.heartbeat_check()
-            if link.arrived or link.given_up:
-                self._handle(link)
+                link.beat()
+            if self._inbox:
+                self._bury(self._inbox, link)
+                self._handle(self._inbox, link)
         return True
 
-    def _handle(self, link: "_Link") -> None:
-        """Give what arrived to the inbox, and acknowledge it when it is in effect or safe elsewhere."""
-        assert self._inbox is not None
-        arrived, link.arrived = link.arrived, []
-        given_up, link.given_up = link.given_up, []
-        for message in given_up:
-            self._inbox.bury(_read(message.body), "given up by the broker")
-        results = self._inbox.receive([_read(message.body) for message in arrived]) if arrived else []
-        again = [m for m, result in zip(arrived, results, strict=True) if result["outcome"] == "retry"]
+    def _bury(self, inbox: Inbox, link: "_Link") -> None:
+        while link.given_up:
+            message = link.given_up[0]
+            inbox.bury(_read(message.body), "given up by the broker")
+            self._acknowledge([message])
+            link.given_up.popleft()
+
+    def _handle(self, inbox: Inbox, link: "_Link") -> None:
+        """Handle what arrived, all at once. Those that may kill their consumer come one by one and in random order,
+        so that in the end only the guilty one is given up. What could not be tried waits here, where no delivery is
+        counted.
+        """
+        arrived = [link.arrived.popleft() for _ in range(min(len(link.arrived), MAX_EVENTS))]
+        suspects = [message for message in arrived if _deliveries(message) >= SUSPICIOUS]
+        random.shuffle(suspects)
+        calm = [message for message in arrived if _deliveries(message) < SUSPICIOUS]
+        batches = [batch for batch in (calm, *([suspect] for suspect in suspects)) if batch]
+        try:
+            while batches:
+                self._handle_batch(inbox, link, batches[0])
+                batches.pop(0)
+        except NOBODYS_FAULT:
+            link.arrived.extendleft(message for batch in reversed(batches) for message in reversed(batch))
+            raise
+
+    def _handle_batch(self, inbox: Inbox, link: "_Link", batch: list[Any]) -> None:
+        """Give events to the inbox, and acknowledge them when they are in effect or safe elsewhere."""
+        results = inbox.receive([_read(message.body) for message in batch])
+        again = [m for m, result in zip(batch, results, strict=True) if result["outcome"] == "retry"]
         with self._lock:
             tags = [self._put_off(link, message) for message in again]
-        if not all(link.confirmed(tags, drain=True)):
-            raise DependencyUnavailable("The broker did not take an event back.")
+        if not all(link.confirmed(tags)):
+            raise _Lost("an event was not taken back")
+        self._acknowledge(batch)
+
+    def _acknowledge(self, messages: list[Any]) -> None:
         with self._lock:
-            for message in (*arrived, *given_up):
+            for message in messages:
                 message.channel.basic_ack(message.delivery_tag)
 
     def _put_off(self, link: "_Link", message: Any) -> int:
@@ -138,13 +166,14 @@ class Broker:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (AMQPError, KombuError, OSError) as exc:
+        except (AMQPError, KombuError, OSError, _Lost) as exc:
             self.close()
-            log.warning("broker.failed", extra={"why": type(exc).__name__})
+            log.warning("broker.failed", extra={"why": str(exc) if isinstance(exc, _Lost) else type(exc).__name__})
             raise DependencyUnavailable("The broker is unavailable.") from exc
-        except DependencyUnavailable:
-            self.close()
-            raise
+
+
+class _Lost(Exception):
+    """The connection is of no use any more."""
 
 
 class _Link:
@@ -152,10 +181,13 @@ class _Link:
 
     def __init__(self, url: str, consumer: str | None):
         options = {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5}
-        self.connection = kombu.Connection(url, heartbeat=10, transport_options=options)
-        self.connection.ensure_connection(max_retries=1, timeout=3)
-        self.arrived: list[Any] = []
-        self.given_up: list[Any] = []
+        self._connection = kombu.Connection(url, heartbeat=10, transport_options=options)
+        self._connection.ensure_connection(max_retries=1, timeout=3)
+        # kombu's own methods would connect again behind our back.
+        self._amqp: Any = self._connection.connection
+        self.arrived: deque[Any] = deque()
+        self.given_up: deque[Any] = deque()
+        self._reading = threading.Lock()
         self._confirms: dict[int, threading.Event] = {}
         self._refused: set[int] = set()
         self._last_tag = 0
@@ -163,7 +195,7 @@ class _Link:
         self._channel = self._connect(consumer)
 
     def _connect(self, consumer: str | None) -> Any:
-        channel = self.connection.channel()
+        channel = self._amqp.channel()
         for exchange in (events, dead):
             exchange(channel).declare()
         for service in SERVICES:
@@ -171,10 +203,9 @@ class _Link:
                 queue(channel).declare()
         if consumer:
             channel.basic_qos(0, MAX_EVENTS, False)
-            # Looked up at each delivery: both lists are replaced when they are handled.
-            channel.basic_consume(consumer, callback=lambda message: self.arrived.append(message))
-            channel.basic_consume(f"{consumer}.dead", callback=lambda message: self.given_up.append(message))
-        sending = self.connection.channel()
+            channel.basic_consume(consumer, callback=self.arrived.append)
+            channel.basic_consume(f"{consumer}.dead", callback=self.given_up.append)
+        sending = self._amqp.channel()
         sending.confirm_select()
         sending.events["basic_ack"].add(self._on_ack)
         sending.events["basic_nack"].add(self._on_nack)
@@ -194,44 +225,61 @@ class _Link:
         self._channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         return self._last_tag
 
-    def confirmed(self, tags: Sequence[int], *, drain: bool = False) -> list[bool]:
-        """Wait until the broker has answered for each; whether it took it. `drain` is for the loop that drains."""
+    def confirmed(self, tags: Sequence[int]) -> list[bool]:
+        """Wait until the broker has answered for each; whether it took it. Raises _Lost when it did not answer."""
         give_up = time.monotonic() + CONFIRM_SECONDS
         for tag in tags:
-            while drain and not self._confirms[tag].is_set() and time.monotonic() < give_up:
-                self.drain(0.1)
-            if not self._confirms[tag].wait(max(0.0, give_up - time.monotonic())) or self._closed:
-                raise DependencyUnavailable("The broker did not confirm in time.")
+            while not self._confirms[tag].is_set() and time.monotonic() < give_up:
+                if not self.drain(0.1, wait=False):
+                    self._confirms[tag].wait(0.1)
+            if self._closed or not self._confirms[tag].is_set():
+                raise _Lost("no confirm")
         for tag in tags:
             del self._confirms[tag]
-        return [tag not in self._refused for tag in tags]
+        taken = [tag not in self._refused for tag in tags]
+        self._refused.difference_update(tags)
+        return taken
 
-    def drain(self, seconds: float) -> bool:
-        """Take in what the broker sent; False when nothing came in that time."""
+    def drain(self, seconds: float, *, wait: bool = True) -> bool:
+        """Take in what the broker sends; False when nothing came in that time, or another reads and we do not wait."""
+        if not (self._reading.acquire(timeout=seconds) if wait else self._reading.acquire(blocking=False)):
+            return False
         try:
-            self.connection.drain_events(timeout=seconds)
+            # Who waited for his turn may find that what he waits for has come.
+            self._amqp.drain_events(timeout=min(seconds, 0.002) if wait and self.arrived else seconds)
         except TimeoutError:
             return False
+        finally:
+            self._reading.release()
         return True
+
+    def beat(self) -> None:
+        """Keep the connection alive; raises AMQPError when the other side is silent for too long."""
+        self._amqp.heartbeat_tick()
 
     def close(self) -> None:
         self._closed = True
         for confirm in list(self._confirms.values()):
             confirm.set()
-        self.connection.collect(socket_timeout=1)
+        self._connection.collect(socket_timeout=1)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
-        for known in [t for t in self._confirms if t <= tag] if multiple else [tag]:
+        for known in [t for t in list(self._confirms) if t <= tag] if multiple else [tag]:
             if known in self._confirms:
                 self._confirms[known].set()
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._refused |= {t for t in self._confirms if t <= tag} if multiple else {tag}
+        self._refused |= {t for t in list(self._confirms) if t <= tag} if multiple else {tag}
         self._on_ack(tag, multiple)
 
     def _on_return(self, exc: Exception, exchange: str, routing_key: str, message: Any) -> None:
         log.error("broker.returned", extra={"routing_key": routing_key})
         self._refused.add(int(message.properties["message_id"]))
+
+
+def _deliveries(message: Any) -> int:
+    """How often it was delivered before in vain."""
+    return int((message.headers or {}).get("x-delivery-count", 0))
 
 
 def _read(body: str | bytes) -> Any:

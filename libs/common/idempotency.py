@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common.db import Database, shared, upsert
+from libs.common.db import Database, Reader, shared, upsert
 from libs.common.errors import IdempotencyKeyReused
 
 KEEP_SECONDS = 24 * 3600
@@ -69,7 +69,17 @@ def claim(session: Session, key: Key) -> StoredAnswer | None:
     insert = upsert(session, keys).values(**row, status=0, headers="{}", body="")
     if session.scalar(insert.on_conflict_do_nothing().returning(keys.c.key)):
         return None
-    found = session.execute(sa.select(keys).where(keys.c.key == key.name)).one()
+    return _answer(session.execute(sa.select(keys).where(keys.c.key == key.name)).one(), key)
+
+
+def find(session: Reader, key: Key) -> StoredAnswer | None:
+    """The answer that the key already has; raises IdempotencyKeyReused. Only `claim` can tell that it has none."""
+    fresh = keys.c.created_at >= time.time() - KEEP_SECONDS
+    found = session.execute(sa.select(keys).where(keys.c.key == key.name, fresh)).one_or_none()
+    return _answer(found, key) if found else None
+
+
+def _answer(found: sa.Row[Any], key: Key) -> StoredAnswer:
     if found.fingerprint != key.fingerprint:
         raise IdempotencyKeyReused()
     return StoredAnswer(found.status, orjson.loads(found.headers), found.body.encode())

@@ -134,8 +134,9 @@ class Inbox:
             return "retry"
 
     def bury(self, envelope: Any, error: str) -> None:
-        """Keep an event as a dead letter that the transport has given up."""
-        self._failed(envelope, RefusedEvent(error))
+        """Keep an event as a dead letter that the transport has given up; raises DependencyUnavailable."""
+        if self._failed(envelope, RefusedEvent(error)) != "dead":
+            raise DependencyUnavailable("The dead letter could not be stored.")
 
     def _told(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
         """One log line for each event handled."""

@@ -46,9 +46,7 @@ def schema_of(event_type: str) -> dict[str, Any]:
 
 
 def faults(event_type: str, data: Any) -> list[str]:
-    validator = Draft202012Validator(
-        schema_of(event_type), format_checker=Draft202012Validator.FORMAT_CHECKER
-    )
+    validator = Draft202012Validator(schema_of(event_type), format_checker=Draft202012Validator.FORMAT_CHECKER)
     return [f"{event_type}{error.json_path[1:]}: {error.message}" for error in validator.iter_errors(data)]
 
 

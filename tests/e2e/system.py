@@ -113,12 +113,10 @@ class System:
         self.start(*(set(SERVICES) - set(self.running)))
 
     def _migrate(self) -> None:
+        """As `make up` does, with all of them in one process, which loads the library once."""
+        migrations = f"from libs.launcher import migrate; [migrate(service) for service in {SERVICES}]"
         env = environment(self.base_port, self.data_dir)
-        migrations = [
-            subprocess.Popen(["flask", "--app", f"{service}_service.app", "db", "upgrade"], env=env, cwd=ROOT)
-            for service in SERVICES
-        ]
-        assert [migration.wait(60) for migration in migrations] == [0] * len(SERVICES)
+        subprocess.run([sys.executable, "-c", migrations], env=env, cwd=ROOT, check=True, timeout=60)
 
     def _await_health(self, service: str) -> None:
         process = self.running[service]

@@ -48,7 +48,7 @@ def server(running: System) -> Iterator[MailServer]:
     """A mail server, which the notification service uses meanwhile."""
     made = MailServer()
     running.stop("notification")
-    running.start("notification", SMTP_URL=f"smtp://127.0.0.1:{made.port}", RETRY_SECONDS="0.2")
+    running.start("notification", SMTP_URL=f"smtp://127.0.0.1:{made.port}", RETRY_SECONDS="0.2", MAX_ATTEMPTS="3")
     yield made
     running.stop("notification")
     running.start("notification")
@@ -88,6 +88,22 @@ def test_a_mail_that_is_sent_again_keeps_its_message_id(shop: Shop, server: Mail
     mails = server.mails_to(user)
     assert len(mails) == 3
     assert len({mail["Message-ID"] for mail in mails}) == 1
+
+
+def test_what_is_refused_too_often_is_dead_until_somebody_asks_for_it(shop: Shop, server: MailServer) -> None:
+    user = shop.new_user()
+    server.refusals = 3
+    order = answered(shop.order(user, shop.new_product(25)), 201)
+    assert eventually(lambda: [one["status"] for one in shop.notifications(order)] == ["dead"], 15)
+    [dead] = shop.notifications(order)
+    assert (dead["attempts"], bool(dead["last_error"])) == (3, True)
+    assert user["email"] not in dead["last_error"]
+
+    asked = answered(shop.api.post("notification", f"/notifications/{dead['id']}/retry"), 200)
+
+    assert (asked["status"], asked["attempts"]) == ("queued", 0)
+    assert confirmation(shop, order)["attempts"] == 1
+    assert len({mail["Message-ID"] for mail in server.mails_to(user)}) == 1
 
 
 def test_while_the_mail_server_is_away_orders_go_on_and_nothing_is_given_up(shop: Shop, server: MailServer) -> None:

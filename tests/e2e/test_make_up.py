@@ -178,6 +178,15 @@ def test_a_copy_beside_the_first_ends_cleanly_and_leaves_nothing(
     assert all(copy.shop.api.is_healthy(service) for service in SERVICES)
 
 
+def test_an_interrupt_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    with made_up(BASE_PORT + 40, tmp_path / "data") as copy:
+        assert eventually(lambda: (tmp_path / "data" / "order.db").exists(), 10), "it migrates"
+        interrupt(copy)
+        assert copy.process.wait(STOP_SECONDS) == -signal.SIGINT
+        assert eventually(lambda: not copy.processes(), 1)
+        assert "Traceback" not in copy.printed()
+
+
 def test_what_was_stored_is_there_after_the_next_start(tmp_path: Path) -> None:
     with made_up(BASE_PORT + 40, tmp_path / "data") as first:
         first.wait_until_up()

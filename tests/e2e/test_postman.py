@@ -50,7 +50,9 @@ def test_every_operation_is_covered_with_its_success_and_nothing_else_is_asked(s
     assert set(documented) - succeeding == {("notification", "POST", "/notifications/{}/retry")}
     strange = {operation for operation, status in asked if operation not in documented and status not in (404, 405)}
     assert not strange
-    undocumented = {(operation, status) for operation, status in asked if status not in documented.get(operation, {status})}
+    undocumented = {
+        (operation, status) for operation, status in asked if status not in documented.get(operation, {status})
+    }
     assert not undocumented
 
 

@@ -192,6 +192,16 @@ def test_every_service_tells_its_health_and_latency(api: Api, services: FakeServ
     assert by_name["analytics"]["latency_ms"] > 0
 
 
+def test_its_own_health_is_that_of_its_database(api: Api, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> Any:
+        raise DependencyUnavailable
+
+    monkeypatch.setattr(app.extensions["quintet"].db, "read", fail)
+    found = answered(api.get("/analytics/services"))
+    assert found["services"][-1]["status"] == "unhealthy"
+    assert found["degraded"] is True
+
+
 def test_a_slow_service_does_not_delay_the_health_of_the_others(api: Api, services: FakeServices) -> None:
     services.slow["user"] = 2.0
     started = time.monotonic()

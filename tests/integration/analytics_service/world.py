@@ -39,7 +39,7 @@ class World:
             for (i, (name, price)), n in wanted
             if n
         ]
-        total = str(sum((Decimal(item["line_total"]) for item in items), Decimal(0)))
+        total = str(sum((Decimal(str(item["line_total"])) for item in items), Decimal(0)))
         moments = dict.fromkeys(("confirmed_at", "cancelled_at", "shipped_at", "delivered_at"))
         created = write_time(created_at) if created_at else self._now()
         shown = {"items": items, "total": total, "currency": currency, "created_at": created, "updated_at": created}
@@ -105,7 +105,7 @@ class World:
         return BEGIN + timedelta(minutes=next(self._minutes))
 
 
-def _count_order(order: dict[str, Any], buckets: Counter[Any], products: Counter[Any]) -> None:
+def _count_order(order: dict[str, Any], buckets: Any, products: Any) -> None:
     hour, currency = order["confirmed_at"][:13] + ":00", order["currency"]
     for key in (("hour", hour, currency), ("day", order["confirmed_at"][:10] + "T00:00", currency)):
         buckets[(*key, "orders")] += 1
@@ -117,7 +117,7 @@ def _count_order(order: dict[str, Any], buckets: Counter[Any], products: Counter
             products[item["product_id"], currency, "revenue"] += Decimal(item["line_total"])
 
 
-def _count_notification(one: dict[str, Any], deliveries: Counter[Any]) -> None:
+def _count_notification(one: dict[str, Any], deliveries: Any) -> None:
     key = (one["created_at"][:10] + "T00:00", one["channel"])
     deliveries[(*key, one["status"])] += 1
     if one["status"] == "sent":

@@ -6,7 +6,9 @@ from libs.common import counters, idempotency, inbox, outbox
 from libs.common.db import Amount, Database, Id, Json, Moment, Text, shared
 
 metadata = sa.MetaData()
-accounts = sa.Table("accounts", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("balance", sa.Integer))
+accounts = sa.Table(
+    "accounts", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("balance", sa.Integer)
+)
 things = sa.Table(
     "things",
     metadata,

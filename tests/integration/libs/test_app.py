@@ -121,7 +121,9 @@ def test_the_paths_without_a_version_are_an_alias(app: Flask, api: Api) -> None:
     assert alias.get("/users?limit=1").headers["Link"].startswith("</api/v1/users?limit=1&cursor=")
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/users/", "/users/x", "/users/1/2", "/Users", "/users/%00", "/users/%ff"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/users/", "/users/x", "/users/1/2", "/Users", "/users/%00", "/users/%ff"]
+)
 def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
     refused(api.get(path), 404, "not-found")
 
@@ -269,7 +271,9 @@ def test_a_service_that_is_well_says_so(root: Api) -> None:
     assert answered(root.get("/livez")) == {"status": "healthy"}
 
 
-def test_a_service_without_its_tables_is_unhealthy_and_alive(make_service: Callable[..., Flask], database_url: str) -> None:
+def test_a_service_without_its_tables_is_unhealthy_and_alive(
+    make_service: Callable[..., Flask], database_url: str
+) -> None:
     client = make_service("user", url=database_url).test_client()
     health = client.get("/health")
     assert (health.status_code, health.json["status"]) == (503, "unhealthy")

@@ -47,7 +47,9 @@ def test_zeros_are_left_out(db: Database) -> None:
 
 def test_totals_are_read_by_the_beginning_of_their_names(db: Database) -> None:
     with db.write() as session:
-        counters.add(session, {"role:admin": 1, "role:staff": 2, "role": 4, "rolf:x": 8, "status:active": 16, "role:": 32})
+        counters.add(
+            session, {"role:admin": 1, "role:staff": 2, "role": 4, "rolf:x": 8, "status:active": 16, "role:": 32}
+        )
     assert read(db, "role:") == {"admin": 1, "staff": 2, "": 32}
 
 

@@ -237,9 +237,7 @@ def test_what_was_given_up_elsewhere_is_kept(db: Database) -> None:
 # What is logged ----------------------------------------------------------------------------------------------------
 
 
-def test_each_event_is_one_line_with_the_request_that_caused_it(
-    db: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_event_is_one_line_with_the_request_that_caused_it(db: Database, caplog: pytest.LogCaptureFixture) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     event = an_event(correlationid="req-1", traceparent=f"00-{trace}-b7ad6b7169203331-01")
     with caplog.at_level(logging.INFO, "libs.common.inbox"):

@@ -259,7 +259,9 @@ def test_relays_of_several_processes_share_the_rows_and_never_overtake(
         publish(db, *[Delivered(order_id=f"o-{n}", number=number) for n in range(30)])
     logs = workers.race(drain, *[(database_url,)] * 3)
     everything = sorted((entry for log in logs for entry in log), key=lambda entry: entry[2])
-    assert sorted(entry[:2] for entry in everything) == sorted((f"o-{n}", number) for n in range(30) for number in range(5))
+    assert sorted(entry[:2] for entry in everything) == sorted(
+        (f"o-{n}", number) for n in range(30) for number in range(5)
+    )
     for n in range(30):
         mine = [entry for entry in everything if entry[0] == f"o-{n}"]
         assert [entry[1] for entry in mine] == list(range(5))

@@ -8,7 +8,8 @@ from typing import Any
 
 from libs.common.db import new_id
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, IdempotencyKeyReused, RequestInFlight
-from order_service import use_cases
+from libs.common.fields import now
+from order_service import repository, use_cases
 from order_service.clients import Demand, Reserved
 from order_service.models import InsufficientStock, UnknownUser, Verdict
 from order_service.use_cases import Checkout, Placed, UserNotKnownHere
@@ -197,6 +198,18 @@ def test_of_two_verdicts_upon_one_order_the_first_holds(shop: Shop) -> None:
     assert shop.get(order_id)["status"] == "confirmed"
     assert [event["type"] for event in shop.events()] == ["order.confirmed.v1"]
     assert shop.totals() == {"status:confirmed": 1, "total": 1, "revenue:EUR": 200_000}
+
+
+def test_the_statement_itself_changes_only_what_is_pending(shop: Shop) -> None:
+    """Whoever calls it without looking changes nothing."""
+    pending, shipped = shop.pend(), shop.take(shop.order()["id"], "ship")
+    late = {"updated_at": now(), "rejected_at": now(), "rejection": {"code": "late"}, "idempotency_key": None}
+
+    with shop.db.write() as session:
+        repository.settle(session, "rejected", [{"id": shipped["id"], **late}, {"id": pending, **late}])
+
+    assert shop.get(shipped["id"]) == shipped
+    assert shop.get(pending)["status"] == "rejected"
 
 
 def test_the_halves_of_different_orders_share_a_commit_and_get_their_own_answers(shop: Shop) -> None:

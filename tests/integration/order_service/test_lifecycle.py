@@ -1,5 +1,6 @@
 """Cancel, ship and deliver: what they change, publish and refuse."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -65,20 +66,11 @@ def test_a_step_changes_the_order_and_is_published(shop: Shop, step: str) -> Non
         (["ship", "deliver"], "order.delivered.v1", {"analytics"}),
     ],
 )
-def test_those_hear_of_a_step_who_need_to(
-    shop: Shop, steps: list[str], event_type: str, subscribers: set[str]
-) -> None:
+def test_those_hear_of_a_step_who_need_to(shop: Shop, steps: list[str], event_type: str, subscribers: set[str]) -> None:
     shop.take(shop.order()["id"], *steps)
 
     (event,) = shop.events(event_type)
     assert shop.subscribers(event["id"]) == subscribers
-
-
-@pytest.mark.parametrize(("status", "step"), sorted(ALLOWED - {(s, t) for t, s in STEPS.items()} - {("delivered", "ship")}))
-def test_each_allowed_step_answers_with_the_order(shop: Shop, status: str, step: str) -> None:
-    order_id = an_order_that_is(shop, status)
-
-    assert answered(shop.api.post(f"/orders/{order_id}/{step}", None))["status"] == STEPS[step]
 
 
 @pytest.mark.parametrize(
@@ -95,21 +87,22 @@ def test_a_step_that_was_taken_before_answers_the_order_and_changes_and_publishe
     assert (shop.get(order_id), shop.events(), shop.totals()) == before
 
 
-@pytest.mark.parametrize(("status", "step"), sorted({(s, t) for s in STATUSES for t in STEPS} - ALLOWED))
-def test_a_forbidden_step_is_refused_and_changes_and_publishes_nothing(shop: Shop, status: str, step: str) -> None:
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_forbidden_step_is_refused_and_changes_and_publishes_nothing(shop: Shop, status: str) -> None:
     order_id = an_order_that_is(shop, status)
     before = shop.get(order_id), shop.events(), shop.totals()
 
-    document = refused(shop.api.post(f"/orders/{order_id}/{step}", None), 409, "invalid-transition")
+    for step in STEPS:
+        if (status, step) not in ALLOWED:
+            document = refused(shop.api.post(f"/orders/{order_id}/{step}", None), 409, "invalid-transition")
+            assert status in document["detail"]
 
-    assert status in document["detail"]
     assert (shop.get(order_id), shop.events(), shop.totals()) == before
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("order_id", [new_id(), "42"])
-def test_a_step_of_an_order_that_does_not_exist_is_not_found(shop: Shop, step: str, order_id: str) -> None:
-    refused(shop.api.post(f"/orders/{order_id}/{step}", None), 404, "not-found")
+def test_a_step_of_an_order_that_does_not_exist_is_not_found(shop: Shop) -> None:
+    for step, order_id in product(STEPS, (new_id(), "42")):
+        refused(shop.api.post(f"/orders/{order_id}/{step}", None), 404, "not-found")
 
 
 # If-Match ------------------------------------------------------------------------------------------------------------
@@ -126,16 +119,15 @@ def test_a_step_upon_a_stale_version_is_refused_and_told_the_current_one(shop: S
     assert shop.get(order["id"]) == order
 
 
-@pytest.mark.parametrize("given", ['"{}"', "*", '"1", "{}"'])
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_upon_the_current_version_is_taken(shop: Shop, step: str, given: str) -> None:
-    order = shop.take(shop.order()["id"], *BEFORE[step])
+def test_a_step_upon_the_current_version_is_taken(shop: Shop, step: str) -> None:
+    for given in ('"{}"', "*", '"1", "{}"'):
+        order = shop.take(shop.order()["id"], *BEFORE[step])
+        headers = {"If-Match": given.format(order["version"])}
 
-    answer = shop.api.post(
-        f"/orders/{order['id']}/{step}", None, headers={"If-Match": given.format(order["version"])}
-    )
+        answer = shop.api.post(f"/orders/{order['id']}/{step}", None, headers=headers)
 
-    assert answered(answer)["status"] == STEPS[step]
+        assert answered(answer)["status"] == STEPS[step]
 
 
 def test_a_weak_tag_never_matches(shop: Shop) -> None:
@@ -158,20 +150,27 @@ def test_a_cancellation_may_say_why(shop: Shop) -> None:
     assert steps[-1]["reason"] == "Changed my mind."
 
 
-@pytest.mark.parametrize("body", [None, {}, {"reason": None}])
-def test_a_cancellation_need_not_say_why(shop: Shop, body: dict[str, Any] | None) -> None:
+def test_a_cancellation_need_not_say_why(shop: Shop) -> None:
+    for body in (None, {}, {"reason": None}):
+        order = shop.order()
+
+        answered(shop.api.post(f"/orders/{order['id']}/cancel", body))
+
+        assert answered(shop.api.get(f"/orders/{order['id']}/history"))["items"][-1]["reason"] is None
+
+
+def test_a_reason_that_is_none_is_refused_and_cancels_nothing(shop: Shop) -> None:
     order = shop.order()
+    bodies: list[dict[str, Any]] = [
+        {"reason": ""},
+        {"reason": "r" * 201},
+        {"reason": 7},
+        {"reason": "\x00"},
+        {"why": ""},
+    ]
 
-    answered(shop.api.post(f"/orders/{order['id']}/cancel", body))
-
-    assert answered(shop.api.get(f"/orders/{order['id']}/history"))["items"][-1]["reason"] is None
-
-
-@pytest.mark.parametrize("body", [{"reason": ""}, {"reason": "r" * 201}, {"reason": 7}, {"reason": "\x00"}, {"why": ""}])
-def test_a_reason_that_is_none_is_refused_and_cancels_nothing(shop: Shop, body: dict[str, Any]) -> None:
-    order = shop.order()
-
-    refused(shop.api.post(f"/orders/{order['id']}/cancel", body), 422, "validation-failed", f"/{next(iter(body))}")
+    for body in bodies:
+        refused(shop.api.post(f"/orders/{order['id']}/cancel", body), 422, "validation-failed", f"/{next(iter(body))}")
 
     assert shop.get(order["id"]) == order
 
@@ -200,7 +199,6 @@ def test_the_history_tells_why_an_order_was_rejected(shop: Shop) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["/orders/{}", "/orders/{}/history"])
-def test_an_order_that_does_not_exist_is_not_found(shop: Shop, path: str) -> None:
-    refused(shop.api.get(path.format(new_id())), 404, "not-found")
-    refused(shop.api.get(path.format("42")), 404, "not-found")
+def test_an_order_that_does_not_exist_is_not_found(shop: Shop) -> None:
+    for path, order_id in product(("/orders/{}", "/orders/{}/history"), (new_id(), "42")):
+        refused(shop.api.get(path.format(order_id)), 404, "not-found")

@@ -77,21 +77,20 @@ def every_filter() -> Iterator[dict[str, Any]]:
         yield {name: value for name, value in given.items() if value}
 
 
-@pytest.mark.parametrize("sort", SORTS)
 def test_every_filter_in_every_order_finds_what_it_should_page_by_page(
-    shop: Shop, stored: list[dict[str, Any]], sort: str
+    shop: Shop, stored: list[dict[str, Any]]
 ) -> None:
-    for filters in every_filter():
+    for filters, sort in product(every_filter(), SORTS):
         found = [order["id"] for order in walk(shop, {**filters, "sort": sort, "limit": 17})]
 
-        assert found == expected(stored, filters, sort), filters
+        assert found == expected(stored, filters, sort), (filters, sort)
 
 
-@pytest.mark.parametrize("sort", ["created_at", "-total"])
-def test_a_page_may_have_one_item(shop: Shop, stored: list[dict[str, Any]], sort: str) -> None:
-    found = [order["id"] for order in walk(shop, {"sort": sort, "limit": 1})]
+def test_a_page_may_have_one_item(shop: Shop, stored: list[dict[str, Any]]) -> None:
+    for sort in SORTS:
+        found = [order["id"] for order in walk(shop, {"sort": sort, "limit": 1})]
 
-    assert found == expected(stored, {}, sort)
+        assert found == expected(stored, {}, sort)
 
 
 def test_the_newest_come_first_and_fifty_make_a_page(shop: Shop, stored: list[dict[str, Any]]) -> None:
@@ -110,9 +109,7 @@ def test_no_orders_are_an_empty_page(shop: Shop) -> None:
     assert answered(shop.api.get("/orders")) == {"items": [], "next_cursor": None}
 
 
-def test_an_order_that_is_placed_while_somebody_pages_moves_nothing(
-    shop: Shop, stored: list[dict[str, Any]]
-) -> None:
+def test_an_order_that_is_placed_while_somebody_pages_moves_nothing(shop: Shop, stored: list[dict[str, Any]]) -> None:
     pages = walk(shop, {"sort": "-created_at", "limit": 20})
     first = [next(pages)["id"] for _ in range(20)]
 
@@ -130,26 +127,26 @@ def test_a_time_may_have_any_offset(shop: Shop, stored: list[dict[str, Any]]) ->
         assert len(found) == len(expected(stored, {"created_from": write_time(NOON + timedelta(minutes=3))}, "total"))
 
 
-@pytest.mark.parametrize(
-    ("query", "pointer"),
-    [
-        ("status=lost", "/status"),
-        ("status=", "/status"),
-        ("user_id=42", "/user_id"),
-        ("created_from=yesterday", "/created_from"),
-        ("created_to=2026-01-31", "/created_to"),
-        ("created_to=2026-01-31T12:00:00", "/created_to"),
-        ("sort=status", "/sort"),
-        ("sort=--total", "/sort"),
-        ("limit=0", "/limit"),
-        ("limit=201", "/limit"),
-        ("limit=ten", "/limit"),
-        ("page=2", "/page"),
-        ("status=pending&status=shipped", "/status"),
-    ],
-)
-def test_a_question_that_cannot_be_answered_is_refused_where_it_is_wrong(shop: Shop, query: str, pointer: str) -> None:
-    refused(shop.api.get(f"/orders?{query}"), 422, "validation-failed", pointer)
+UNANSWERABLE = [
+    ("status=lost", "/status"),
+    ("status=", "/status"),
+    ("user_id=42", "/user_id"),
+    ("created_from=yesterday", "/created_from"),
+    ("created_to=2026-01-31", "/created_to"),
+    ("created_to=2026-01-31T12:00:00", "/created_to"),
+    ("sort=status", "/sort"),
+    ("sort=--total", "/sort"),
+    ("limit=0", "/limit"),
+    ("limit=201", "/limit"),
+    ("limit=ten", "/limit"),
+    ("page=2", "/page"),
+    ("status=pending&status=shipped", "/status"),
+]
+
+
+def test_a_question_that_cannot_be_answered_is_refused_where_it_is_wrong(shop: Shop) -> None:
+    for query, pointer in UNANSWERABLE:
+        refused(shop.api.get(f"/orders?{query}"), 422, "validation-failed", pointer)
 
 
 def test_a_cursor_fits_only_the_question_that_it_was_issued_for(shop: Shop, stored: list[dict[str, Any]]) -> None:

@@ -4,8 +4,6 @@ import json
 import time
 from typing import Any
 
-import pytest
-
 from libs.common import context
 from libs.common.db import new_id
 from order_service.models import InsufficientStock
@@ -78,19 +76,19 @@ def test_a_body_that_is_not_json_or_too_large_is_refused(shop: Shop) -> None:
     assert shop.nothing_happened()
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_a_method_that_orders_do_not_have_is_refused_and_told_which_they_have(shop: Shop, method: str) -> None:
-    answer = shop.api.send(method, "/orders", shop.body())
+def test_a_method_that_orders_do_not_have_is_refused_and_told_which_they_have(shop: Shop) -> None:
+    for method in ("PUT", "PATCH", "DELETE"):
+        answer = shop.api.send(method, "/orders", shop.body())
 
-    refused(answer, 405, "method-not-allowed")
-    assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
+        refused(answer, 405, "method-not-allowed")
+        assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
 
 
-@pytest.mark.parametrize("key", ["", "two words", "k" * 256, "schlüssel"])
-def test_a_key_that_is_not_visible_ascii_is_refused(shop: Shop, key: str) -> None:
-    answer = shop.api.post("/orders", shop.body(), headers={"Idempotency-Key": key})
+def test_a_key_that_is_not_visible_ascii_is_refused(shop: Shop) -> None:
+    for key in ("", "two words", "k" * 256, "schlüssel"):
+        answer = shop.api.post("/orders", shop.body(), headers={"Idempotency-Key": key})
 
-    refused(answer, 422, "validation-failed", "/Idempotency-Key")
+        refused(answer, 422, "validation-failed", "/Idempotency-Key")
     assert shop.nothing_happened()
 
 
@@ -152,9 +150,7 @@ def test_an_order_for_want_of_stock_is_recorded_as_rejected_and_replayed(shop: S
 
 
 def test_each_short_line_is_named_with_what_is_available(shop: Shop) -> None:
-    faults = [
-        {"pointer": "/items/0/quantity", "detail": "1 available.", "product_id": shop.product_id, "available": 1}
-    ]
+    faults = [{"pointer": "/items/0/quantity", "detail": "1 available.", "product_id": shop.product_id, "available": 1}]
     shop.products._judge = lambda demand: InsufficientStock(errors=faults)  # type: ignore[method-assign]
     body = shop.body()
 

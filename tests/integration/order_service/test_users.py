@@ -1,5 +1,6 @@
 """The replica of the users: filled from events and by asking, and never revived."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from itertools import permutations
 from typing import Any
@@ -8,8 +9,11 @@ import pytest
 
 from libs.common.db import new_id
 from libs.common.fields import now, write_time
+from order_service import use_cases
+from order_service.models import Verdict
 from tests.factories import a_cloud_event
 from tests.integration.order_service.shop import Shop, a_user_event
+from tests.unit.order_service.factories import ORIGIN, a_reserved_line
 from tests.web import answered, refused
 
 
@@ -213,3 +217,20 @@ def test_a_deletion_without_a_time_can_never_be_handled_and_changes_nothing(shop
     assert shop.hear(a_user_event("deleted", shop.user_id, 2, deleted_at="yesterday")) == ["retry"]
 
     assert shop.replica() == {shop.user_id: ("active", 1)}
+
+
+def test_a_deletion_waits_for_a_confirmation_that_has_read_the_user_and_cancels_it(shop: Shop) -> None:
+    """Otherwise the confirmation, not committed yet, would not be seen, and stay."""
+    order_id = shop.pend()
+    event = deleted(shop.user_id, at=now() - timedelta(hours=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        with shop.db.write() as session:
+            use_cases.settle(session, [Verdict(order_id, shop.user_id, [a_reserved_line()], ORIGIN)])
+            deletion = pool.submit(shop.hear, event)
+            wait([deletion], timeout=0.3)  # time enough to go wrong, if nothing holds it up
+        outcomes = deletion.result()
+
+    assert outcomes == ["done"]
+    assert shop.get(order_id)["status"] == "cancelled"
+    assert [told["type"] for told in shop.events()] == ["order.confirmed.v1", "order.cancelled.v1"]

@@ -112,9 +112,7 @@ def test_a_step_that_fails_is_tried_again(
     assert steps.reached(4)
 
 
-def test_an_outage_of_days_does_not_end_the_loop(
-    start: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outage_of_days_does_not_end_the_loop(start: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch) -> None:
     """2000 failures, five seconds apart, are three hours."""
     monkeypatch.setattr(background, "MAX_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(background.log, "disabled", True)

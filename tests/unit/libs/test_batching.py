@@ -120,8 +120,8 @@ def test_an_exception_among_the_results_is_raised_to_its_caller_only() -> None:
     assert [leader.wait(), *(f.wait() for f in followers)] == [0, 1, refusal, 3]
 
 
-def test_an_exception_of_the_call_is_raised_to_all_of_its_batch_and_to_nobody_else() -> None:
-    fault = OSError("down")
+def test_a_problem_of_the_call_is_raised_to_all_of_its_batch_and_to_nobody_else() -> None:
+    fault = Overloaded("down")
 
     def judge(items: list[int]) -> list[int]:
         if 2 in items:
@@ -134,6 +134,22 @@ def test_an_exception_of_the_call_is_raised_to_all_of_its_batch_and_to_nobody_el
     followers = queued(batcher, [1, 2, 3, 4])
     flush.gate.set()
     assert [leader.wait(), *(f.wait() for f in followers)] == [0, fault, fault, 3, 4]
+
+
+def test_an_item_that_breaks_the_call_fails_no_neighbour() -> None:
+    fault = OSError("cannot be written")
+
+    def judge(items: list[int]) -> list[int]:
+        if 2 in items:
+            raise fault
+        return items
+
+    flush = Flush(judge)
+    batcher: Batcher[int, int] = Batcher(flush)
+    leader = led(batcher, flush, 0)
+    followers = queued(batcher, [1, 2, 3])
+    flush.gate.set()
+    assert [leader.wait(), *(f.wait() for f in followers)] == [0, 1, fault, 3]
 
 
 @pytest.mark.parametrize("results", [[], [1]])

@@ -124,9 +124,7 @@ def test_every_call_has_timeouts_within_its_deadline(mocked: Any, product: Servi
     assert max(second) <= 0.4
 
 
-def test_the_environment_is_not_asked(
-    mocked: Any, product: ServiceClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_is_not_asked(mocked: Any, product: ServiceClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:1")
     mocked.get(f"{URL}/x", json={})
     product.get("/x")
@@ -184,9 +182,7 @@ def test_an_answer_that_says_try_again_is_an_unavailable_service(
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{", b"\xff", b"NaN"])
-def test_an_answer_that_is_not_json_is_an_unavailable_service(
-    mocked: Any, product: ServiceClient, body: bytes
-) -> None:
+def test_an_answer_that_is_not_json_is_an_unavailable_service(mocked: Any, product: ServiceClient, body: bytes) -> None:
     mocked.get(f"{URL}/x", body=body)
     with pytest.raises(DependencyUnavailable):
         product.get("/x", attempts=1)

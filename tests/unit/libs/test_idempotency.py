@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from libs.common.idempotency import Key
 
 
-def key(secret: str = "s", caller: str = "anonymous", operation: str = "/users", name: str = "k", body: object = 1) -> Key:
+def key(
+    secret: str = "s", caller: str = "anonymous", operation: str = "/users", name: str = "k", body: object = 1
+) -> Key:
     return Key.of(secret, caller, operation, name, body)
 
 

@@ -33,7 +33,9 @@ def test_a_cursor_needs_no_escaping_in_a_url() -> None:
     assert set(cursor_of("é€😀~/?&=+" * 20)) <= set(ALPHABET)
 
 
-@pytest.mark.parametrize("other", [{"sort": "name"}, {"sort": "-price"}, {"question": "/users?role=admin"}, {"secret": "t"}])
+@pytest.mark.parametrize(
+    "other", [{"sort": "name"}, {"sort": "-price"}, {"question": "/users?role=admin"}, {"secret": "t"}]
+)
 def test_a_cursor_of_another_question_is_refused(other: dict[str, str]) -> None:
     with pytest.raises(MalformedRequest):
         _read_cursor(asked(cursor_of("Ada"), **other))
@@ -49,7 +51,9 @@ def test_a_cursor_with_one_character_changed_is_refused(value: Any) -> None:
                     _read_cursor(asked(good[:place] + letter + good[place + 1 :]))
 
 
-@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + "A", lambda c: c + "=", lambda c: "A" + c, lambda c: c * 2])
+@pytest.mark.parametrize(
+    "change", [lambda c: c[:-1], lambda c: c + "A", lambda c: c + "=", lambda c: "A" + c, lambda c: c * 2]
+)
 def test_a_cursor_that_was_cut_or_grew_is_refused(change: Any) -> None:
     with pytest.raises(MalformedRequest):
         _read_cursor(asked(change(cursor_of("Ada"))))
@@ -68,7 +72,9 @@ def test_the_other_alphabet_of_base64_is_refused() -> None:
     assert seen > 50
 
 
-@pytest.mark.parametrize("bad", ["", "x", "====", "é", "\x00", " ", "A" * 12, "A" * 16, "A" * 500, "null", "../..", "0"])
+@pytest.mark.parametrize(
+    "bad", ["", "x", "====", "é", "\x00", " ", "A" * 12, "A" * 16, "A" * 500, "null", "../..", "0"]
+)
 def test_what_is_no_cursor_is_refused(bad: str) -> None:
     with pytest.raises(MalformedRequest):
         _read_cursor(asked(bad))

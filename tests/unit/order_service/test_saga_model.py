@@ -4,8 +4,10 @@ import pkgutil
 
 import pytest
 
+from tests.unit.docs.pages import page
 from tests.unit.order_service.saga_model import MISTAKES, RULES, search
 
+GUIDE = page("docs/saga.md")
 KEPT_BY = [(number, name) for number, rule in RULES.items() for name in rule.kept_by]
 
 
@@ -33,3 +35,22 @@ def test_there_are_seven_rules_and_each_is_needed() -> None:
 @pytest.mark.parametrize(("number", "name"), KEPT_BY, ids=[f"rule {number}: {name}" for number, name in KEPT_BY])
 def test_each_rule_is_kept_by_a_function_that_exists(number: int, name: str) -> None:
     assert callable(pkgutil.resolve_name(name))
+
+
+@pytest.mark.parametrize("number", RULES)
+def test_the_guide_names_who_keeps_each_rule_and_the_tests_that_prove_it(number: int) -> None:
+    """Whether the links lead anywhere is tested with all other links."""
+    _, _, kept_by, proved_by = next(row for row in GUIDE.table("The seven rules") if row[0] == str(number))
+
+    for name in RULES[number].kept_by:
+        module, _, function = name.removeprefix("order_service.models.Order.").rpartition(".")
+        path = f"{module or 'order_service.models'}".replace(".ProductClient", "").replace(".", "/")
+        assert f"(../{path}.py#{function})" in kept_by
+    assert "#test_" in proved_by
+
+
+def test_the_guide_shows_what_the_model_prints() -> None:
+    found = search("no-tombstone")
+
+    shown = f"no-tombstone: {found.states} states, {found.violation}\n" + "".join(f"    {step}\n" for step in found.run)
+    assert shown in GUIDE.path.read_text(encoding="utf-8")

@@ -1,0 +1,214 @@
+"""What the order service expects of the user service and of the product service, asked of the real ones; and the fakes
+answer the same.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import responses
+from flask import Flask
+from requests import PreparedRequest
+
+from libs.common.client import ServiceClient
+from libs.common.config import Settings
+from libs.common.db import new_id
+from libs.common.errors import DependencyUnavailable, Problem
+from libs.common.events import Event, envelope
+from order_service.clients import Demand, FakeProducts, FakeUsers, ProductClient, Products, UserClient, Users
+from order_service.events import OrderCancelled, OrderRejected, OrderShipped
+from order_service.models import InsufficientStock, UnknownProduct
+from product_service.app import create_app as create_product_app
+from tests.factories import a_product, a_user
+from tests.unit.order_service.factories import ORIGIN
+from tests.web import Api, answered
+from user_service.app import create_app as create_user_app
+
+Serve = Callable[[str, Callable[[Settings], Flask]], tuple[ServiceClient, Api]]
+
+
+@pytest.fixture
+def serve(
+    new_database: Callable[[str], str], make_settings: Callable[..., Settings], run_app: Callable[[Flask], Flask]
+) -> Iterator[Serve]:
+    """A service in this process, and the order service's client of it."""
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as network:
+
+        def start(service: str, create_app: Callable[[Settings], Flask]) -> tuple[ServiceClient, Api]:
+            app = run_app(create_app(make_settings(service, database_url=new_database(f"{service}_service"))))
+
+            def answer(request: PreparedRequest) -> tuple[int, dict[str, str], bytes]:
+                found = app.test_client().open(
+                    request.path_url, method=request.method, data=request.body, headers=dict(request.headers)
+                )
+                return found.status_code, {"Content-Type": found.content_type}, found.data
+
+            settings = make_settings("order")
+            for method in (responses.GET, responses.POST):
+                network.add_callback(method, re.compile(re.escape(settings.url_of(service))), answer)
+            return ServiceClient(service, settings), Api(app)
+
+        yield start
+
+
+# Users ---------------------------------------------------------------------------------------------------------------
+
+
+def check_users(users: Users, active: str, suspended: str) -> None:
+    found = users.find(active)
+    assert found is not None
+    assert found == {"status": "active", "version": found["version"]}
+    assert isinstance(found["version"], int)
+    other = users.find(suspended)
+    assert other is not None
+    assert other["status"] == "suspended"
+    assert users.find(new_id()) is None
+
+
+def test_users_are_found_by_id_with_status_and_version(serve: Serve) -> None:
+    client, api = serve("user", create_user_app)
+    active, suspended = (answered(api.post("/users", a_user()), 201)["id"] for _ in range(2))
+    answered(api.patch(f"/users/{suspended}", {"status": "suspended"}))
+
+    check_users(UserClient(client), active, suspended)
+
+
+def test_the_fake_users_are_found_alike() -> None:
+    users = FakeUsers(new_id(), new_id())
+    active, suspended = users.known
+    users.known[suspended]["status"] = "suspended"
+
+    check_users(users, active, suspended)
+
+
+def test_a_user_who_was_deleted_is_not_found(serve: Serve) -> None:
+    client, api = serve("user", create_user_app)
+    user_id = answered(api.post("/users", a_user()), 201)["id"]
+    answered(api.delete(f"/users/{user_id}"), 204)
+
+    assert UserClient(client).find(user_id) is None
+
+
+# Products ------------------------------------------------------------------------------------------------------------
+
+
+def a_demand(*lines: tuple[str, int]) -> Demand:
+    wanted = [{"product_id": product_id, "quantity": quantity} for product_id, quantity in lines]
+    return Demand(new_id(), wanted, "a-request", time.monotonic() + 60)
+
+
+def reserve(products: Products, *demands: Demand) -> list[Any]:
+    return products.reserve(demands, time.monotonic() + 60)
+
+
+def check_products(products: Products, product_id: str) -> None:
+    """`product_id` has five units at 2499.99 EUR."""
+    some, too_many, none = (
+        a_demand((product_id, 2)),
+        a_demand((product_id, 4)),
+        a_demand((product_id, 1), (new_id(), 1)),
+    )
+
+    first, short, unknown, again = reserve(products, some, too_many, none, some)
+
+    (line,) = first
+    assert {name: line[name] for name in ("product_id", "quantity", "unit_price", "currency")} == {
+        "product_id": product_id, "quantity": 2, "unit_price": "2499.99", "currency": "EUR",
+    }  # fmt: skip
+    assert line["name"]
+    assert isinstance(short, InsufficientStock)
+    assert isinstance(unknown, UnknownProduct)
+    assert again == first
+    assert reserve(products, some) == [first]  # in a call of its own, too
+    (last,) = reserve(products, a_demand((product_id, 3)))
+    assert not isinstance(last, Problem)  # so nothing was taken twice
+    (sold_out,) = reserve(products, a_demand((product_id, 1)))
+    assert isinstance(sold_out, InsufficientStock)
+
+
+@pytest.fixture
+def product(serve: Serve) -> tuple[ProductClient, Api, str]:
+    client, api = serve("product", create_product_app)
+    return ProductClient(client), api, answered(api.post("/products", a_product(stock=5)), 201)["id"]
+
+
+def test_a_reservation_is_judged_alone_and_is_idempotent_by_its_order(product: tuple[ProductClient, Api, str]) -> None:
+    products, _, product_id = product
+
+    check_products(products, product_id)
+
+
+def test_the_fake_products_judge_alike() -> None:
+    products = FakeProducts()
+
+    check_products(products, products.add(new_id(), price="2499.99", stock=5))
+
+
+def test_a_refusal_names_the_line_and_what_is_available(product: tuple[ProductClient, Api, str]) -> None:
+    products, _, product_id = product
+    missing = new_id()
+
+    short, unknown = reserve(products, a_demand((product_id, 6)), a_demand((product_id, 1), (missing, 1)))
+
+    assert short.errors == [
+        {"pointer": "/items/0/quantity", "detail": "5 available.", "product_id": product_id, "available": 5}
+    ]
+    assert [(fault["pointer"], fault["product_id"]) for fault in unknown.errors] == [("/items/1/product_id", missing)]
+
+
+def told(api: Api, event: Event) -> list[str]:
+    answer = api.post("/events", [envelope(event, "order")], content_type="application/cloudevents-batch+json")
+    return [result["outcome"] for result in answered(answer)["results"]]
+
+
+def rejected(order_id: str) -> OrderRejected:
+    return OrderRejected(
+        order_id=order_id, user_id=new_id(), code="overloaded", rejected_at="2026-01-31T12:00:00.000000Z", version=2,
+        origin=ORIGIN,
+    )  # fmt: skip
+
+
+def units(api: Api, product_id: str) -> tuple[int, int, int]:
+    found = answered(api.get(f"/products/{product_id}"))
+    return found["stock"], found["reserved"], found["sold"]
+
+
+def test_a_rejection_releases_once_however_often_it_is_told(product: tuple[ProductClient, Api, str]) -> None:
+    products, api, product_id = product
+    demand = a_demand((product_id, 2))
+    reserve(products, demand)
+    assert units(api, product_id) == (3, 2, 0)
+
+    assert [told(api, rejected(demand.order_id)) for _ in range(2)] == [["done"], ["done"]]
+
+    assert units(api, product_id) == (5, 0, 0)
+
+
+def test_a_rejection_that_is_quicker_than_the_reservation_refuses_it(product: tuple[ProductClient, Api, str]) -> None:
+    products, api, product_id = product
+    late = a_demand((product_id, 2))
+
+    told(api, rejected(late.order_id))
+    (refused,) = reserve(products, late)
+
+    assert type(refused) is DependencyUnavailable  # for our fault, and not on the merits
+    assert units(api, product_id) == (5, 0, 0)
+
+
+def test_a_cancellation_releases_and_a_shipment_sells_in_whatever_order_they_come(
+    product: tuple[ProductClient, Api, str],
+) -> None:
+    products, api, product_id = product
+    cancelled, shipped = a_demand((product_id, 2)), a_demand((product_id, 3))
+    reserve(products, cancelled, shipped)
+    same = {"user_id": new_id(), "version": 3, "origin": ORIGIN}
+    moment = "2026-01-31T12:00:00.000000Z"
+
+    for _ in range(2):
+        told(api, OrderShipped(order_id=shipped.order_id, shipped_at=moment, **same))
+        told(api, OrderCancelled(order_id=cancelled.order_id, cancelled_at=moment, **same))
+    told(api, rejected(shipped.order_id))  # which never happens, and would change nothing
+
+    assert units(api, product_id) == (2, 0, 3)

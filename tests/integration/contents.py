@@ -1,0 +1,17 @@
+"""All that a database holds, to see that a request has changed nothing."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common.db import Database
+
+
+def contents(db: Database) -> dict[str, list[Any]]:
+    """Table → its rows. The shadow tables of a full-text index follow the table that they index."""
+    found = {}
+    with db.read() as connection:
+        for name in sorted(sa.inspect(connection).get_table_names()):
+            if "_fts" not in name:
+                found[name] = sorted(map(repr, connection.execute(sa.text(f"SELECT * FROM {name}"))))
+    return found
