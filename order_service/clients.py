@@ -85,7 +85,7 @@ class FakeUsers:
 class FakeProducts:
     """Prices and stock by product; `reserved` shows what was taken for which order."""
 
-    def __init__(self, **products: Any):
+    def __init__(self) -> None:
         self.stock: dict[str, int] = {}
         self.offers: dict[str, dict[str, Any]] = {}
         self.reserved: dict[str, Reserved] = {}
@@ -99,7 +99,7 @@ class FakeProducts:
     def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
         if self.down:
             raise DependencyUnavailable("The product service is unavailable.")
-        return [self.reserved.setdefault(demand.order_id, self._judge(demand)) for demand in batch]
+        return [self._judge(demand) for demand in batch]
 
     def _judge(self, demand: Demand) -> Reserved:
         if demand.order_id in self.reserved:
@@ -110,4 +110,6 @@ class FakeProducts:
             return InsufficientStock()
         for line in demand.lines:
             self.stock[line["product_id"]] -= line["quantity"]
-        return [{**line, **self.offers[line["product_id"]]} for line in demand.lines]
+        lines = [{**line, **self.offers[line["product_id"]]} for line in demand.lines]
+        self.reserved[demand.order_id] = lines
+        return lines

@@ -8,7 +8,6 @@ they lie in the row. Its lifecycle never returns to a status, so its history is 
 The row is also the saga's state and the idempotency record: see use_cases.py.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -129,6 +128,9 @@ class User(Base):
     version: Mapped[int]
 
 
+Row = sa.RowMapping | dict[str, Any]
+"""The columns of an order."""
+
 orders: Any = Order.__table__
 users: Any = User.__table__
 
@@ -193,7 +195,7 @@ def price_lines(reserved: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], D
     return lines, total, currency
 
 
-def counts(order: Mapping[str, Any]) -> dict[str, int]:
+def counts(order: Row) -> dict[str, int]:
     """What an order adds to the totals. `total` counts every order that was ever confirmed; revenue is in
     ten-thousandths.
     """
@@ -205,7 +207,7 @@ def counts(order: Mapping[str, Any]) -> dict[str, int]:
     return added
 
 
-def history(order: Mapping[str, Any]) -> list[dict[str, Any]]:
+def history(order: Row) -> list[dict[str, Any]]:
     """Each transition with its time and reason, oldest first."""
     reasons = {"rejected": (order["rejection"] or {}).get("detail"), "cancelled": order["cancel_reason"]}
     steps = [{"status": "pending", "at": order["created_at"], "reason": None}]
@@ -215,7 +217,7 @@ def history(order: Mapping[str, Any]) -> list[dict[str, Any]]:
     return steps
 
 
-def as_confirmed(order: Mapping[str, Any]) -> dict[str, Any]:
+def as_confirmed(order: Row) -> dict[str, Any]:
     """The order as it was when it was confirmed: the answer that its first request got. Lines and prices never change
     after that, so nothing needs to be kept beside them.
     """

@@ -12,12 +12,10 @@ from libs.common.db import Reader, Upsert, any_of, epoch, upsert
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
-from order_service.models import NewOrder, Order, orders, users
+from order_service.models import NewOrder, Order, Row, orders, users
 
 SORTS = {name: orders.c[name] for name in ("created_at", "total")}
 KEY_LIFETIME = timedelta(hours=24)
-
-Row = Mapping[str, Any]
 
 
 _find = sa.select(orders).where(orders.c.id == sa.bindparam("id"))
@@ -111,8 +109,8 @@ def add_pending(session: Session, new: Sequence[NewOrder], time: float) -> set[s
         return set()
     if not any(order.key for order in new):
         session.connection().execute(_insert, rows)
-        return {row["id"] for row in rows}
-    return set(session.connection().execute(_insert_keyed(session), rows).scalars())
+        return {str(row["id"]) for row in rows}
+    return set(session.connection().scalars(_insert_keyed(session), rows))
 
 
 def take_over(session: Session, order_id: str, time: float, seconds: float) -> bool:

@@ -50,7 +50,7 @@ class Order(Schema):
     delivered_at = Timestamp(allow_none=True)
     cancelled_at = Timestamp(allow_none=True)
     items = fields.List(fields.Nested(OrderLine), attribute="lines")
-    total = Money(dump_only=True, allow_none=True)
+    total = Money(dump_only=True, allow_none=True, metadata={"pattern": r"^\d{1,13}(\.\d{1,4})?$"})
     currency = Currency(allow_none=True)
     note = fields.String(allow_none=True)
     rejection = fields.Nested(Rejection, allow_none=True)
@@ -78,7 +78,7 @@ class OrderHistory(Schema):
 
 class Revenue(Schema):
     currency = Currency()
-    amount = Money(dump_only=True)
+    amount = Money(dump_only=True, metadata={"pattern": r"^\d+(\.\d{1,4})?$"})
 
 
 class OrderStats(Schema):

@@ -46,14 +46,13 @@ from order_service.events import (
 from order_service.models import (
     NewOrder,
     Order,
+    Row,
     UnknownUser,
     Verdict,
     as_confirmed,
     counts,
     price_lines,
 )
-
-Row = repository.Row
 
 SETTLE_SECONDS = 0.5
 """Kept back from a request's time, so that what was reserved can still be settled."""

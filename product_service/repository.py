@@ -71,10 +71,13 @@ def _matches(session: sa.Connection, words: str) -> sa.ColumnElement[bool]:
     """Products whose name or description has every word."""
     if session.dialect.name == "postgresql":
         text = sa.func.to_tsvector(sa.literal_column("'simple'"), products.c.name + " " + products.c.description)
-        return text.op("@@")(sa.func.plainto_tsquery(sa.literal_column("'simple'"), words))
+        found_by: sa.ColumnElement[bool] = text.op("@@")(sa.func.plainto_tsquery(sa.literal_column("'simple'"), words))
+        return found_by
     quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
     found = sa.text("SELECT rowid FROM products_fts WHERE products_fts MATCH :words")
-    return products.c.seq.in_(found.bindparams(words=quoted or '""').columns(rowid=sa.Integer).scalar_subquery())
+    rows = found.bindparams(words=quoted or '""').columns(rowid=sa.Integer).scalar_subquery()
+    listed: sa.ColumnElement[bool] = products.c.seq.in_(rows)
+    return listed
 
 
 # Reservations ------------------------------------------------------------------------------------------------------

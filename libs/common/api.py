@@ -254,6 +254,7 @@ class _Endpoint:
     def _dump(self, result: Any) -> Response:
         route = self._route
         headers: dict[str, str] = {}
+        content: Any
         if isinstance(result, idempotency.Replayed):
             result = result.resource
             headers["Idempotent-Replayed"] = "true"
@@ -268,7 +269,7 @@ class _Endpoint:
             assert self._returns is not None
             content = {"items": self._returns.dump(result.items, many=True), "next_cursor": result.next_cursor}
         else:
-            shown = result._mapping if isinstance(result, Row) else result
+            shown: Any = result._mapping if isinstance(result, Row) else result
             if route.versioned:
                 headers["ETag"] = tag = f'"{_member(shown, "version")}"'
                 if route.method == "GET" and _names(request.headers.get("If-None-Match"), tag, weak=True):

@@ -28,7 +28,7 @@ class _Entry(Generic[Item, Result]):
         self.item = item
         self.woken = threading.Event()
         self.done = False
-        self.result: Result | Exception | None = None
+        self.result: Result | BaseException | None = None
 
 
 class Batcher(Generic[Item, Result]):

@@ -12,11 +12,12 @@ loop that consumes, or a relay that waits for confirms; whoever writes to it tak
 
 import logging
 import random
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import kombu
@@ -159,8 +160,8 @@ class Broker:
         """Drop the connection; what was not acknowledged is delivered again."""
         with self._lock:
             link, self._link = self._link, None
-        if link is not None:
-            link.close()
+            if link is not None:
+                link.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -183,7 +184,7 @@ class _Link:
         options = {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5}
         self._connection = kombu.Connection(url, heartbeat=10, transport_options=options)
         self._connection.ensure_connection(max_retries=1, timeout=3)
-        # kombu's own methods would connect again behind our back.
+        # kombu's own methods would connect again behind our back; so would those of amqp, once it is collected.
         self._amqp: Any = self._connection.connection
         self.arrived: deque[Any] = deque()
         self.given_up: deque[Any] = deque()
@@ -245,6 +246,8 @@ class _Link:
         if not (self._reading.acquire(timeout=seconds) if wait else self._reading.acquire(blocking=False)):
             return False
         try:
+            if self._closed:
+                raise _Lost("closed")
             # Who waited for his turn may find that what he waits for has come.
             self._amqp.drain_events(timeout=min(seconds, 0.002) if wait and self.arrived else seconds)
         except TimeoutError:
@@ -255,12 +258,19 @@ class _Link:
 
     def beat(self) -> None:
         """Keep the connection alive; raises AMQPError when the other side is silent for too long."""
+        if self._closed:
+            raise _Lost("closed")
         self._amqp.heartbeat_tick()
 
     def close(self) -> None:
         self._closed = True
         for confirm in list(self._confirms.values()):
             confirm.set()
+        # Wakes whoever reads, who must be out before the connection is collected.
+        with suppress(OSError, AttributeError):
+            self._amqp.sock.shutdown(socket.SHUT_RDWR)
+        if self._reading.acquire(timeout=2.0):
+            self._reading.release()
         self._connection.collect(socket_timeout=1)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:

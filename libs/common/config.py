@@ -218,7 +218,7 @@ def _parse(declared: Field[Any], text: str) -> Any:
         value = text.lower() in ("true", "1", "yes")
     elif declared.type in (int, float):
         try:
-            value = declared.type(text)  # type: ignore[operator]
+            value = declared.type(text)
             if not math.isfinite(value):
                 raise ValueError(text)
         except ValueError:

@@ -74,7 +74,7 @@ class RateLimiter:
         if self._shared is None:
             options = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
             storage = storage_from_string(self._redis_url, wrap_exceptions=True, **options)
-            self._shared = SlidingWindowCounterRateLimiter(storage)  # type: ignore[arg-type]
+            self._shared = SlidingWindowCounterRateLimiter(storage)
         return self._shared
 
     def _lost(self, exc: Exception) -> None:

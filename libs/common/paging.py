@@ -7,7 +7,7 @@ that was not issued here, or for another question, is refused.
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -85,7 +85,10 @@ def _read_cursor(asked: PageQuery) -> tuple[Any, str]:
     if _written(raw) != text or not hmac.compare_digest(signature, _signature(asked, payload)):
         raise MalformedRequest("The cursor was not issued for this list and these filters.")
     tag, value, tie = orjson.loads(payload)
-    return {"t": read_time, "d": Decimal, "s": str}[tag](value), tie
+    return _readers[tag](value), tie
+
+
+_readers: dict[str, Callable[[str], Any]] = {"t": read_time, "d": Decimal, "s": str}
 
 
 def _signature(asked: PageQuery, payload: bytes) -> bytes:

@@ -128,6 +128,18 @@ def check_products(products: Products, product_id: str) -> None:
     assert isinstance(sold_out, InsufficientStock)
 
 
+def check_refused_again(products: Products, put_in: Callable[[], Any], product_id: str) -> None:
+    """A refusal is not remembered: what takes an order over may find more units."""
+    demand = a_demand((product_id, 6))
+    (refused,) = reserve(products, demand)
+    assert isinstance(refused, InsufficientStock)
+
+    put_in()
+
+    (lines,) = reserve(products, demand)
+    assert not isinstance(lines, Problem)
+
+
 @pytest.fixture
 def product(serve: Serve) -> tuple[ProductClient, Api, str]:
     client, api = serve("product", create_product_app)
@@ -144,6 +156,20 @@ def test_the_fake_products_judge_alike() -> None:
     products = FakeProducts()
 
     check_products(products, products.add(new_id(), price="2499.99", stock=5))
+
+
+def test_a_refusal_is_not_remembered(product: tuple[ProductClient, Api, str]) -> None:
+    products, api, product_id = product
+    adjustment = {"delta": 1, "reason": "delivery"}
+
+    check_refused_again(products, lambda: answered(api.post(f"/products/{product_id}/stock", adjustment)), product_id)
+
+
+def test_the_fake_products_do_not_remember_a_refusal() -> None:
+    products = FakeProducts()
+    product_id = products.add(new_id(), stock=5)
+
+    check_refused_again(products, lambda: products.stock.update({product_id: 6}), product_id)
 
 
 def test_a_refusal_names_the_line_and_what_is_available(product: tuple[ProductClient, Api, str]) -> None:

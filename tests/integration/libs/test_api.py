@@ -78,9 +78,7 @@ def own_key(db: Any, key: Any, body: Any, raw: Any) -> Any:
 
 
 @pytest.fixture
-def app(
-    database_url: str, make_settings: Callable[..., Any], run_app: Callable[[Flask], Flask]
-) -> Flask:
+def app(database_url: str, make_settings: Callable[..., Any], run_app: Callable[[Flask], Flask]) -> Flask:
     service = Service(make_settings("order", database_url=database_url), "order_service")
     tables.create(service.db)
     seen.clear()

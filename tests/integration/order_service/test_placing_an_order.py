@@ -119,6 +119,17 @@ def test_the_largest_order_is_taken(shop: Shop) -> None:
     assert order["total"] == "10000000.00"
 
 
+def test_the_highest_total_is_an_amount_as_the_openapi_document_describes_it(shop: Shop) -> None:
+    document = shop.app.test_client().get("/openapi.json").json["components"]["schemas"]
+
+    total = shop.order((shop.products.add(new_id(), price="10000000000.00"), 100))["total"]
+
+    assert total == "1000000000000.00"
+    assert re.fullmatch(document["Order"]["properties"]["total"]["pattern"], total)
+    (revenue,) = answered(shop.api.get("/orders/stats"))["revenue"]
+    assert re.fullmatch(document["Revenue"]["properties"]["amount"]["pattern"], revenue["amount"])
+
+
 def test_the_price_is_the_product_services_and_never_the_clients(shop: Shop) -> None:
     body = shop.body()
     body["items"][0]["unit_price"] = "0.01"

@@ -4,9 +4,13 @@ import json
 import time
 from typing import Any
 
+import pytest
+
 from libs.common import context
 from libs.common.db import new_id
-from order_service.models import InsufficientStock
+from libs.common.errors import DeadlineExceeded
+from order_service.models import InsufficientStock, Verdict
+from order_service.use_cases import Checkout
 from tests.integration.order_service.shop import Shop, with_key
 from tests.web import answered, refused
 
@@ -249,6 +253,23 @@ def test_when_the_time_is_over_before_the_reservation_the_order_is_rejected_and_
     check_rejected(shop, row["id"], document)
     assert (row["idempotency_key"], shop.products.reserved) == (None, {})
     answered(shop.place(body, key="k"), 201)
+
+
+def test_when_the_time_ends_while_the_second_transaction_waits_the_next_request_finds_its_order(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(self: Checkout, verdict: Verdict, deadline: float) -> None:
+        raise DeadlineExceeded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkout, "settle", too_late)
+        refused(shop.place(key="k"), 504, "deadline-exceeded")
+
+    (row,) = shop.rows()
+    assert row["status"] == "pending"
+    shop.abandon(row["id"])
+    assert answered(shop.place(key="k"), 201)["id"] == row["id"]
+    assert shop.products.stock[shop.product_id] == 98
 
 
 def test_a_fault_of_ours_leaves_the_order_to_recovery(shop: Shop) -> None:

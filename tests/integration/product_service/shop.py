@@ -37,7 +37,9 @@ class Shop:
 
     def tell(self, event_type: str, *order_ids: str) -> list[str]:
         """Deliver an event about each order, in one batch; the outcomes."""
-        return self.deliver(*(a_cloud_event(f"order.{event_type}.v1", {"order_id": order_id}) for order_id in order_ids))
+        return self.deliver(
+            *(a_cloud_event(f"order.{event_type}.v1", {"order_id": order_id}) for order_id in order_ids)
+        )
 
     def deliver(self, *events: dict[str, Any]) -> list[str]:
         told = answered(self.api.post("/events", list(events), content_type=BATCH_JSON))

@@ -382,9 +382,12 @@ def test_lists_are_what_a_plain_look_at_all_products_says(api: Api, create: Crea
     for n in range(42):
         made.append(
             create(
-                name=f"{WORDS[n % 5]} {WORDS[n // 5 % 5]}", description=["", "Blue and round", "green"][n % 3],
-                price=["5", "10.00", "9.99", "100", "0", "10.01"][n % 6], stock=n % 4,
-                category=["tools", "toys", None][n % 3], seller_id=[*sellers, None][n // 2 % 3],
+                name=f"{WORDS[n % 5]} {WORDS[n // 5 % 5]}",
+                description=["", "Blue and round", "green"][n % 3],
+                price=["5", "10.00", "9.99", "100", "0", "10.01"][n % 6],
+                stock=n % 4,
+                category=["tools", "toys", None][n % 3],
+                seller_id=[*sellers, None][n // 2 % 3],
                 currency=["EUR", "USD"][n % 2],
             )  # fmt: skip
         )
