@@ -182,13 +182,15 @@ def learn_users(session: Session, facts: Iterable[Mapping[str, Any]]) -> None:
     session.connection().execute(insert, [dict(newest[user_id]) for user_id in sorted(newest)])
 
 
-def find_open(session: Session, user_id: str, deleted_at: datetime) -> list[Row]:
-    """Of a user who was deleted then: orders that are pending, and those confirmed afterwards and not yet shipped."""
+def lock_open(session: Session, user_id: str, deleted_at: datetime) -> list[Row]:
+    """Of a user who was deleted then: orders that are pending, and those confirmed afterwards and not yet shipped;
+    locked, so that nobody ships one meanwhile.
+    """
     late = sa.and_(orders.c.status == "confirmed", orders.c.confirmed_at > deleted_at)
     query = sa.select(orders.c.id, orders.c.status).where(
         orders.c.user_id == user_id, sa.or_(orders.c.status == "pending", late)
     )
-    return list(session.execute(query.order_by(orders.c.id)).mappings())
+    return list(session.execute(query.order_by(orders.c.id).with_for_update()).mappings())
 
 
 def erase_user(session: Session, user_id: str) -> None:

@@ -359,7 +359,7 @@ def _forget(session: Session, events: Sequence[UserDeleted]) -> None:
     repository.learn_users(session, facts)
     for event in sorted(events, key=lambda event: event.user_id):
         origin = event.origin or _origin()
-        found = repository.find_open(session, event.user_id, read_time(event.deleted_at))
+        found = repository.lock_open(session, event.user_id, read_time(event.deleted_at))
         pending = [row["id"] for row in found if row["status"] == "pending"]
         gone = UnknownUser("The user was deleted.")
         settle(session, [Verdict(order_id, event.user_id, gone, origin) for order_id in pending])

@@ -159,10 +159,11 @@ reservations: Any = Reservation.__table__
 
 @dataclass(frozen=True)
 class Wanted:
-    """A request to reserve: quantities by product, in the order of its lines."""
+    """A request to reserve: quantities by product, in the order of its lines, and the line that names each first."""
 
     order_id: str
     quantities: Mapping[str, int]
+    places: Mapping[str, int]
     request_id: str | None = None
 
 
@@ -178,16 +179,16 @@ class Units:
         UnknownProduct or InsufficientStock.
         """
         sellable = {i for i, row in self.rows.items() if row["deleted_at"] is None}
-        if unknown := [n for n, i in enumerate(wanted.quantities) if i not in sellable]:
-            ids = list(wanted.quantities)
-            faults = [
-                {"pointer": f"/items/{n}/product_id", "detail": "There is no such product.", "product_id": ids[n]}
-                for n in unknown
-            ]
-            raise UnknownProduct(errors=faults)
+        unknown = [
+            {"pointer": f"/items/{wanted.places[i]}/product_id", "detail": "There is no such product.", "product_id": i}
+            for i in wanted.quantities
+            if i not in sellable
+        ]
+        if unknown:
+            raise UnknownProduct(errors=unknown)
         short = [
-            _short(f"/items/{n}/quantity", i, self._now[i][0])
-            for n, (i, quantity) in enumerate(wanted.quantities.items())
+            _short(f"/items/{wanted.places[i]}/quantity", i, self._now[i][0])
+            for i, quantity in wanted.quantities.items()
             if self._now[i][0] < quantity
         ]
         if short:

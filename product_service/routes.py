@@ -121,9 +121,11 @@ def delete_reservation(session: Any, order_id: str) -> None:
 
 def _wanted(body: dict[str, Any]) -> Wanted:
     quantities: dict[str, int] = {}
-    for item in body["items"]:
+    places: dict[str, int] = {}
+    for place, item in enumerate(body["items"]):
+        places.setdefault(item["product_id"], place)
         quantities[item["product_id"]] = quantities.get(item["product_id"], 0) + item["quantity"]
-    return Wanted(body["order_id"], quantities, body.get("request_id"))
+    return Wanted(body["order_id"], quantities, places, body.get("request_id"))
 
 
 _dump_reservation = schemas.Reservation().dump

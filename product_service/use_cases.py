@@ -124,10 +124,11 @@ def release(session: Session, order_ids: Iterable[str]) -> None:
     """
     wanted = set(order_ids)
     held = repository.lock_reservations(session, wanted)
+    _move(session, held, "released", Units.release)
+    # Last, as a reserve stores its order last: who waits for that holds nothing that a reserve still needs.
     if missing := wanted - held.keys():
         raced = missing - repository.add_tombstones(session, missing)
-        held |= repository.lock_reservations(session, raced)
-    _move(session, held, "released", Units.release)
+        _move(session, repository.lock_reservations(session, raced), "released", Units.release)
 
 
 def sell(session: Session, order_ids: Iterable[str]) -> None:

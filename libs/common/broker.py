@@ -193,7 +193,11 @@ class _Link:
         self._refused: set[int] = set()
         self._last_tag = 0
         self._closed = False
-        self._channel = self._connect(consumer)
+        try:
+            self._channel = self._connect(consumer)
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self, consumer: str | None) -> Any:
         channel = self._amqp.channel()
@@ -246,8 +250,7 @@ class _Link:
         if not (self._reading.acquire(timeout=seconds) if wait else self._reading.acquire(blocking=False)):
             return False
         try:
-            if self._closed:
-                raise _Lost("closed")
+            self._check()
             # Who waited for his turn may find that what he waits for has come.
             self._amqp.drain_events(timeout=min(seconds, 0.002) if wait and self.arrived else seconds)
         except TimeoutError:
@@ -258,17 +261,21 @@ class _Link:
 
     def beat(self) -> None:
         """Keep the connection alive; raises AMQPError when the other side is silent for too long."""
-        if self._closed:
-            raise _Lost("closed")
+        self._check()
         self._amqp.heartbeat_tick()
+
+    def _check(self) -> None:
+        if self._closed or not self._amqp.connected:
+            raise _Lost("closed")
 
     def close(self) -> None:
         self._closed = True
         for confirm in list(self._confirms.values()):
             confirm.set()
         # Wakes whoever reads, who must be out before the connection is collected.
-        with suppress(OSError, AttributeError):
-            self._amqp.sock.shutdown(socket.SHUT_RDWR)
+        if self._amqp.connected:
+            with suppress(OSError):
+                self._amqp.sock.shutdown(socket.SHUT_RDWR)
         if self._reading.acquire(timeout=2.0):
             self._reading.release()
         self._connection.collect(socket_timeout=1)

@@ -148,11 +148,16 @@ class RabbitMQ(Server):
 
     def is_up(self) -> bool:
         """The port opens a little before logins work."""
+        if not super().is_up():
+            return False
+        connection = amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2, read_timeout=2)
         try:
-            with amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2, read_timeout=2):
-                return True
+            connection.connect()
+            return True
         except (OSError, amqp.AMQPError):
             return False
+        finally:
+            connection.collect()
 
     def stop(self) -> None:
         super().stop()

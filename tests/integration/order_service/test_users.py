@@ -234,3 +234,19 @@ def test_a_deletion_waits_for_a_confirmation_that_has_read_the_user_and_cancels_
     assert outcomes == ["done"]
     assert shop.get(order_id)["status"] == "cancelled"
     assert [told["type"] for told in shop.events()] == ["order.confirmed.v1", "order.cancelled.v1"]
+
+
+def test_a_deletion_waits_for_a_shipment_and_leaves_it_alone(shop: Shop) -> None:
+    order_id = shop.order()["id"]
+    event = deleted(shop.user_id, at=now() - timedelta(hours=1))
+
+    with ThreadPoolExecutor(1) as pool:
+        with shop.db.write() as session:
+            use_cases.ship_order(session, order_id, lambda version: None)
+            session.flush()
+            deletion = pool.submit(shop.hear, event)
+            wait([deletion], timeout=0.3)
+        outcomes = deletion.result()
+
+    assert outcomes == ["done"]
+    assert shop.get(order_id)["status"] == "shipped"

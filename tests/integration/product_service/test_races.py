@@ -1,6 +1,7 @@
 """Many workers of several processes and one truth."""
 
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -8,13 +9,14 @@ import pytest
 
 from libs.common.config import Settings
 from libs.common.db import Database, new_id
+from product_service import repository
 from product_service.app import create_app
 from product_service.models import Wanted
-from product_service.use_cases import reserve
+from product_service.use_cases import release, reserve
 from tests.conftest import SECRET
 from tests.factories import a_cloud_event, a_product, a_reservation
 from tests.integration.product_service.shop import Shop
-from tests.processes import Workers, in_threads
+from tests.processes import Workers, beside, in_threads
 from tests.web import Api, answered
 
 THREADS = 3
@@ -178,7 +180,7 @@ def test_of_many_products_with_one_sku_one_is_made(shop: Shop, race: Callable[..
 
 
 def test_one_key_sent_by_many_at_once_makes_one_product(shop: Shop, race: Callable[..., list[Any]]) -> None:
-    answers = race(put_on_sale, a_product(stock=3), "one key")
+    answers = race(put_on_sale, a_product(stock=3), "one-key")
     assert {status for status, _, _ in answers} == {201}
     assert len({product_id for _, product_id, _ in answers}) == 1
     assert sorted(str(replayed) for _, _, replayed in answers) == ["None"] + ["true"] * 8
@@ -190,9 +192,7 @@ def test_one_key_sent_by_many_at_once_makes_one_product(shop: Shop, race: Callab
 def test_a_reserve_that_meets_another_of_the_same_order_is_judged_anew(shop: Shop, db: Database) -> None:
     """The other commits between our look and our write."""
     product, order = shop.product(stock=5), new_id()
-    wanted = [Wanted(order, {product: 2})]
-    from product_service import repository
-
+    wanted = [Wanted(order, {product: 2}, {product: 0})]
     look, met = repository.lock_reservations, []
 
     def late(session: Any, order_ids: Any) -> Any:
@@ -212,3 +212,35 @@ def test_a_reserve_that_meets_another_of_the_same_order_is_judged_anew(shop: Sho
         outcome = reserve(db, wanted)[0]
     assert isinstance(outcome, list)
     assert shop.units(product) == (3, 2, 0)
+
+
+def test_a_release_of_several_orders_and_a_reserve_do_not_wait_for_each_other(
+    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One holds the product and is about to store its order; the other is about to refuse that very order, and to
+    give back another order's units of the product.
+    """
+    product, held, late = shop.product(stock=5), "00000000-0000-7000-8000-000000000002", "00000000-0000-7000-8000-000000000001"
+    shop.reserved((product, 2), order_id=held)
+    holds_product, refused_late = threading.Event(), threading.Event()
+    add_reservations, add_tombstones = repository.add_reservations, repository.add_tombstones
+
+    def store(session: Any, lines: Any) -> None:
+        holds_product.set()
+        refused_late.wait(0.5)
+        add_reservations(session, lines)
+
+    def refuse(session: Any, order_ids: Any) -> set[str]:
+        made = add_tombstones(session, order_ids)
+        refused_late.set()
+        return made
+
+    monkeypatch.setattr(repository, "add_reservations", store)
+    monkeypatch.setattr(repository, "add_tombstones", refuse)
+    outcomes: list[Any] = []
+    with beside(lambda: outcomes.extend(reserve(db, [Wanted(late, {product: 1}, {product: 0})]))):
+        assert holds_product.wait(10)
+        with db.write() as session:
+            release(session, [held, late])
+    assert len(outcomes) == 1
+    assert shop.units(product) == (5, 0, 0)

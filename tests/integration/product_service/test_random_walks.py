@@ -63,11 +63,11 @@ class Model:
                     self.units[product][place] += sign * quantity
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_service_agrees_with_the_model(shop: Shop, seed: int) -> None:
     dice, model = random.Random(seed), Model()
     orders = [new_id() for _ in range(25)]
-    for _ in range(150):
+    for _ in range(110):
         _step(shop, model, dice, orders)
     assert {status for status, _ in model.orders.values()} == {"reserved", "released", "sold"}
     for order, (status, _) in model.orders.items():
@@ -76,7 +76,7 @@ def test_the_service_agrees_with_the_model(shop: Shop, seed: int) -> None:
 
 def _step(shop: Shop, model: Model, dice: random.Random, orders: list[str]) -> None:
     products = sorted(model.units)
-    action = dice.choice(["create", "adjust", "delete", *["reserve"] * 5, "batch", "batch", "release", "event", "ship"])
+    action = dice.choice(["create", "adjust", "delete", *["reserve"] * 5, "batch", "batch", "release", "event", "ship", "ship"])
     if action == "create" or not products:
         stock = dice.randint(0, 12)
         product = shop.product(stock=stock)

@@ -11,11 +11,22 @@ import requests
 import responses
 
 from libs.common import client, context
+from libs.common.api import MAX_BODY
+from libs.common.batching import Batcher
 from libs.common.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.db import new_id
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidTransition, Problem
-from order_service.clients import FakeProducts, FakeUsers, ProductClient, Products, UserClient, Users
+from order_service.clients import (
+    Demand,
+    FakeProducts,
+    FakeUsers,
+    ProductClient,
+    Products,
+    Reserved,
+    UserClient,
+    Users,
+)
 from order_service.models import InsufficientStock, UnknownProduct
 from tests.unit.order_service.factories import a_demand, a_line, a_reserved_line
 
@@ -142,6 +153,18 @@ def test_a_batch_is_one_call_with_the_order_the_lines_and_the_request_of_each(
             {"order_id": demand.order_id, "items": demand.lines, "request_id": demand.request_id} for demand in batch
         ]
     }
+
+
+def test_the_largest_batch_fits_into_what_the_product_service_takes(
+    products: ProductClient, peer: responses.RequestsMock
+) -> None:
+    largest = Batcher[Demand, Reserved](lambda batch: [])._max_batch
+    lines = [a_line(quantity=1_000_000) for _ in range(100)]
+    call = peer.post(BATCH_URL, json={"outcomes": [outcome(201, items=[])] * largest})
+
+    products.reserve([a_demand(*lines, request_id="r" * 128) for _ in range(largest)], soon())
+
+    assert len(call.calls[0].request.body or b"") < MAX_BODY
 
 
 def test_each_order_of_a_batch_has_its_own_outcome_in_order(

@@ -1,0 +1,137 @@
+"""An event of our own, and consumers and relays of it in threads."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import amqp
+from sqlalchemy.orm import Session
+
+from libs.common import outbox
+from libs.common.background import Loop
+from libs.common.broker import RETRY_SECONDS, Broker
+from libs.common.db import Database
+from libs.common.errors import DependencyUnavailable
+from libs.common.events import Event
+from libs.common.inbox import Inbox
+from libs.common.outbox import BROKER, Relay, Route
+from libs.common.transport import Courier
+from libs.topology import SERVICES
+
+DELIVERY_LIMIT = 6
+"""Lower than in production, where twenty processes would have to die."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Event):
+    """Goes to the order service alone."""
+
+    TYPE = "user.updated.v1"
+    SUBJECT = "subject_id"
+
+    subject_id: str
+    number: int = 0
+
+
+def publish(db: Database, *events: Event, service: str = "user") -> None:
+    db.session_info["outbox"] = Route(service, broker=True)
+    with db.write() as session:
+        outbox.add(session, *events)
+
+
+def waiting(db: Database) -> int:
+    """How many events are not yet with the broker."""
+    with db.read() as session:
+        return outbox.pending(session).get(BROKER, (0, 0.0))[0]
+
+
+@contextmanager
+def relay(db: Database, url: str) -> Iterator[Broker]:
+    """What a worker of a publisher does."""
+    broker = Broker(url, "user", None)
+    with running(broker, Courier(Relay(db, BROKER), broker.send)):
+        yield broker
+
+
+@contextmanager
+def consumer(db: Database, url: str, handle: Callable[[list[Told]], None]) -> Iterator[Broker]:
+    """What a worker of the order service does."""
+    broker = Broker(url, "order", Inbox(db, {Told: lambda session, events: handle(events)}))
+    with running(broker):
+        yield broker
+
+
+@contextmanager
+def running(broker: Broker, *couriers: Courier) -> Iterator[None]:
+    """The loops of one process."""
+    loops = [Loop("broker", broker.step, interval_seconds=0.0)]
+    loops += [Loop("relay", one.step, interval_seconds=0.05, finish=one.finish) for one in couriers]
+    for loop in loops:
+        loop.start()
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.stop()
+        for loop in loops:
+            loop.join(10)
+        broker.close()
+
+
+class Seen:
+    """A handler that notes what it handles, batch by batch, and does to each what the test says."""
+
+    def __init__(self, effect: Callable[[Told], Any] = lambda event: None):
+        self.batches: list[list[Told]] = []
+        self.effect = effect
+        self._lock = threading.Lock()
+
+    def __call__(self, events: list[Told]) -> None:
+        for event in events:
+            self.effect(event)
+        with self._lock:
+            self.batches.append(events)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [event.number for batch in self.batches for event in batch]
+
+
+@contextmanager
+def channel(url: str) -> Iterator[Any]:
+    host = url.rpartition("@")[2].strip("/")
+    with amqp.Connection(host, connect_timeout=3, read_timeout=5) as connection:
+        yield connection.channel()
+
+
+def count(url: str, queue: str) -> int:
+    """How many messages lie in a queue."""
+    with channel(url) as opened:
+        return int(opened.queue_declare(queue, passive=True).message_count)
+
+
+def all_queues() -> list[str]:
+    kinds = ["", ".dead", *(f".retry.{seconds}" for seconds in RETRY_SECONDS)]
+    return [service + kind for service in SERVICES for kind in kinds]
+
+
+def wipe(url: str) -> None:
+    """As on a new server."""
+    with channel(url) as opened:
+        for queue in all_queues():
+            opened.queue_delete(queue)
+        for exchange in ("quintet.events", "quintet.dead"):
+            opened.exchange_delete(exchange)
+
+
+def empty(url: str) -> None:
+    """Nothing is left in any queue; all are there."""
+    broker = Broker(url, "user", None)
+    with suppress(DependencyUnavailable):
+        broker.send([])
+    broker.close()
+    with channel(url) as opened:
+        for queue in all_queues():
+            opened.queue_purge(queue)
