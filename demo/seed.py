@@ -1,6 +1,7 @@
 """Waits for the five services, loads the demo data once, and prints where everything is. `make up` runs it."""
 
 import os
+import sys
 
 from demo.api import Quintet
 from libs.topology import SERVICES
@@ -34,7 +35,7 @@ def load(quintet: Quintet) -> None:
 def main() -> None:
     quintet = Quintet()
     if not quintet.wait_until_healthy(60, still_starting=_starter_lives):
-        raise SystemExit("The services did not become healthy; see the lines above.")
+        sys.exit("The services did not become healthy; see the lines above." if _starter_lives() else 1)
     load(quintet)
     print("\nQuintet is up, with demo data:\n")
     for service in SERVICES:

@@ -19,6 +19,7 @@ import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -100,7 +101,8 @@ def wait_for_one(running: dict[int, str]) -> tuple[str, int] | None:
 def stop(running: dict[int, str]) -> None:
     """SIGTERM to all, and SIGKILL to what is left after five seconds."""
     for pid in running:
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has just ended, and gevent has seen it
+            os.kill(pid, signal.SIGTERM)
     give_up = time.monotonic() + STOP_SECONDS
     while running and time.monotonic() < give_up:
         for pid in list(running):
@@ -109,7 +111,8 @@ def stop(running: dict[int, str]) -> None:
         time.sleep(0.02)
     for pid, name in running.items():
         print(f"{name} did not stop in time", file=sys.stderr)
-        os.killpg(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def main() -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common.db import Reader, Upsert, any_of
+from libs.common.db import Reader, any_of
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
@@ -15,9 +16,6 @@ from product_service.models import Product, SkuTaken, Units, products, reservati
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
 
-
-class ReservedMeanwhile(Exception):
-    """Another process has just reserved for the same order: judge anew."""
 
 
 _find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
@@ -96,6 +94,7 @@ _lock_reservations = (
     .order_by(reservations.c.order_id)
     .with_for_update()
 )
+_lock_orders = sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 _units = ("id", "name", "price", "currency", "stock", "reserved", "sold", "version", "deleted_at")
 _lock_units = (
     sa.select(*(products.c[name] for name in _units))
@@ -103,14 +102,19 @@ _lock_units = (
     .order_by(products.c.id)
     .with_for_update()
 )
-_insert_reservations = Upsert(
-    reservations, lambda insert: insert.on_conflict_do_nothing().returning(reservations.c.order_id)
-)
+_insert_reservations = sa.insert(reservations)
 
 
 def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, sa.RowMapping]:
-    found = session.connection().execute(_lock_reservations, {"ids": sorted(order_ids)})
-    return {row["order_id"]: row for row in found.mappings()}
+    """The reservations of these orders; until the transaction ends nobody else adds or changes one."""
+    ids = sorted(order_ids)
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        # A row that is not there yet cannot be locked: two who store the same order would meet only then, each holding
+        # products that the other needs. SQLite has one writer anyway.
+        keys = sorted(UUID(order_id).int & (2**63 - 1) for order_id in ids)
+        connection.execute(_lock_orders, {"keys": keys})
+    return {row["order_id"]: row for row in connection.execute(_lock_reservations, {"ids": ids}).mappings()}
 
 
 def lock_units(session: Session, product_ids: Iterable[str]) -> Units:
@@ -131,23 +135,21 @@ def write_units(session: Session, units: Units) -> None:
 
 
 def add_reservations(session: Session, lines: dict[str, list[dict[str, Any]]]) -> None:
-    """Store new reservations; raises ReservedMeanwhile when one exists by now."""
-    if len(_insert(session, "reserved", lines)) < len(lines):
-        raise ReservedMeanwhile
+    """Store new reservations of orders that are locked."""
+    _insert(session, "reserved", lines)
 
 
-def add_tombstones(session: Session, order_ids: Iterable[str]) -> set[str]:
-    """Store releases that came before their reserve; returns those that did."""
-    return _insert(session, "released", {order_id: [] for order_id in order_ids})
+def add_tombstones(session: Session, order_ids: Iterable[str]) -> None:
+    """Store releases that came before their reserve, of orders that are locked."""
+    _insert(session, "released", {order_id: [] for order_id in order_ids})
 
 
-def _insert(session: Session, status: str, lines: dict[str, list[dict[str, Any]]]) -> set[str]:
+def _insert(session: Session, status: str, lines: dict[str, list[dict[str, Any]]]) -> None:
     moment = now()
     same = {"status": status, "created_at": moment, "updated_at": moment, "version": 1}
     rows = [{"order_id": order_id, "lines": lines[order_id], **same} for order_id in sorted(lines)]
-    if not rows:
-        return set()
-    return set(session.connection().execute(_insert_reservations(session), rows).scalars())
+    if rows:
+        session.connection().execute(_insert_reservations, rows)
 
 
 def mark_reservations(session: Session, order_ids: Iterable[str], status: str) -> None:

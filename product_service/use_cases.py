@@ -84,27 +84,19 @@ def reserve(db: Database, batch: Sequence[Wanted]) -> list[list[Line] | Problem]
     order is its lines with names and prices, or InsufficientStock, UnknownProduct or InvalidTransition. The same order
     again gets the same answer.
     """
-    while True:
-        try:
-            with db.write() as session:
-                return _reserve(session, batch)
-        except repository.ReservedMeanwhile:
-            continue
-
-
-def _reserve(session: Session, batch: Sequence[Wanted]) -> list[list[Line] | Problem]:
-    known = repository.lock_reservations(session, {wanted.order_id for wanted in batch})
-    units = repository.lock_units(session, {i for w in batch if w.order_id not in known for i in w.quantities})
     fresh: dict[str, list[Line]] = {}
     outcomes: list[list[Line] | Problem] = []
-    for wanted in batch:
-        try:
-            outcomes.append(_judge(wanted, known, fresh, units))
-        except Problem as problem:
-            outcomes.append(problem)
-    repository.add_reservations(session, fresh)
-    repository.write_units(session, units)
-    counters.add(session, units.counts())
+    with db.write() as session:
+        known = repository.lock_reservations(session, {wanted.order_id for wanted in batch})
+        units = repository.lock_units(session, {i for w in batch if w.order_id not in known for i in w.quantities})
+        for wanted in batch:
+            try:
+                outcomes.append(_judge(wanted, known, fresh, units))
+            except Problem as problem:
+                outcomes.append(problem)
+        repository.add_reservations(session, fresh)
+        repository.write_units(session, units)
+        counters.add(session, units.counts())
     return outcomes
 
 
@@ -124,11 +116,8 @@ def release(session: Session, order_ids: Iterable[str]) -> None:
     """
     wanted = set(order_ids)
     held = repository.lock_reservations(session, wanted)
+    repository.add_tombstones(session, wanted - held.keys())
     _move(session, held, "released", Units.release)
-    # Last, as a reserve stores its order last: who waits for that holds nothing that a reserve still needs.
-    if missing := wanted - held.keys():
-        raced = missing - repository.add_tombstones(session, missing)
-        _move(session, repository.lock_reservations(session, raced), "released", Units.release)
 
 
 def sell(session: Session, order_ids: Iterable[str]) -> None:

@@ -12,7 +12,9 @@ loop that consumes, or a relay that waits for confirms; whoever writes to it tak
 
 import logging
 import random
+import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -34,6 +36,7 @@ from libs.topology import SERVICES, SUBSCRIPTIONS
 
 EVENT_JSON = "application/cloudevents+json"
 CONFIRM_SECONDS = 5.0
+IO_SECONDS = 5
 RETRY_SECONDS = (1, 4, 16, 60)
 DELIVERY_LIMIT = 20
 """After so many deliveries without an answer, as when an event kills its consumer, RabbitMQ gives an event up."""
@@ -156,24 +159,28 @@ class Broker:
             self._link = _Link(self._url, self._service if self._inbox else None)
         return self._link
 
-    def close(self) -> None:
-        """Drop the connection; what was not acknowledged is delivered again."""
+    def close(self, *, politely: bool = True) -> None:
+        """Drop the connection; what was not acknowledged is delivered again. `politely` is with a word to the broker,
+        who so gets the last acknowledgements for sure.
+        """
         with self._lock:
             link, self._link = self._link, None
             if link is not None:
+                if politely:
+                    link.take_leave()
                 link.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (AMQPError, KombuError, OSError, _Lost) as exc:
-            self.close()
+        except (AMQPError, KombuError, OSError) as exc:
+            self.close(politely=False)
             log.warning("broker.failed", extra={"why": str(exc) if isinstance(exc, _Lost) else type(exc).__name__})
             raise DependencyUnavailable("The broker is unavailable.") from exc
 
 
-class _Lost(Exception):
+class _Lost(OSError):
     """The connection is of no use any more."""
 
 
@@ -181,11 +188,13 @@ class _Link:
     """One connection while it lasts: what was published on it and not yet confirmed, and what arrived."""
 
     def __init__(self, url: str, consumer: str | None):
-        options = {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5}
+        options = {"connect_timeout": 3, "read_timeout": IO_SECONDS, "write_timeout": IO_SECONDS}
         self._connection = kombu.Connection(url, heartbeat=10, transport_options=options)
         self._connection.ensure_connection(max_retries=1, timeout=3)
         # kombu's own methods would connect again behind our back; so would those of amqp, once it is collected.
         self._amqp: Any = self._connection.connection
+        # One for ever: a reader that sets its own sets it for those who write meanwhile.
+        self._amqp.sock.settimeout(IO_SECONDS)
         self.arrived: deque[Any] = deque()
         self.given_up: deque[Any] = deque()
         self._reading = threading.Lock()
@@ -252,9 +261,9 @@ class _Link:
         try:
             self._check()
             # Who waited for his turn may find that what he waits for has come.
-            self._amqp.drain_events(timeout=min(seconds, 0.002) if wait and self.arrived else seconds)
-        except TimeoutError:
-            return False
+            if not _is_readable(self._amqp.sock, 0.002 if wait and self.arrived else seconds):
+                return False
+            self._amqp.drain_events(timeout=IO_SECONDS)
         finally:
             self._reading.release()
         return True
@@ -267,6 +276,14 @@ class _Link:
     def _check(self) -> None:
         if self._closed or not self._amqp.connected:
             raise _Lost("closed")
+
+    def take_leave(self) -> None:
+        if self._reading.acquire(timeout=1.5):
+            with suppress(OSError, AMQPError):
+                self._check()
+                self._amqp.sock.settimeout(1.0)
+                self._amqp.close()
+            self._reading.release()
 
     def close(self) -> None:
         self._closed = True
@@ -292,6 +309,15 @@ class _Link:
     def _on_return(self, exc: Exception, exchange: str, routing_key: str, message: Any) -> None:
         log.error("broker.returned", extra={"routing_key": routing_key})
         self._refused.add(int(message.properties["message_id"]))
+
+
+def _is_readable(sock: Any, seconds: float) -> bool:
+    """Whether something comes within that time."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
 
 
 def _deliveries(message: Any) -> int:

@@ -11,6 +11,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from libs.common import logs
 
+log = logging.getLogger(__name__)
+
 LINGER_SECONDS = 0.5
 """How long a worker that stops waits for the next request of a connection: it may be under way already."""
 
@@ -39,6 +41,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         super().run()
         self.app.callable.extensions["quintet"].stop()
+        log.info("worker.stopped", extra={"pid": self.pid})
         logs.flush()
 
     def handle_exit(self, sig: int, frame: Any) -> None:

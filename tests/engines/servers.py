@@ -231,6 +231,12 @@ class Postgres:
         """As after `kill -9` of the server: connections break, and it recovers from its log."""
         self._pg_ctl("-m", "immediate", "restart")
 
+    def psql(self, script: Path, variables: dict[str, str]) -> None:
+        """Run a script as the superuser."""
+        words = [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
+        program = self._server.bin_path / "psql"
+        subprocess.run([program, "-q", "-X", "-v", "ON_ERROR_STOP=1", *words, "-f", script, self.url], check=True)
+
     def stop(self) -> None:
         self._server.cleanup()
 

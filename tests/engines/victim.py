@@ -1,5 +1,5 @@
-"""A consumer that an event kills: `python -m tests.engines.victim AMQP_URL DATABASE_URL` handles events of the order
-service until the number 13 arrives.
+"""Consumers that an event kills: `python -m tests.engines.victim AMQP_URL DATABASE_URL` starts one after the other
+until the event is a dead letter, and prints how many have died.
 """
 
 import os
@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 from libs.common import broker
 from libs.common.broker import Broker
 from libs.common.db import Database
-from libs.common.inbox import Inbox
+from libs.common.inbox import Inbox, count_dead
 from tests.engines.consumers import DELIVERY_LIMIT, Told
+
+MOST = 30
 
 
 def handle(session: Session, events: list[Told]) -> None:
@@ -19,8 +21,27 @@ def handle(session: Session, events: list[Told]) -> None:
         os._exit(9)
 
 
+def consume(url: str, database: str) -> None:
+    db = Database(database)
+    consumer = Broker(url, "order", Inbox(db, {Told: handle}))
+    dead = 0
+    while not dead:
+        consumer.step()
+        with db.read() as session:
+            dead = count_dead(session)
+
+
+def survives(url: str, database: str) -> bool:
+    pid = os.fork()
+    if not pid:
+        consume(url, database)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 if __name__ == "__main__":
     broker.DELIVERY_LIMIT = DELIVERY_LIMIT
-    consumer = Broker(sys.argv[1], "order", Inbox(Database(sys.argv[2]), {Told: handle}))
-    while True:
-        consumer.step()
+    killed = 0
+    while killed < MOST and not survives(*sys.argv[1:]):
+        killed += 1
+    print(killed)

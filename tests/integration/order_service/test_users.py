@@ -114,6 +114,16 @@ def test_events_of_a_user_end_alike_in_any_order_and_however_often_they_come(sho
         assert shop.replica()[user_id] == ("deleted", 3)
 
 
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_of_two_facts_in_one_batch_the_newer_holds(shop: Shop, newer_first: bool) -> None:
+    older = a_user_event("updated", shop.user_id, 2, status="active")
+    newer = a_user_event("updated", shop.user_id, 3, status="suspended")
+
+    shop.hear(*([newer, older] if newer_first else [older, newer]))
+
+    assert shop.replica() == {shop.user_id: ("suspended", 3)}
+
+
 def test_the_same_fact_under_another_event_id_changes_nothing(shop: Shop) -> None:
     """As after the inbox was trimmed."""
     order = shop.order()

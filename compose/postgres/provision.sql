@@ -1,0 +1,32 @@
+-- A database and two roles for one service, with no more rights than needed. Run by a superuser, once for each service;
+-- it may be run again, and then sets the passwords anew:
+--
+--   for service in user product order notification analytics; do
+--     psql -v ON_ERROR_STOP=1 -v service=$service -v owner_password=... -v app_password=... \
+--       -f compose/postgres/provision.sql postgresql://postgres@HOST/postgres
+--   done
+--
+-- quintet_SERVICE_owner owns the tables and migrates; quintet_SERVICE_app is what the service runs as: it reads and
+-- writes rows and can change no table. Neither can connect to the database of another service.
+\set database quintet_ :service
+\set owner quintet_ :service _owner
+\set app quintet_ :service _app
+
+SELECT format('CREATE ROLE %I', name) FROM unnest(ARRAY[:'owner', :'app']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
+ALTER ROLE :"owner" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'owner_password';
+ALTER ROLE :"app" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'app_password';
+
+SELECT format('CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING ''UTF8''', :'database', :'owner')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
+REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"database" TO :"app";
+
+\connect :"database"
+-- Before PostgreSQL 15 everybody could create tables here.
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE, CREATE ON SCHEMA public TO :"owner";
+GRANT USAGE ON SCHEMA public TO :"app";
+-- What a migration creates later, the service may use.
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"app";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"app";
