@@ -8,6 +8,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # The console scripts, unlike `python -m`, do not look for packages in the current directory.
 export PYTHONPATH := $(CURDIR)
 
+# uv brings certificates of its own; a company's proxy is known to those of the system, which pip reads too.
+export UV_SYSTEM_CERTS := 1
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help up down demo test lock env-example clean

@@ -20,6 +20,9 @@ from tests.factories import a_user
 from tests.web import Api, answered, check_problem, refused
 from user_service import use_cases
 
+ON_ONE_ENGINE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
+"""For what no database has a say in."""
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -50,6 +53,7 @@ def root(app: Flask) -> Api:
 # Headers -----------------------------------------------------------------------------------------------------------
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("path", ["/users", "/users/stats", "/nowhere", "/users?surprise=1"])
 def test_every_answer_names_its_request_and_its_trace(api: Api, path: str) -> None:
     sent = {"X-Request-ID": "req-1", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -59,12 +63,14 @@ def test_every_answer_names_its_request_and_its_trace(api: Api, path: str) -> No
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@ON_ONE_ENGINE
 def test_a_request_without_an_id_gets_one(api: Api) -> None:
     made = {api.get("/users").headers["X-Request-ID"] for _ in range(3)}
     assert len(made) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in made)
 
 
+@ON_ONE_ENGINE
 def test_any_origin_may_call_in_development(api: Api) -> None:
     answer = api.get("/users", headers={"Origin": "https://shop.example"})
     assert answer.headers["Access-Control-Allow-Origin"] in ("*", "https://shop.example")
@@ -73,6 +79,7 @@ def test_any_origin_may_call_in_development(api: Api) -> None:
     assert exposed >= {"ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed"}
 
 
+@ON_ONE_ENGINE
 def test_a_preflight_is_answered(api: Api) -> None:
     asked = {
         "Origin": "https://shop.example",
@@ -89,6 +96,7 @@ def test_a_preflight_is_answered(api: Api) -> None:
     }
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize(
     ("origin", "may"),
     [
@@ -110,6 +118,7 @@ def test_only_named_origins_may_call_where_they_are_named(
 # Paths and methods -------------------------------------------------------------------------------------------------
 
 
+@ON_ONE_ENGINE
 def test_the_paths_without_a_version_are_an_alias(app: Flask, api: Api) -> None:
     alias = Api(app, prefix="/api")
     created = alias.post("/users", a_user())
@@ -121,6 +130,7 @@ def test_the_paths_without_a_version_are_an_alias(app: Flask, api: Api) -> None:
     assert alias.get("/users?limit=1").headers["Link"].startswith("</api/v1/users?limit=1&cursor=")
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/users/", "/users/x", "/users/1/2", "/Users", "/users/%00", "/users/%ff"]
 )
@@ -128,6 +138,7 @@ def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
     refused(api.get(path), 404, "not-found")
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -146,17 +157,20 @@ def test_a_method_that_the_path_does_not_take_is_told_which_it_does(
     assert set(answer.headers["Allow"].split(", ")) == allowed
 
 
+@ON_ONE_ENGINE
 def test_a_head_request_gets_the_headers_and_no_body(api: Api) -> None:
     answer = api.send("HEAD", "/users")
     assert (answer.status_code, answer.data) == (200, b"")
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("query", ["surprise=1", "limit=5&surprise=", "%ff=1", "=1", "a/b~c=1"])
 @pytest.mark.parametrize("path", ["/users", "/users/stats"])
 def test_an_unknown_parameter_is_refused(api: Api, path: str, query: str) -> None:
     refused(api.get(f"{path}?{query}"), 422, "validation-failed")
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("path", ["/users?limit=1&limit=1", "/users/stats?a=1&a=2", "/users?role=staff&role=admin"])
 def test_a_parameter_given_twice_is_refused(api: Api, path: str) -> None:
     refused(api.get(path), 422, "validation-failed")
@@ -173,6 +187,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(use_cases, "user_stats", fail)
 
 
+@ON_ONE_ENGINE
 @pytest.mark.usefixtures("broken")
 def test_a_fault_of_ours_is_told_with_nothing_of_it(app: Flask) -> None:
     answer = app.test_client().get("/api/v1/users/stats")
@@ -181,6 +196,7 @@ def test_a_fault_of_ours_is_told_with_nothing_of_it(app: Flask) -> None:
     assert "hunter2" not in answer.text
 
 
+@ON_ONE_ENGINE
 @pytest.mark.usefixtures("broken")
 def test_the_log_has_the_traceback_under_the_same_request_id(app: Flask, logged: Callable[[], str]) -> None:
     app.test_client().get("/api/v1/users/stats", headers={"X-Request-ID": "req-1"})
@@ -190,6 +206,7 @@ def test_the_log_has_the_traceback_under_the_same_request_id(app: Flask, logged:
     assert "ZeroDivisionError: a secret: hunter2" in failed["exc_info"]
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("code", sorted(errors.all_problems()))
 def test_every_code_has_a_page_that_explains_it(root: Api, code: str) -> None:
     answer = root.get(f"/errors/{code}")
@@ -199,6 +216,7 @@ def test_every_code_has_a_page_that_explains_it(root: Api, code: str) -> None:
     assert str(errors.all_problems()[code].status) in answer.text
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("code", ["nonsense", "<script>", "%2e%2e"])
 def test_there_is_no_page_for_what_is_no_code(root: Api, code: str) -> None:
     refused(root.get(f"/errors/{code}"), 404, "not-found")
@@ -207,6 +225,7 @@ def test_there_is_no_page_for_what_is_no_code(root: Api, code: str) -> None:
 # Logs and metrics --------------------------------------------------------------------------------------------------
 
 
+@ON_ONE_ENGINE
 def test_a_request_is_one_line_of_facts(api: Api, logged: Callable[[], str]) -> None:
     api.get("/users?limit=5", headers={"X-Request-ID": "req-1"})
     (line,) = (json.loads(line) for line in logged().splitlines())
@@ -239,6 +258,7 @@ def series(root: Api) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
+@ON_ONE_ENGINE
 def test_requests_are_counted_by_route_and_status(api: Api, root: Api) -> None:
     name = 'http_requests_total{method="GET",route="/api/v1/users/<id:user_id>",status="404"}'
     before = series(root).get(name, 0)
@@ -247,6 +267,7 @@ def test_requests_are_counted_by_route_and_status(api: Api, root: Api) -> None:
     assert series(root)[name] - before == 3
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere/{}"), ("BREW{}", "/users")])
 def test_what_a_client_invents_makes_no_series(api: Api, root: Api, method: str, path: str) -> None:
     for number in range(2):
@@ -281,6 +302,7 @@ def test_a_service_without_its_tables_is_unhealthy_and_alive(
     assert client.get("/metrics").status_code == 200
 
 
+@ON_ONE_ENGINE
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/x.db", "postgresql+psycopg://nobody:hunter2@127.0.0.1:1/none"])
 def test_a_service_without_its_database_is_unhealthy_and_alive(make_service: Callable[..., Flask], url: str) -> None:
     root = make_service("user", url=url).test_client()
@@ -296,6 +318,7 @@ def test_a_service_without_its_database_is_unhealthy_and_alive(make_service: Cal
     assert (answer.status_code, answer.json["code"]) == (503, "dependency-unavailable")
 
 
+@ON_ONE_ENGINE
 def test_a_check_that_breaks_makes_its_part_unhealthy(app: Flask, root: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libs.common.health._events", lambda db: 1 / 0)
     answer = root._client.get("/health")
@@ -304,6 +327,7 @@ def test_a_check_that_breaks_makes_its_part_unhealthy(app: Flask, root: Api, mon
     assert answer.json["checks"]["database"]["status"] == "healthy"
 
 
+@ON_ONE_ENGINE
 def test_a_service_that_drains_is_not_ready_and_is_healthy(app: Flask, root: Api) -> None:
     app.extensions["quintet"].ready.drain()
     answer = root._client.get("/readyz")
@@ -333,12 +357,14 @@ def test_an_outbox_that_is_stuck_makes_a_service_degraded(app: Flask, api: Api, 
 # Documents ---------------------------------------------------------------------------------------------------------
 
 
+@ON_ONE_ENGINE
 def test_the_document_is_openapi_3_1(root: Api) -> None:
     document = answered(root.get("/openapi.json"))
     assert document["openapi"].startswith("3.1")
     OpenAPIV31SpecValidator(document).validate()
 
 
+@ON_ONE_ENGINE
 def test_the_documentation_needs_no_internet(root: Api) -> None:
     page = root.get("/docs/")
     assert page.status_code == 200
@@ -354,6 +380,7 @@ def test_the_documentation_needs_no_internet(root: Api) -> None:
 # Work beside the requests ------------------------------------------------------------------------------------------
 
 
+@ON_ONE_ENGINE
 def test_work_beside_the_requests_begins_with_start_and_ends_with_stop(app: Flask) -> None:
     service = app.extensions["quintet"]
     ran = threading.Event()
@@ -395,12 +422,14 @@ def test_a_service_that_is_stopped_hands_back_what_it_has_claimed(app: Flask, ap
         assert connection.scalar(leased) == 0
 
 
+@ON_ONE_ENGINE
 def test_the_version_is_that_of_the_distribution(root: Api) -> None:
     health = answered(root.get("/health"))
     assert health["version"] == answered(root.get("/openapi.json"))["info"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", health["version"])
 
 
+@ON_ONE_ENGINE
 def test_no_more_is_logged_than_the_settings_say(make_service: Callable[..., Flask], tmp_path: Path) -> None:
     api = Api(make_service("user", settings={"log_level": "WARNING", "log_dir": str(tmp_path)}))
     api.get("/users")

@@ -15,6 +15,9 @@ from tests.factories import a_cloud_event, a_product, a_user
 from tests.integration.contents import contents
 from tests.web import Api, answered, refused
 
+# What is refused before the database is asked is refused on every engine.
+pytestmark = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
+
 JSON = "application/json"
 PATCH = "application/merge-patch+json"
 UNKNOWN = "01a20598-7494-7095-a5b5-38cc38be70f6"
