@@ -17,7 +17,6 @@ SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
 
 
-
 _find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
 
 

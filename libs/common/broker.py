@@ -195,6 +195,8 @@ class _Link:
         self._amqp: Any = self._connection.connection
         # One for ever: a reader that sets its own sets it for those who write meanwhile.
         self._amqp.sock.settimeout(IO_SECONDS)
+        # With this amqp reads before it publishes, beside the reader, and each gets half of a frame.
+        self._amqp.client_properties.get("capabilities", {}).pop("connection.blocked", None)
         self.arrived: deque[Any] = deque()
         self.given_up: deque[Any] = deque()
         self._reading = threading.Lock()

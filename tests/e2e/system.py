@@ -47,8 +47,9 @@ def environment(base_port: int, data_dir: Path, **given: str) -> dict[str, str]:
 class System:
     """`with System(18800, directory) as system: ...` migrates, starts and in the end stops everything."""
 
-    def __init__(self, base_port: int, data_dir: Path):
+    def __init__(self, base_port: int, data_dir: Path, **variables: str):
         self.base_port, self.data_dir = base_port, data_dir
+        self._environment = environment(base_port, data_dir, **variables)
         self.api = Quintet(base_port, "127.0.0.1")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -71,7 +72,7 @@ class System:
     @property
     def workers(self) -> int:
         """Of each service."""
-        return int(environment(self.base_port, self.data_dir)["WEB_CONCURRENCY"])
+        return int(self._environment["WEB_CONCURRENCY"])
 
     @property
     def log_dir(self) -> Path:
@@ -89,7 +90,7 @@ class System:
             with open(self.data_dir / f"{service}.out", "ab") as out:
                 self.running[service] = subprocess.Popen(
                     ["sh", "-c", commands()[service]],
-                    env=environment(self.base_port, self.data_dir, **given),
+                    env={**self._environment, **given},
                     cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                 )  # fmt: skip
         for service in services:
@@ -122,8 +123,7 @@ class System:
     def _migrate(self) -> None:
         """As `make up` does, with all of them in one process, which loads the library once."""
         migrations = f"from libs.launcher import migrate; [migrate(service) for service in {SERVICES}]"
-        env = environment(self.base_port, self.data_dir)
-        subprocess.run([sys.executable, "-c", migrations], env=env, cwd=ROOT, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", migrations], env=self._environment, cwd=ROOT, check=True, timeout=60)
 
     def _await_health(self, service: str) -> None:
         process = self.running[service]

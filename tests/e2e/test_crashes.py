@@ -23,7 +23,8 @@ LEASE_SECONDS = 75.0
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with System(BASE_PORT + 50, tmp_path_factory.mktemp("mortal")) as system:
+    # A short deadline, since abandoned orders are left alone until theirs is over.
+    with System(BASE_PORT + 50, tmp_path_factory.mktemp("mortal"), REQUEST_DEADLINE_SECONDS="5") as system:
         yield system
 
 

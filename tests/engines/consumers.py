@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import amqp
-from sqlalchemy.orm import Session
 
 from libs.common import outbox
 from libs.common.background import Loop

@@ -51,6 +51,8 @@ STOCK = 100_000
 @pytest.fixture(scope="module")
 def running(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(BASE_PORT, tmp_path_factory.mktemp("quintet")) as system:
+        shop = Shop(system.api)
+        assert eventually(lambda: not shop.get("analytics", "/analytics/summary")["degraded"], 30)
         yield system
 
 
@@ -93,7 +95,7 @@ def test_acknowledged_orders_survive_the_sigkill_of_the_order_service(system: Sy
 
 
 def test_orders_are_accepted_while_rabbitmq_is_down_and_nothing_is_lost(shop: Shop, rabbitmq: RabbitMQ) -> None:
-    user, laptop = shop.known_user(), shop.new_product(STOCK)
+    user, laptop = shop.new_user(), shop.new_product(STOCK)
     with ordering(shop, user, laptop) as acknowledged:
         assert eventually(lambda: len(acknowledged) > 40, 30)
         rabbitmq.kill()
@@ -140,7 +142,7 @@ def persistent(shop: Shop, user: Json, laptop: Json) -> Iterator[list[str]]:
 
 
 def test_postgresql_restarted_under_load_loses_and_doubles_nothing(shop: Shop, postgres: Postgres) -> None:
-    user, laptop = shop.known_user(), shop.new_product(STOCK)
+    user, laptop = shop.new_user(), shop.new_product(STOCK)
     with persistent(shop, user, laptop) as acknowledged:
         assert eventually(lambda: len(acknowledged) > 40, 30)
         postgres.restart()

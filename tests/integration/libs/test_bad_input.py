@@ -104,7 +104,14 @@ def test_what_is_json_and_wrong_is_refused(target: Target) -> None:
 
 def test_what_says_it_is_no_json_is_an_unsupported_media_type(target: Target) -> None:
     before = contents(target.db)
-    for media_type in ("text/plain", "application/xml", "application/x-www-form-urlencoded", "multipart/form-data", "", "x"):
+    for media_type in (
+        "text/plain",
+        "application/xml",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "",
+        "x",
+    ):
         answer = target.send(json.dumps(target.body).encode(), content_type=media_type)
         refused(answer, 415, "unsupported-media-type")
     assert contents(target.db) == before
@@ -131,7 +138,9 @@ def test_a_body_of_a_mebibyte_is_read(target: Target) -> None:
     refused(answer, 422, "validation-failed")
 
 
-@pytest.mark.parametrize("name", ["X-Request-ID", "traceparent", "X-Request-Timeout-Ms", "If-Match", "Accept", "Origin"])
+@pytest.mark.parametrize(
+    "name", ["X-Request-ID", "traceparent", "X-Request-Timeout-Ms", "If-Match", "Accept", "Origin"]
+)
 def test_no_header_breaks_a_request(make_service: Callable[..., Flask], name: str) -> None:
     api = Api(make_service("user"))
     path = user_created(api)

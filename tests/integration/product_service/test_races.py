@@ -195,7 +195,11 @@ def test_a_release_of_several_orders_and_a_reserve_do_not_wait_for_each_other(
     """One holds the product and is about to store its order; the other is about to refuse that very order, and to
     give back another order's units of the product.
     """
-    product, held, late = shop.product(stock=5), "00000000-0000-7000-8000-000000000002", "00000000-0000-7000-8000-000000000001"
+    product, held, late = (
+        shop.product(stock=5),
+        "00000000-0000-7000-8000-000000000002",
+        "00000000-0000-7000-8000-000000000001",
+    )
     shop.reserved((product, 2), order_id=held)
     holds_product, refused_late = threading.Event(), threading.Event()
     add_reservations, add_tombstones = repository.add_reservations, repository.add_tombstones

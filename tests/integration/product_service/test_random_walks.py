@@ -76,7 +76,9 @@ def test_the_service_agrees_with_the_model(shop: Shop, seed: int) -> None:
 
 def _step(shop: Shop, model: Model, dice: random.Random, orders: list[str]) -> None:
     products = sorted(model.units)
-    action = dice.choice(["create", "adjust", "delete", *["reserve"] * 5, "batch", "batch", "release", "event", "ship", "ship"])
+    action = dice.choice(
+        ["create", "adjust", "delete", *["reserve"] * 5, "batch", "batch", "release", "event", "ship", "ship"]
+    )
     if action == "create" or not products:
         stock = dice.randint(0, 12)
         product = shop.product(stock=stock)

