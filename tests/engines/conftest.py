@@ -16,7 +16,7 @@ from libs.topology import SERVICES
 from tests.conftest import PostgresDatabases
 from tests.e2e.system import ROOT
 from tests.engines.servers import Postgres, RabbitMQ, Redis
-from tests.integration.conftest import command, make_service  # noqa: F401 - fixtures
+from tests.integration.conftest import command, make_service, workers  # noqa: F401 - fixtures
 from tests.integration.libs import tables
 
 

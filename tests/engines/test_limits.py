@@ -1,7 +1,7 @@
 """Rate limits over a real Redis: processes share one count, and without Redis each counts alone."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
@@ -15,13 +15,6 @@ from tests.processes import PROCESSES, Workers
 pytestmark = pytest.mark.redis
 
 LIMIT = 30
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    made = Workers()
-    yield made
-    made.close()
 
 
 def allowed(url: str, address: str, requests: int) -> tuple[int, float]:

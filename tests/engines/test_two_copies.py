@@ -38,7 +38,7 @@ def copies(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Each knows the others by the ports of nginx alone."""
     directory = tmp_path_factory.mktemp("copies")
     lines = [f"{name.upper()}_SERVICE_URL=http://127.0.0.1:{FRONT + n}" for name, n in PORT_OFFSETS.items()]
-    lines += ["WEB_CONCURRENCY=2", "DATABASE_POOL_SIZE=4"]
+    lines += ["WEB_CONCURRENCY=1"]
     (directory / "env").write_text("\n".join([engines.read_text(), *lines]))
     nginx = Nginx({FRONT + n: [FIRST + n, SECOND + n] for n in PORT_OFFSETS.values()})
     os.environ["TEST_E2E_ENV_FILE"] = str(directory / "env")
