@@ -39,7 +39,6 @@ class StockAdjusted(Event):
 
     product_id: str
     delta: int
-    reason: str
     stock: int
     version: int
 

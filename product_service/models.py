@@ -153,6 +153,19 @@ class Reservation(Base):
     version: Mapped[int] = mapped_column(sa.SmallInteger)
 
 
+class Adjustment(Base):
+    """What was put in or taken out by hand, and why: what a count of the shelves is compared with."""
+
+    __tablename__ = "adjustments"
+
+    product_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    version: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
+    """The version that the product had by it."""
+    delta: Mapped[int] = mapped_column(sa.BigInteger)
+    reason: Mapped[str] = mapped_column(sa.String(200))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
 products: Any = Product.__table__
 reservations: Any = Reservation.__table__
 

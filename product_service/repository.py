@@ -11,7 +11,7 @@ from libs.common.db import Reader, any_of
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
-from product_service.models import Product, SkuTaken, Units, products, reservations
+from product_service.models import Adjustment, Product, SkuTaken, Units, products, reservations
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
@@ -44,6 +44,12 @@ def save(session: Session, product: Product) -> None:
         session.flush()
     except sa.exc.IntegrityError as exc:
         raise SkuTaken() from exc
+
+
+def record(session: Session, product: Product, delta: int, reason: str) -> None:
+    """Keep an adjustment of the stock beside the product that it made."""
+    made = {"product_id": product.id, "version": product.version, "created_at": product.updated_at}
+    session.add(Adjustment(delta=delta, reason=reason, **made))
 
 
 def find_page(session: sa.Connection, filters: dict[str, Any], asked: PageQuery) -> Page:

@@ -52,9 +52,10 @@ def adjust_stock(session: Session, product_id: str, delta: int, reason: str) -> 
     product = repository.lock(session, product_id)
     product.adjust_stock(delta)
     repository.save(session, product)
+    repository.record(session, product, delta, reason)
     outbox.add(
         session,
-        StockAdjusted(product_id=product.id, delta=delta, reason=reason, stock=product.stock, version=product.version),
+        StockAdjusted(product_id=product.id, delta=delta, stock=product.stock, version=product.version),
     )
     counters.add(session, {"stock_units": delta})
     return product

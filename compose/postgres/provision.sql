@@ -2,12 +2,13 @@
 -- it may be run again, and then sets the passwords anew:
 --
 --   for service in user product order notification analytics; do
---     psql -v ON_ERROR_STOP=1 -v service=$service -v owner_password=... -v app_password=... \
+--     psql -v service=$service -v owner_password=... -v app_password=... \
 --       -f compose/postgres/provision.sql postgresql://postgres@HOST/postgres
 --   done
 --
 -- quintet_SERVICE_owner owns the tables and migrates; quintet_SERVICE_app is what the service runs as: it reads and
 -- writes rows and can change no table. Neither can connect to the database of another service.
+\set ON_ERROR_STOP on
 \set database quintet_ :service
 \set owner quintet_ :service _owner
 \set app quintet_ :service _app

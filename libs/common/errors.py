@@ -26,7 +26,7 @@ class Problem(Exception):
     code: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
     retry_after: ClassVar[int | None] = None
-    """Seconds; every 429 and 503 names them."""
+    """Seconds; every 429, 503 and 504 names them."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class DependencyUnavailable(Problem):
 class DeadlineExceeded(Problem):
     """The time for this request is over."""
 
-    status, code, title = 504, "deadline-exceeded", "The deadline has passed"
+    status, code, title, retry_after = 504, "deadline-exceeded", "The deadline has passed", 1
 
 
 class StoredProblem(Problem):

@@ -13,6 +13,15 @@ depends_on = "common_0001"
 
 def upgrade() -> None:
     op.create_table(
+        "adjustments",
+        sa.Column("product_id", Id, nullable=False),
+        sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("delta", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("product_id", "version", name=op.f("pk_adjustments")),
+    )
+    op.create_table(
         "products",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", Id, nullable=False),

@@ -235,7 +235,7 @@ class Postgres:
         """Run a script as the superuser."""
         words = [word for name, value in variables.items() for word in ("-v", f"{name}={value}")]
         program = self._server.bin_path / "psql"
-        subprocess.run([program, "-q", "-X", "-v", "ON_ERROR_STOP=1", *words, "-f", script, self.url], check=True)
+        subprocess.run([program, "-q", "-X", *words, "-f", script, self.url], check=True)
 
     def stop(self) -> None:
         self._server.cleanup()
