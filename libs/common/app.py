@@ -42,7 +42,7 @@ except PackageNotFoundError:  # run from a checkout
     VERSION = "0.1.0"
 
 
-LINGER_SECONDS = 0.1
+LINGER_SECONDS = 0.2
 """An event may wait this long for others to share its round."""
 
 

@@ -37,6 +37,9 @@ from libs.topology import SERVICES, SUBSCRIPTIONS
 EVENT_JSON = "application/cloudevents+json"
 CONFIRM_SECONDS = 5.0
 IO_SECONDS = 5
+DRAIN_SECONDS = 0.25
+LEAVE_SECONDS = 0.5
+"""Both are part of the time in which a worker must have ended."""
 RETRY_SECONDS = (1, 4, 16, 60)
 DELIVERY_LIMIT = 20
 """After so many deliveries without an answer, as when an event kills its consumer, RabbitMQ gives an event up."""
@@ -94,11 +97,11 @@ class Broker:
         return sent, [row for row, ok in zip(batch, taken, strict=True) if not ok]
 
     def step(self) -> bool:
-        """Drain the connection for up to a second and handle what arrived; the work of a background loop."""
+        """Drain the connection for a moment and handle what arrived; the work of a background loop."""
         with self._translated():
             with self._lock:
                 link = self._open()
-            link.drain(1.0)
+            link.drain(DRAIN_SECONDS)
             while link.arrived and len(link.arrived) < MAX_EVENTS and link.drain(0.002):
                 pass
             with self._lock:
@@ -280,10 +283,10 @@ class _Link:
             raise _Lost("closed")
 
     def take_leave(self) -> None:
-        if self._reading.acquire(timeout=1.5):
+        if self._reading.acquire(timeout=LEAVE_SECONDS):
             with suppress(OSError, AMQPError):
                 self._check()
-                self._amqp.sock.settimeout(1.0)
+                self._amqp.sock.settimeout(LEAVE_SECONDS)
                 self._amqp.close()
             self._reading.release()
 

@@ -8,7 +8,6 @@ of Redis is logged and counted, and Redis is asked again after a few seconds.
 import ipaddress
 import logging
 import time
-from typing import Any
 
 import limits
 from limits.errors import StorageError
@@ -73,7 +72,7 @@ class RateLimiter:
         if not self._redis_url or time.monotonic() < self._ask_again_at:
             return None
         if self._shared is None:
-            options = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2, "retry": _no_retry()}
+            options = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2}
             storage = storage_from_string(self._redis_url, wrap_exceptions=True, **options)
             self._shared = SlidingWindowCounterRateLimiter(storage)
         return self._shared
@@ -82,11 +81,3 @@ class RateLimiter:
         self._ask_again_at = time.monotonic() + RETRY_SECONDS
         metrics.LIMITS_ALONE.inc()
         log.warning("limits.alone", extra={"why": type(exc).__name__})
-
-
-def _no_retry() -> Any:
-    """By itself the client tries four times, with pauses of seconds, while the request waits."""
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return Retry(NoBackoff(), 0)

@@ -3,6 +3,7 @@
 TEST_DATABASE_URL, where it is given, is the PostgreSQL of those tests that neither restart it nor make roles.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from libs.common import migrate
+from libs.common import logs, migrate
 from libs.common.db import Database
 from libs.topology import SERVICES
 from tests.conftest import PostgresDatabases
-from tests.e2e.system import ROOT
+from tests.e2e.system import ROOT, UNHURRIED
 from tests.engines.servers import Postgres, RabbitMQ, Redis
 from tests.integration.conftest import command, make_service, workers  # noqa: F401 - fixtures
 from tests.integration.libs import tables
@@ -66,6 +67,8 @@ def engines(
     lines = [f"DATABASE_URL_{service.upper()}={provisioned(service, 'app')}" for service in SERVICES]
     lines += [f"BROKER_URL={rabbitmq.url}", f"REDIS_URL={redis.url}", "RATE_LIMIT=100000/minute"]
     lines += ["RATE_LIMIT_EXEMPT=192.0.2.0/24", "WEB_CONCURRENCY=4"]
+    # Twenty workers share two cores.
+    lines += [f"{name}={value}" for name, value in UNHURRIED.items()]
     path = tmp_path_factory.mktemp("engines") / "env"
     path.write_text("\n".join(lines))
     # Twenty workers under measurement take minutes to start; the e2e tests measure the same code.
@@ -91,6 +94,17 @@ def redis() -> Iterator[Redis]:
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture(autouse=True)
+def _logs_end_with_the_test() -> Iterator[None]:
+    """The handlers of an app hold the number of a file that pytest closes; the next to have that number may be the
+    connection of a database.
+    """
+    yield
+    for handler in logs._handlers:
+        logging.getLogger().removeHandler(handler)
+    logs._handlers.clear()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,14 @@ def test_many_may_upgrade_one_database_at_once(new_database: Callable[..., str],
 @pytest.mark.parametrize("engine", ["postgresql", "sqlite"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_models_equal_migrations(
-    new_database: Callable[..., str], make_service: Callable[..., Flask], command: Callable[..., tuple[int, str]],
-    tmp_path: Path, service: str, engine: str,
+    new_database: Callable[..., str], run_app: Callable[[Flask], Flask], command: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, service: str, engine: str,
 ) -> None:  # fmt: skip
     package = f"{service}_service"
     url = new_database(package) if engine == "postgresql" else SqliteDatabases(tmp_path).migrated(package)
-    told = command(make_service(service, url=url), "db", "check")
+    monkeypatch.setenv(f"DATABASE_URL_{service.upper()}", url)
+    app = run_app(import_module(f"{package}.app").create_app())
+    told = command(app, "db", "check")
     assert told == (0, f"{service}: models equal migrations\n")
 
 

@@ -45,12 +45,17 @@ def copies(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         nginx.start()
         with System(FIRST, directory / "first") as first, System(SECOND, directory / "second") as second:
-            api = Quintet(FRONT)
-            assert eventually(lambda: not Shop(api).get("analytics", "/analytics/summary")["degraded"], 30)
+            assert eventually(lambda: all(is_well(copy) for copy in (first, second)), 30)
             yield [first, second]
     finally:
         os.environ["TEST_E2E_ENV_FILE"] = str(engines)
         nginx.stop()
+
+
+def is_well(system: System) -> bool:
+    shop = Shop(system.api)
+    parts = [shop.get(service, "/health")["status"] for service in PORT_OFFSETS]
+    return set(parts) == {"healthy"} and not shop.get("analytics", "/analytics/summary")["degraded"]
 
 
 @pytest.fixture

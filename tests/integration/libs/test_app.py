@@ -354,6 +354,15 @@ def test_an_outbox_that_is_stuck_makes_a_service_degraded(app: Flask, api: Api, 
     assert series(root)['outbox_pending{subscriber="order"}'] == 0
 
 
+@ON_ONE_ENGINE
+def test_the_schemas_of_the_events_are_served(root: Api) -> None:
+    answer = root.get("/schemas/user.created.v1.json")
+    assert answer.mimetype == "application/schema+json"
+    assert answer.json["title"] == "user.created.v1"
+    for path in ("user.nothing.v1.json", "..%2fmodels.py", "../models.py", "%2e%2e/models.py"):
+        refused(root.get(f"/schemas/{path}"), 404, "not-found")
+
+
 # Documents ---------------------------------------------------------------------------------------------------------
 
 

@@ -141,7 +141,8 @@ def test_a_connection_is_kept_and_used_again(product: Running) -> None:
     for _ in range(20):
         assert client.get("/products/stats").status == 200
     pools: Any = client._session.get_adapter(product.root).poolmanager.pools  # type: ignore[attr-defined]
-    (pool,) = (pools[key] for key in pools)
+    (key,) = pools.keys()
+    pool = pools[key]
     assert (pool.num_connections, pool.num_requests) == (1, 20)
 
 

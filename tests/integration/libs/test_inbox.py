@@ -236,6 +236,35 @@ def test_what_was_given_up_elsewhere_is_kept(db: Database) -> None:
     assert (row["event_id"], row["dead"], row["error"]) == (event["id"], True, "RefusedEvent: given up by the broker")
 
 
+def test_what_was_given_up_elsewhere_and_cannot_be_kept_is_told(db: Database, open_database: Any) -> None:
+    with pytest.raises(DependencyUnavailable):
+        Inbox(open_database("sqlite:////nowhere/x.db"), {Confirmed: count}).bury(an_event(), "given up by the broker")
+
+
+def test_a_failure_that_cannot_be_counted_is_wanted_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database goes away between the handling and the counting."""
+    write = db.write
+
+    def fail(session: Session, events: list[Any]) -> None:
+        monkeypatch.setattr(db, "write", gone)
+        raise ValueError("a bug")
+
+    def gone(**options: Any) -> Any:
+        raise DependencyUnavailable()
+
+    assert outcomes(db, an_event(), handler=fail) == ["retry"]
+    monkeypatch.setattr(db, "write", write)
+    assert failures(db) == []
+
+
+def test_an_event_nested_beyond_measure_is_dead_at_once(db: Database) -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    event = {**an_event(), "data": deep}
+    assert outcomes(db, event, an_event()) == ["dead", "done"]
+
+
 # What is logged ----------------------------------------------------------------------------------------------------
 
 

@@ -371,6 +371,14 @@ def test_a_refused_adjustment_is_stored_under_its_key(api: Api, create: Create) 
     assert answered(api.get(f"/products/{product['id']}"))["stock"] == 105
 
 
+def test_what_is_wrong_only_with_the_present_stock_claims_no_key(api: Api, create: Create) -> None:
+    product = create(stock=MAX_STOCK)
+    headers = {"Idempotency-Key": "k"}
+    refused(adjust(api, product["id"], 1, headers=headers), 422, "validation-failed", "/delta")
+    adjust(api, product["id"], -5)
+    assert answered(adjust(api, product["id"], 1, headers=headers))["stock"] == MAX_STOCK - 4
+
+
 # Lists -------------------------------------------------------------------------------------------------------------
 
 WORDS = ["red", "green", "blue", "Laptop", "bag"]

@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from libs.common.config import Settings
 from libs.common.db import Database, new_id
 from product_service import repository
 from product_service.app import create_app
 from product_service.models import Wanted
 from product_service.use_cases import release, reserve
-from tests.conftest import SECRET
 from tests.factories import a_cloud_event, a_product, a_reservation
 from tests.integration.product_service.shop import Shop
-from tests.processes import Workers, beside, in_threads
+from tests.processes import Workers, beside, in_threads, patient
 from tests.web import Api, answered
 
 THREADS = 3
@@ -24,7 +22,7 @@ THREADS = 3
 
 def in_a_process(url: str, work: Callable[[Shop, int], Any]) -> list[Any]:
     """The service in this process, and `work` in each of its threads."""
-    app = create_app(Settings(service="product", database_url=url, secret_key=SECRET, log_level="ERROR"))
+    app = create_app(patient("product", url))
     results = in_threads(THREADS, lambda number: work(Shop(Api(app)), number))
     app.extensions["quintet"].db.dispose()
     return results

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from libs.common.config import Settings
 from libs.common.db import Database
-from tests.conftest import SECRET
 from tests.factories import a_user
 from tests.integration.lists import walk
-from tests.processes import Workers, in_threads
+from tests.processes import Workers, in_threads, patient
 from tests.web import Api, answered
 from user_service.app import create_app
 
@@ -46,7 +44,7 @@ def test_the_stats_are_what_counting_says(api: Api, seed: int) -> None:
 
 
 def register(url: str, body: dict[str, Any], headers: dict[str, str]) -> list[int]:
-    app = create_app(Settings(service="user", database_url=url, secret_key=SECRET, log_level="ERROR"))
+    app = create_app(patient("user", url))
     statuses = in_threads(3, lambda _: Api(app).post("/users", body, headers=headers).status_code)
     app.extensions["quintet"].db.dispose()
     return statuses

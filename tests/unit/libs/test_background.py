@@ -198,3 +198,46 @@ def test_stop_lets_the_step_that_runs_finish(start: Callable[..., Loop]) -> None
 
 def test_joining_a_loop_that_was_never_started_is_harmless() -> None:
     Loop("test", lambda: False, interval_seconds=1).join(1)
+
+
+def test_a_loop_may_rest_before_each_step_so_that_more_work_shares_it(start: Callable[..., Loop]) -> None:
+    times: list[float] = []
+
+    def outcome(count: int) -> bool:
+        times.append(time.monotonic())
+        return count < 4
+
+    steps = Steps(outcome)
+    start(steps, linger_seconds=0.05)
+    assert steps.reached(4)
+    assert all(later - earlier >= 0.05 for earlier, later in zip(times, times[1:], strict=False))
+
+
+def test_a_loop_that_rests_stops_at_once(start: Callable[..., Loop]) -> None:
+    steps = Steps(lambda count: True)
+    loop = start(steps, linger_seconds=60)
+    assert steps.reached(1)
+    started = time.monotonic()
+    loop.stop()
+    loop.join(5)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_at_the_end_a_loop_finishes_once(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "MAX_PAUSE_SECONDS", 0.01)
+    ended: list[int] = []
+
+    def outcome(count: int) -> bool:
+        if fails:
+            raise DependencyUnavailable()
+        return False
+
+    steps = Steps(outcome)
+    loop = Loop("test", steps, interval_seconds=60, finish=lambda: ended.append(1))
+    loop.start()
+    assert steps.reached(1)
+    assert ended == []
+    loop.stop()
+    loop.join(5)
+    assert ended == [1]

@@ -198,3 +198,18 @@ def test_the_defaults_of_the_example_are_the_defaults() -> None:
     assert len(environ) > 20
     assert load(**environ) == load()
     assert load().secret_key == DEVELOPMENT_KEY
+
+
+def test_a_rate_limit_is_so_many_requests_in_some_time() -> None:
+    assert load(RATE_LIMIT="600/minute").rate_limit == "600/minute"
+    for wrong in ("600", "0/minute", "-1/second", "600/week", "600/minute;", "x/day", "600 / minute"):
+        (fault,) = faults(RATE_LIMIT=wrong)
+        assert fault.startswith("RATE_LIMIT: ")
+
+
+def test_who_is_exempt_from_the_rate_limit_is_a_network() -> None:
+    assert load(RATE_LIMIT_EXEMPT="10.0.0.0/8, ::1/128").rate_limit_exempt == ("10.0.0.0/8", "::1/128")
+    assert faults(RATE_LIMIT_EXEMPT="10.0.0.0/8,home,10.0.0.1/8") == [
+        "RATE_LIMIT_EXEMPT: 'home' is not a network",
+        "RATE_LIMIT_EXEMPT: '10.0.0.1/8' is not a network",
+    ]
