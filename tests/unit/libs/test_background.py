@@ -56,6 +56,8 @@ def test_a_wake_ends_the_wait(start: Callable[..., Loop]) -> None:
     assert steps.reached(1)
     loop.wake()
     assert steps.reached(2)
+    # And it waits again.
+    assert not steps.reached(3, seconds=0.1)
 
 
 def test_a_wake_during_a_step_is_not_lost(start: Callable[..., Loop]) -> None:
