@@ -16,6 +16,7 @@ from libs.common.db import Database
 from libs.topology import SERVICES
 from tests.conftest import PostgresDatabases
 from tests.e2e.system import ROOT, UNHURRIED
+from tests.engines import consumers
 from tests.engines.servers import Postgres, RabbitMQ, Redis
 from tests.integration.conftest import command, make_service, workers  # noqa: F401 - fixtures
 from tests.integration.libs import tables
@@ -33,6 +34,8 @@ def databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatabases]:
     """PostgreSQL alone: tests/integration runs over both engines."""
     server = os.environ.get("TEST_DATABASE_URL") or request.getfixturevalue("postgres").url
     made = PostgresDatabases(server, lambda: None)
+    # One connection for each statement: a test may have restarted the server.
+    made._admin = sa.create_engine(made._server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     yield made
     made.close()
 
@@ -86,6 +89,12 @@ def rabbitmq() -> Iterator[RabbitMQ]:
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def fresh_broker(rabbitmq: RabbitMQ) -> None:
+    """What other tests have left in the queues is none of the services' business."""
+    consumers.wipe(rabbitmq.url)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ del test_cancelling_and_shipping_at_one_moment_leaves_one_winner
 
 
 @pytest.fixture(scope="module")
-def copies(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[System]]:
+def copies(engines: Path, fresh_broker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[System]]:
     """Each knows the others by the ports of nginx alone."""
     directory = tmp_path_factory.mktemp("copies")
     lines = [f"{name.upper()}_SERVICE_URL=http://127.0.0.1:{FRONT + n}" for name, n in PORT_OFFSETS.items()]

@@ -49,7 +49,7 @@ STOCK = 100_000
 
 
 @pytest.fixture(scope="module")
-def running(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def running(engines: Path, fresh_broker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(BASE_PORT, tmp_path_factory.mktemp("quintet")) as system:
         shop = Shop(system.api)
         assert eventually(lambda: not shop.get("analytics", "/analytics/summary")["degraded"], 30)
