@@ -27,39 +27,38 @@ from analytics_service.models import (
     snapshots,
 )
 from libs.common.db import Reader, Upsert, any_of, upsert
+from libs.common.prepared import Prepared
 
 # Built once: to build them anew costs more than to execute them.
-_lock = sa.select(generations.c.live, generations.c.building).with_for_update()
-_find = {table: sa.select(table).where(any_of(table.c.id, "ids")) for table in (orders, notifications)}
-_replace = {table: Upsert(table, lambda insert: insert.on_conflict_do_update(
+_lock = Prepared(sa.select(generations.c.live, generations.c.building).with_for_update())
+_find = {table: Prepared(sa.select(table).where(any_of(table.c.id, "ids"))) for table in (orders, notifications)}
+_replace = {table: Prepared(Upsert(table, lambda insert: insert.on_conflict_do_update(
     index_elements=["id"], set_={c.name: c for c in insert.excluded if c.name != "id"}
-)) for table in (orders, notifications)}  # fmt: skip
-_add = {table: Upsert(table, lambda insert: insert.on_conflict_do_update(
+)), table.c.keys()) for table in (orders, notifications)}  # fmt: skip
+_add = {table: Prepared(Upsert(table, lambda insert: insert.on_conflict_do_update(
     index_elements=insert.table.primary_key.columns.keys(),
     set_={c.name: c + insert.excluded[c.name] for c in insert.table.c if not c.primary_key},
-)) for table in TOTALS.values()}  # fmt: skip
-_rename = Upsert(product_names, lambda insert: insert.on_conflict_do_update(
+)), table.c.keys()) for table in TOTALS.values()}  # fmt: skip
+_rename = Prepared(Upsert(product_names, lambda insert: insert.on_conflict_do_update(
     index_elements=["product_id"], where=product_names.c.named_at < insert.excluded.named_at,
     set_={"named_at": insert.excluded.named_at, "name": insert.excluded.name},
-))  # fmt: skip
+)), product_names.c.keys())  # fmt: skip
 _live = sa.select(generations.c.live).scalar_subquery()
 
 
 def lock_generations(session: Session) -> list[int]:
     """The generations that a write counts in: the live one and, after it, the one that is being built."""
-    row = session.connection().execute(_lock).one()
+    row = _lock.rows(session)[0]
     return [generation for generation in row if generation is not None]
 
 
 def find_rows(session: Session, table: Any, ids: Iterable[str]) -> dict[str, Row]:
-    found = session.connection().execute(_find[table], {"ids": sorted(ids)})
-    return {row["id"]: dict(row) for row in found.mappings()}
+    return {row["id"]: row for row in _find[table].mappings(session, ids=sorted(ids))}
 
 
 def write_rows(session: Session, table: Any, rows: Mapping[str, Row]) -> None:
     """Insert or replace."""
-    if rows:
-        session.connection().execute(_replace[table](session), list(rows.values()))
+    _replace[table].write(session, rows.values())
 
 
 def add_totals(session: Session, totals: Totals) -> None:
@@ -67,16 +66,13 @@ def add_totals(session: Session, totals: Totals) -> None:
     for name, table in TOTALS.items():
         names = table.c.keys()
         changed = [(*key, *added) for (of, *key), added in totals.items() if of == name and any(added)]
-        if changed:
-            rows = [dict(zip(names, values, strict=True)) for values in changed]
-            session.connection().execute(_add[table](session), rows)
+        _add[table].write(session, [dict(zip(names, values, strict=True)) for values in changed])
 
 
 def write_names(session: Session, names: Mapping[str, tuple[datetime, str]]) -> None:
     """Keep the latest name of each product."""
     rows = [{"product_id": i, "named_at": named_at, "name": name} for i, (named_at, name) in names.items()]
-    if rows:
-        session.connection().execute(_rename(session), rows)
+    _rename.write(session, rows)
 
 
 # A rebuild ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from libs.common.db import Reader, Upsert, any_of, epoch
 from libs.common.errors import NotFound
 from libs.common.idempotency import keys
 from libs.common.paging import Page, PageQuery, page
+from libs.common.prepared import Prepared
 from notification_service.models import MAX_BACKOFF_SECONDS, Notification, Sending, notifications
 
 LEASE_SECONDS = 30.0
@@ -91,31 +92,29 @@ def _claim() -> sa.UpdateBase:
     )
 
 
-_take = _claim()
+_take = Prepared(_claim())
 _mine = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))
-_hold = sa.select(c.id, c.version).where(_mine).order_by(c.id).with_for_update()
+_hold = Prepared(sa.select(c.id, c.version).where(_mine).order_by(c.id).with_for_update())
 _pause = epoch() + sa.bindparam("pause", type_=sa.Double())
 _back = sa.update(notifications).where(_mine).values(lease_token=None, due_at=_pause)
 _columns = ("status", "attempts", "last_error", "sent_at", "version")
-_write = (
+_change = (
     sa.update(notifications)
     .where(c.id == sa.bindparam("_id"))
-    .values(lease_token=None, due_at=_pause, **{name: sa.bindparam(name) for name in _columns})
+    .values(lease_token=None, due_at=_pause, **{name: sa.bindparam(f"_{name}") for name in _columns})
 )
-_write_erased = _write.values(_ERASED)
+_write, _write_erased = Prepared(_change), Prepared(_change.values(_ERASED))
 
 
 def claim(session: Session, channel: str, token: str, limit: int) -> list[Sending]:
     """Take up to `limit` of what is due in a channel, longest due first, for as long as the lease lasts."""
-    wanted = {"_channel": channel, "_token": token, "_limit": limit}
-    taken = [Sending(**row) for row in session.connection().execute(_take, wanted).mappings()]
+    taken = [Sending(**row) for row in _take.mappings(session, _channel=channel, _token=token, _limit=limit)]
     return sorted(taken, key=lambda sending: sending.id)
 
 
 def hold(session: Session, token: str, claimed: Sequence[Sending]) -> list[Sending]:
     """Lock those that the lease still holds, and return them with their current version."""
-    wanted = {"_ids": [sending.id for sending in claimed], "_token": token}
-    versions = {row.id: row.version for row in session.connection().execute(_hold, wanted)}
+    versions = dict(_hold.rows(session, _ids=[sending.id for sending in claimed], _token=token))
     held = [sending for sending in claimed if sending.id in versions]
     for sending in held:
         sending.version = versions[sending.id]
@@ -128,12 +127,11 @@ def write(session: Session, judged: Sequence[Sending]) -> None:
         sending.version += 1
     for erased, statement in ((False, _write), (True, _write_erased)):
         rows = [
-            {"_id": sending.id, **{name: getattr(sending, name) for name in (*_columns, "pause")}}
+            {"_id": sending.id, "pause": sending.pause, **{f"_{name}": getattr(sending, name) for name in _columns}}
             for sending in judged
             if sending.erased == erased
         ]
-        if rows:
-            session.connection().execute(statement, rows)
+        statement.write(session, rows)
 
 
 def give_back(session: Session, token: str, ids: Sequence[str], pause: float) -> None:

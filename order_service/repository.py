@@ -12,18 +12,19 @@ from libs.common.db import Reader, Upsert, any_of, epoch, upsert
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
+from libs.common.prepared import Prepared
 from order_service.models import NewOrder, Order, Row, orders, users
 
 SORTS = {name: orders.c[name] for name in ("created_at", "total")}
 KEY_LIFETIME = timedelta(hours=24)
 
 
-_find = sa.select(orders).where(orders.c.id == sa.bindparam("id"))
+_find = Prepared(sa.select(orders).where(orders.c.id == sa.bindparam("id")))
 
 
 def find(session: Reader, order_id: str) -> Row:
     """The order's row; raises NotFound."""
-    row = session.execute(_find, {"id": order_id}).mappings().one_or_none()
+    row = _find.one(session, id=order_id)
     if row is None:
         raise NotFound("There is no such order.")
     return row
@@ -74,23 +75,27 @@ def find_by_keys(session: Session, keys: Iterable[str]) -> dict[str, Row]:
     return {row["idempotency_key"]: row for row in session.execute(query).mappings()}
 
 
-_find_users = sa.select(users.c.id, users.c.status).where(any_of(users.c.id, "ids")).order_by(users.c.id)
-_share_users = _find_users.with_for_update(read=True)
+_users = sa.select(users.c.id, users.c.status).where(any_of(users.c.id, "ids")).order_by(users.c.id)
+_find_users, _share_users = Prepared(_users), Prepared(_users.with_for_update(read=True))
 
 
 def find_users(session: Session, user_ids: Iterable[str], *, share: bool = False) -> dict[str, str]:
     """The status of each user that is known here. With `share`, nobody can change them until the transaction ends."""
-    found = session.connection().execute(_share_users if share else _find_users, {"ids": sorted(user_ids)})
-    return {user_id: status for user_id, status in found}  # noqa: C416 - a row is not a pair to dict()
+    return dict((_share_users if share else _find_users).rows(session, ids=sorted(user_ids)))
 
 
-_insert = sa.insert(orders)
+_until = epoch() + sa.bindparam("seconds", type_=sa.Double())
+_given = ("id", "user_id", "status", "lines", "note", "total", "created_at", "updated_at", "version")
+_insert = Prepared(sa.insert(orders).values(drive_until=_until), _given)
 _insert_keyed = Upsert(
-    orders, lambda insert: insert.on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(orders.c.id)
+    orders,
+    lambda insert: insert.values(drive_until=_until)
+    .on_conflict_do_nothing(index_elements=["idempotency_key"])
+    .returning(orders.c.id),
 )
 
 
-def add_pending(session: Session, new: Sequence[NewOrder], time: float) -> set[str]:
+def add_pending(session: Session, new: Sequence[NewOrder]) -> set[str]:
     """Store new orders, in the order of their keys so that two batches cannot deadlock; returns the ids of those whose
     key was free.
     """
@@ -101,14 +106,14 @@ def add_pending(session: Session, new: Sequence[NewOrder], time: float) -> set[s
             "id": order.order_id, "user_id": order.user_id, "lines": order.lines, "note": order.note,
             "idempotency_key": order.key.name if order.key else None,
             "fingerprint": order.key.fingerprint if order.key else None,
-            "drive_until": time + order.seconds, **same,
+            "seconds": order.seconds, **same,
         }
         for order in sorted(new, key=lambda order: order.key.name if order.key else "")
     ]  # fmt: skip
     if not rows:
         return set()
     if not any(order.key for order in new):
-        session.connection().execute(_insert, rows)
+        _insert.write(session, rows)
         return {str(row["id"]) for row in rows}
     return set(session.connection().scalars(_insert_keyed(session), rows))
 
@@ -123,12 +128,13 @@ def take_over(session: Session, order_id: str, time: float, seconds: float) -> b
 # The second transaction --------------------------------------------------------------------------------------------
 
 
-_lock_many = sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
+_lock_many = Prepared(
+    sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
+)
 
 
 def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, Row]:
-    found = session.connection().execute(_lock_many, {"ids": sorted(order_ids)})
-    return {row["id"]: row for row in found.mappings()}
+    return {row["id"]: row for row in _lock_many.mappings(session, ids=sorted(order_ids))}
 
 
 _settled = {
@@ -136,9 +142,11 @@ _settled = {
     "rejected": ("rejection", "rejected_at", "idempotency_key"),
 }
 _settle = {
-    status: sa.update(orders)
-    .where(orders.c.id == sa.bindparam("_id"), orders.c.status == "pending")
-    .values(status=status, updated_at=sa.bindparam("_now"), version=2, **{n: sa.bindparam(f"_{n}") for n in names})
+    status: Prepared(
+        sa.update(orders)
+        .where(orders.c.id == sa.bindparam("_id"), orders.c.status == "pending")
+        .values(status=status, updated_at=sa.bindparam("_now"), version=2, **{n: sa.bindparam(f"_{n}") for n in names})
+    )
     for status, names in _settled.items()
 }
 
@@ -148,7 +156,12 @@ def settle(session: Session, status: str, changed: Sequence[Row]) -> None:
     if changed:
         names = ("id", *_settled[status])
         rows = [{**{f"_{name}": order[name] for name in names}, "_now": order["updated_at"]} for order in changed]
-        session.connection().execute(_settle[status], rows)
+        _settle[status].write(session, rows)
+
+
+def count_pending(session: Reader) -> int:
+    """How many orders are pending: few, and each is in an index of its own."""
+    return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
 
 
 def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[Row]:

@@ -173,7 +173,6 @@ def _answer(order: Row, *, replayed: bool = False) -> Row:
 
 def place(session: Session, batch: Sequence[NewOrder]) -> list[Placed | Exception]:
     """Store each order `pending`, unless its key is taken (rule 1) or its user is not known."""
-    time_now = repository.clock(session)
     keys = {new.key.name for new in batch if new.key}
     if keys:
         repository.free_keys(session, sorted(keys))
@@ -184,20 +183,19 @@ def place(session: Session, batch: Sequence[NewOrder]) -> list[Placed | Exceptio
         name = new.key.name if new.key else new.order_id
         if name not in known and statuses.get(new.user_id) == "active":
             fresh.setdefault(name, new)
-    stored = repository.add_pending(session, list(fresh.values()), time_now)
-    counters.add(session, {"status:pending": len(stored)})
+    stored = repository.add_pending(session, list(fresh.values()))
     if taken := keys - known.keys():
         known |= repository.find_by_keys(session, taken)
-    return [_placed(session, new, stored, known, statuses.get(new.user_id), time_now) for new in batch]
+    return [_placed(session, new, stored, known, statuses.get(new.user_id)) for new in batch]
 
 
 def _placed(
-    session: Session, new: NewOrder, stored: set[str], known: dict[str, Row], status: str | None, time_now: float
+    session: Session, new: NewOrder, stored: set[str], known: dict[str, Row], status: str | None
 ) -> Placed | Exception:
     if new.order_id in stored:
         return Placed({"id": new.order_id, "lines": new.lines}, finished=False)
     if new.key and (order := known.get(new.key.name)):
-        return _known(session, new, order, time_now)
+        return _known(session, new, order)
     if status == "active":  # the key was taken a moment ago, and by now it is given back
         return RequestInFlight()
     if status is None:
@@ -205,12 +203,13 @@ def _placed(
     return UnknownUser(errors=[{"pointer": "/user_id", "detail": f"The user is {status}."}])
 
 
-def _known(session: Session, new: NewOrder, order: Row, time_now: float) -> Placed | Problem:
+def _known(session: Session, new: NewOrder, order: Row) -> Placed | Problem:
     """Rule 1: another request came with this key before."""
     if new.key and order["fingerprint"] != new.key.fingerprint:
         return IdempotencyKeyReused()
     if order["status"] != "pending":
         return Placed(order, finished=True)
+    time_now = repository.clock(session)
     left = order["drive_until"] - time_now
     if left > 0 or not repository.take_over(session, order["id"], time_now, new.seconds):
         return RequestInFlight(retry_after=max(1, round(left + 0.5)))
@@ -283,8 +282,8 @@ def _told(order: Row, origin: Origin) -> Event:
 
 
 def _total(settled: Sequence[Row]) -> dict[str, int]:
-    """What orders that were pending add to the totals."""
-    added = {"status:pending": -len(settled)}
+    """What orders that were settled add to the totals."""
+    added: dict[str, int] = {}
     for order in settled:
         for name, value in counts(order).items():
             added[name] = added.get(name, 0) + value
@@ -338,9 +337,10 @@ def _step(
 def order_stats(session: Reader) -> dict[str, Any]:
     """How many orders there are by status, how many were ever confirmed, and what they bring."""
     revenue = counters.read_amounts(session, "revenue:")
+    pending = repository.count_pending(session)
     return {
         "total": counters.read(session, "total").get("", 0),
-        "by_status": counters.read(session, "status:"),
+        "by_status": counters.read(session, "status:") | ({"pending": pending} if pending else {}),
         "revenue": [{"currency": currency, "amount": amount} for currency, amount in sorted(revenue.items())],
     }
 

@@ -11,6 +11,7 @@ from libs.common.db import Reader, any_of
 from libs.common.errors import NotFound
 from libs.common.fields import now
 from libs.common.paging import Page, PageQuery, page
+from libs.common.prepared import Prepared
 from product_service.models import Adjustment, Product, SkuTaken, Units, products, reservations
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
@@ -93,7 +94,7 @@ def find_reservation(session: Reader, order_id: str) -> sa.Row[Any]:
     return row
 
 
-_lock_reservations = (
+_lock_reservations = Prepared(
     sa.select(reservations)
     .where(any_of(reservations.c.order_id, "ids"))
     .order_by(reservations.c.order_id)
@@ -101,16 +102,16 @@ _lock_reservations = (
 )
 _lock_orders = sa.text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 _units = ("id", "name", "price", "currency", "stock", "reserved", "sold", "version", "deleted_at")
-_lock_units = (
+_lock_units = Prepared(
     sa.select(*(products.c[name] for name in _units))
     .where(any_of(products.c.id, "ids"))
     .order_by(products.c.id)
     .with_for_update()
 )
-_insert_reservations = sa.insert(reservations)
+_insert_reservations = Prepared(sa.insert(reservations), reservations.c.keys())
 
 
-def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, sa.RowMapping]:
+def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The reservations of these orders; until the transaction ends nobody else adds or changes one."""
     ids = sorted(order_ids)
     connection = session.connection()
@@ -119,15 +120,14 @@ def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, s
         # products that the other needs. SQLite has one writer anyway.
         keys = sorted(UUID(order_id).int & (2**63 - 1) for order_id in ids)
         connection.execute(_lock_orders, {"keys": keys})
-    return {row["order_id"]: row for row in connection.execute(_lock_reservations, {"ids": ids}).mappings()}
+    return {row["order_id"]: row for row in _lock_reservations.mappings(session, ids=ids)}
 
 
 def lock_units(session: Session, product_ids: Iterable[str]) -> Units:
-    found = session.connection().execute(_lock_units, {"ids": sorted(product_ids)})
-    return Units({row["id"]: row for row in found.mappings()})
+    return Units({row["id"]: row for row in _lock_units.mappings(session, ids=sorted(product_ids))})
 
 
-_write_units = (
+_write_units = Prepared(
     sa.update(products)
     .where(products.c.id == sa.bindparam("_id"))
     .values({name: sa.bindparam(name) for name in ("stock", "reserved", "sold", "sold_out", "updated_at", "version")})
@@ -135,8 +135,7 @@ _write_units = (
 
 
 def write_units(session: Session, units: Units) -> None:
-    if changes := units.changes():
-        session.connection().execute(_write_units, changes)
+    _write_units.write(session, units.changes())
 
 
 def add_reservations(session: Session, lines: dict[str, list[dict[str, Any]]]) -> None:
@@ -153,8 +152,7 @@ def _insert(session: Session, status: str, lines: dict[str, list[dict[str, Any]]
     moment = now()
     same = {"status": status, "created_at": moment, "updated_at": moment, "version": 1}
     rows = [{"order_id": order_id, "lines": lines[order_id], **same} for order_id in sorted(lines)]
-    if rows:
-        session.connection().execute(_insert_reservations, rows)
+    _insert_reservations.write(session, rows)
 
 
 def mark_reservations(session: Session, order_ids: Iterable[str], status: str) -> None:

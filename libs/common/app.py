@@ -143,8 +143,8 @@ class Service:
             relay = Relay(self.db, target)
             send = self.broker.send if self.broker and target == BROKER else HttpSender(self.client(target)).send
             courier = Courier(relay, send)
-            relay.wake = self.every(f"relay to {target}", courier.step, interval_seconds=1.0).wake
-            self.route.relays.append(relay)
+            rest = {"interval_seconds": 1.0, "linger_seconds": LINGER_SECONDS, "finish": courier.finish}
+            self.route.wakes[target] = self.every(f"relay to {target}", courier.step, **rest).wake
 
     def _broker_health(self) -> dict[str, Any]:
         """Orders do not wait for the broker; their effects elsewhere do."""
@@ -163,6 +163,12 @@ class _Uuid(BaseConverter):
         return value.lower()
 
 
+class _App(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: no view here is a coroutine, and Flask asks six times a request."""
+        return func
+
+
 class _OrjsonProvider(JSONProvider):
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         return orjson.dumps(obj).decode()
@@ -172,11 +178,13 @@ class _OrjsonProvider(JSONProvider):
 
 
 def _flask(settings: Settings) -> Flask:
-    app = Flask(f"{settings.service}_service", static_folder=None)
+    app = _App(f"{settings.service}_service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY
     app.json = _OrjsonProvider(app)
     app.url_map.converters["id"] = _Uuid
     CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600)
+    # It works its options out anew for each answer, and only browsers ask.
+    add_cors = app.after_request_funcs[None].pop()
 
     limiter = _limiter(app, settings)
 
@@ -196,25 +204,21 @@ def _flask(settings: Settings) -> Flask:
     @app.after_request
     def finish(response: Response) -> Response:
         elapsed = time.perf_counter() - g.started
-        rule = request.url_rule.rule if request.url_rule else "unknown"
-        response.headers[context.REQUEST_ID] = g.work.request_id
-        response.headers[context.TRACEPARENT] = g.work.traceparent
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        work: context.Context = g.work
+        headers = response.headers
+        headers[context.REQUEST_ID] = work.request_id
+        headers[context.TRACEPARENT] = work.traceparent
+        headers["X-Content-Type-Options"] = "nosniff"
+        if "HTTP_ORIGIN" in request.environ:
+            add_cors(response)
         if limiter:
-            response.headers.update(g.get("limits", {}))
+            headers.update(g.get("limits", {}))
+        rule = request.url_rule.rule if request.url_rule else "unknown"
         # A client may invent any number of methods, and each label costs memory.
         method = request.method if request.method in METHODS else "other"
-        metrics.REQUESTS.labels(method, rule, response.status_code).inc()
-        metrics.LATENCY.labels(rule).observe(elapsed)
-        log.info(
-            "request",
-            extra={
-                "method": request.method,
-                "route": rule,
-                "status": response.status_code,
-                "latency_ms": round(elapsed * 1000, 2),
-            },
-        )
+        metrics.count_request(method, rule, response.status_code, elapsed)
+        fields = {"route": rule, "status": response.status_code, "latency_ms": round(elapsed * 1000, 2)}
+        log.info("request", extra={"method": request.method, **fields})
         return response
 
     @app.teardown_request

@@ -7,12 +7,12 @@ DeadlineExceeded.
 """
 
 import logging
+import random
 import time
 from typing import Any, NamedTuple
 
 import orjson
 import requests
-import tenacity
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
@@ -45,7 +45,11 @@ class _Unavailable(DependencyUnavailable):
         known = retry_after and retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
         seconds = int(retry_after) if retry_after and known else None
         super().__init__(f"The {service} service is unavailable.", retry_after=seconds)
-        self.why, self.seconds = why, seconds
+        self._seconds = seconds
+
+    def pause(self, attempt: int) -> float:
+        """Before the next attempt: full jitter over 50, 100, 200 ms, or what the service asked for."""
+        return self._seconds if self._seconds is not None else random.uniform(0.0, 0.05 * 2 ** (attempt - 1))
 
 
 class ServiceClient:
@@ -56,11 +60,8 @@ class ServiceClient:
         self._base = settings.url_of(service)
         self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
         self._deadline = settings.request_deadline_seconds
-        self._session = requests.Session()
-        self._session.trust_env = False
-        adapter = _FreshAdapter(pool_connections=1, pool_maxsize=64)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        # Not a Session: what that adds is redirects and cookies, and there are none.
+        self._adapter = _FreshAdapter(pool_connections=1, pool_maxsize=64)
 
     def get(self, path: str, **kwargs: Any) -> Answer:
         return self.call("GET", path, **kwargs)
@@ -87,9 +88,16 @@ class ServiceClient:
         if idempotent is None:
             idempotent = method in ("GET", "HEAD", "PUT", "DELETE")
         request = self._prepare(method, path, json, headers, work)
-        if not idempotent:
-            return self._send(request, deadline)
-        return _retrying(_NoTime(deadline, attempts))(self._send, request, deadline)
+        attempt = 1
+        while True:
+            try:
+                return self._send(request, deadline)
+            except _Unavailable as exc:
+                pause = exc.pause(attempt)
+                if not idempotent or attempt >= attempts or time.monotonic() + pause >= deadline:
+                    raise
+            time.sleep(pause)
+            attempt += 1
 
     def _prepare(
         self, method: str, path: str, json: Any, headers: dict[str, str] | None, work: context.Context | None
@@ -114,7 +122,7 @@ class ServiceClient:
         request.headers[context.TIMEOUT_MS] = str(int(left * 1000))
         try:
             timeout = (min(self._connect, left), min(self._read, left))
-            response = self._session.send(request, timeout=timeout, allow_redirects=False, stream=True)
+            response = self._adapter.send(request, timeout=timeout, stream=True)
             status, content = response.status_code, _read(response, deadline)
         except (requests.RequestException, HTTPError) as exc:
             raise self._failed(type(exc).__name__) from exc
@@ -144,29 +152,6 @@ def _read(response: requests.Response, deadline: float) -> bytes:
             response.close()
             raise requests.ReadTimeout
     return b"".join(chunks)
-
-
-def _retrying(stop: "_NoTime") -> tenacity.Retrying:
-    known = tenacity.retry_if_exception_type(_Unavailable)
-    return tenacity.Retrying(retry=known, wait=_wait, stop=stop, reraise=True)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Full jitter over 50, 100, 200 ms, or what the service asked for."""
-    exc = state.outcome.exception() if state.outcome else None
-    if isinstance(exc, _Unavailable) and exc.seconds is not None:
-        return float(exc.seconds)
-    return float(tenacity.wait_random_exponential(multiplier=0.05, max=1.0)(state))
-
-
-class _NoTime(tenacity.stop.stop_base):
-    """Stop after the attempts, or when the pause that comes would end after the deadline."""
-
-    def __init__(self, deadline: float, attempts: int):
-        self._deadline, self._attempts = deadline, attempts
-
-    def __call__(self, state: tenacity.RetryCallState) -> bool:
-        return state.attempt_number >= self._attempts or time.monotonic() + state.upcoming_sleep >= self._deadline
 
 
 class _FreshPool:

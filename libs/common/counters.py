@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from libs.common.db import Reader, Upsert, before_commit, shared
+from libs.common.prepared import Prepared
 
 SHARDS = 16
 
@@ -26,11 +27,14 @@ counters = sa.Table(
 )
 
 
-_add = Upsert(
-    counters,
-    lambda insert: insert.on_conflict_do_update(
-        index_elements=["name", "shard"], set_={"value": counters.c.value + insert.excluded.value}
+_add = Prepared(
+    Upsert(
+        counters,
+        lambda insert: insert.on_conflict_do_update(
+            index_elements=["name", "shard"], set_={"value": counters.c.value + insert.excluded.value}
+        ),
     ),
+    counters.c.keys(),
 )
 
 
@@ -45,9 +49,7 @@ def add(session: Session, changes: Mapping[str, int]) -> None:
 def _write(session: Session) -> None:
     shard = os.getpid() % SHARDS
     changes = sorted(session.info.pop("counters").items())
-    rows = [{"name": name, "shard": shard, "value": value} for name, value in changes if value]
-    if rows:
-        session.connection().execute(_add(session), rows)
+    _add.write(session, [{"name": name, "shard": shard, "value": value} for name, value in changes if value])
 
 
 def read(session: Reader, prefix: str = "") -> dict[str, int]:

@@ -10,6 +10,7 @@ lock outside SQLite, in short sleeps that let other greenlets run: a wait inside
 
 import logging
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,47 +100,60 @@ class Database:
         """One transaction. Without `durable` a power cut may undo it, though never a part of it: for leases and
         marks that are made again anyway. Raises CommitInDoubt, Overloaded or DependencyUnavailable.
         """
-        session = self._begin(durable)
+        connection = self._begin(durable)
+        session = Transaction(connection, self.session_info)
         try:
-            yield session
-            session.flush()
-            for callback in session.info.get("before_commit", ()):
-                callback()
-        except BaseException as exc:
-            session.close()
-            if isinstance(exc, sa.exc.OperationalError | sa.exc.InterfaceError):
+            try:
+                yield session
+                session.finish()
+            except (sa.exc.OperationalError, sa.exc.InterfaceError) as exc:
                 raise _translated(exc) from exc
-            raise
-        try:
-            session.commit()
-        except sa.exc.DBAPIError as exc:
-            # The connection may still hold the transaction, and with it the lock: no one else may get it.
-            session.invalidate()
-            raise CommitInDoubt() from exc
+            try:
+                connection.commit()
+            except sa.exc.DBAPIError as exc:
+                # The connection may still hold the transaction, and with it the lock: no one else may get it.
+                connection.invalidate()
+                raise CommitInDoubt() from exc
         finally:
             session.close()
+            connection.close()
         for callback in session.info.get("after_commit", ()):
             callback()
 
-    def _begin(self, durable: bool) -> Session:
+    def _begin(self, durable: bool) -> sa.Connection:
         engine = self._kind(f"write {durable}", {"quintet_write": True, "quintet_durable": durable})
-        give_up = time.monotonic() + LOCK_WAIT_SECONDS
-        if work := context.current():
-            give_up = min(give_up, work.deadline)
-        pause = 0.0005
-        while True:
-            session = Session(engine, autoflush=False, expire_on_commit=False, info=self.session_info)
+        try:
+            connection = engine.connect()
             try:
-                session.connection()
-                return session
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
-                session.close()
-                if not _is_locked(exc):
-                    raise _translated(exc) from exc
-                if time.monotonic() > give_up:
-                    raise Overloaded("The database is busy.") from exc
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.5, 0.01)
+                connection.begin()
+            except BaseException:
+                connection.close()
+                raise
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
+            raise _translated(exc) from exc
+        return connection
+
+
+class Transaction(Session):
+    """A Session in a transaction that has begun. Statements that need no objects go straight to `connection()`, and
+    do without the machinery of a Session, which costs as much as they do.
+    """
+
+    def __init__(self, connection: sa.Connection, info: dict[str, Any]):
+        options: dict[str, Any] = {"autoflush": False, "expire_on_commit": False}
+        # Whether there is a commit, `write` decides.
+        super().__init__(connection, info=info, join_transaction_mode="rollback_only", **options)
+        self._connection = connection
+
+    def connection(self, *args: Any, **options: Any) -> sa.Connection:
+        return self._connection
+
+    def finish(self) -> None:
+        """Write the objects that were changed, and do what is to be done last."""
+        if self.in_transaction():
+            self.commit()
+        for callback in self.info.get("before_commit", ()):
+            callback()
 
 
 def before_commit(session: Session, callback: Callable[[], None]) -> None:
@@ -166,9 +180,49 @@ def new_id() -> str:
     return str(uuid7())
 
 
-def any_of(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
-    """`column IN (...)` with the values given at execution: a statement that is built once costs a fraction."""
-    return column.in_(sa.bindparam(name, expanding=True))
+class _Array(sa.types.TypeDecorator[Any]):
+    """Values in one parameter: a JSON array on SQLite, an array on PostgreSQL."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, of: Any):
+        super().__init__()
+        self.of = of
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        return dialect.type_descriptor(sa.String() if dialect.name == "sqlite" else postgresql.ARRAY(self.of))
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        return orjson.dumps(list(value)).decode() if dialect.name == "sqlite" else list(value)
+
+
+class any_of(sa.sql.functions.FunctionElement[bool]):
+    """`any_of(column, "ids")`: the column is one of the values that are given at execution as `ids`. Unlike `IN`, it is
+    the same statement for any number of them, and is prepared once.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str):
+        super().__init__(column, sa.bindparam(name, type_=_Array(column.type)))
+
+    def self_group(self, against: Any = None) -> "any_of":
+        """Not as `... = 1`, which would hide it from the planner of SQLite."""
+        return self
+
+
+@compiles(any_of, "sqlite")
+def _any_of_sqlite(element: Any, compiler: Any, **kwargs: Any) -> str:
+    column, values = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"
+
+
+@compiles(any_of, "postgresql")
+def _any_of_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
+    column, values = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    return f"{column} = ANY({values})"
 
 
 def upsert(session: Session, table: sa.Table) -> Any:
@@ -182,10 +236,10 @@ class Upsert:
     """
 
     def __init__(self, table: sa.Table, build: Callable[[Any], Any]):
-        self._built = {name: build(insert(table)) for name, insert in _inserts.items()}
+        self.built = {name: build(insert(table)) for name, insert in _inserts.items()}
 
     def __call__(self, session: Session) -> Any:
-        return self._built[session.get_bind().dialect.name]
+        return self.built[session.get_bind().dialect.name]
 
 
 def _sqlite(url: sa.URL) -> sa.Engine:
@@ -208,13 +262,37 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         options = connection.get_execution_options()
-        synchronous = "FULL" if options.get("quintet_durable", True) else "NORMAL"
-        if connection.info.get("synchronous") != synchronous:
-            connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
-            connection.info["synchronous"] = synchronous
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("quintet_write") else "BEGIN")
+        driver: Any = connection.connection.driver_connection
+        try:
+            if not options.get("quintet_write"):
+                driver.execute("BEGIN")
+                return
+            synchronous = "FULL" if options.get("quintet_durable", True) else "NORMAL"
+            if connection.info.get("synchronous") != synchronous:
+                driver.execute(f"PRAGMA synchronous={synchronous}")
+                connection.info["synchronous"] = synchronous
+            _lock(driver)
+        except sqlite3.Error as exc:
+            raise sa.exc.OperationalError("BEGIN", None, exc) from exc
 
     return engine
+
+
+def _lock(driver: sqlite3.Connection) -> None:
+    """Begin a transaction that writes. Straight on the driver: somebody else may have the lock for a while."""
+    give_up = time.monotonic() + LOCK_WAIT_SECONDS
+    if work := context.current():
+        give_up = min(give_up, work.deadline)
+    pause = 0.0005
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as exc:
+            if not _is_locked(exc) or time.monotonic() > give_up:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.5, 0.01)
 
 
 def _postgresql(url: sa.URL, pool_size: int) -> sa.Engine:

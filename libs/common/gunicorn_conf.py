@@ -40,6 +40,8 @@ control_socket_disable = True
 proc_name = f"quintet-{settings.service}"
 logger_class = "libs.common.worker.Logger"
 accesslog = None
+# It would go past the head of the answer, which waits for the body (worker.py).
+sendfile = False
 
 
 def when_ready(server: Any) -> None:

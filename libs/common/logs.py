@@ -82,6 +82,11 @@ class BatchingHandler(logging.Handler):
 _handlers: list[BatchingHandler] = []
 
 
+# Not asked for in any line, and dear to find out (see "Optimization" in the logging HOWTO).
+logging._srcfile = None  # type: ignore[attr-defined]
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
 def configure(settings: Settings) -> None:
     """Send the root logger to a file in LOG_DIR or to standard output; with a file, warnings also go to standard
     error.

@@ -1,6 +1,8 @@
 """The metrics of a process. Under gunicorn, PROMETHEUS_MULTIPROC_DIR lets any worker answer for all of them."""
 
 import os
+from functools import cache
+from typing import Any
 
 from prometheus_client import REGISTRY as LOCAL
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,6 +26,18 @@ OUTBOX_AGE = Gauge(
     "outbox_oldest_seconds", "Age of the oldest event not yet taken.", ["subscriber"], multiprocess_mode="mostrecent"
 )
 DEAD_LETTERS = Gauge("dead_letters", "Events that could not be handled.", multiprocess_mode="mostrecent")
+
+
+@cache
+def _request(method: str, route: str, status: int) -> tuple[Any, Any]:
+    return REQUESTS.labels(method, route, status), LATENCY.labels(route)
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a request that was answered. The labels must be few, since each combination costs memory."""
+    requests, latency = _request(method, route, status)
+    requests.inc()
+    latency.observe(seconds)
 
 
 def exposition() -> bytes:

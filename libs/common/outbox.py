@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from libs.common.db import Database, Reader, after_commit, any_of, epoch, new_id, shared
 from libs.common.events import Event, envelope
+from libs.common.prepared import Prepared
 from libs.topology import SUBSCRIPTIONS
 
 BROKER = "broker"
@@ -47,7 +48,7 @@ class Claimed(NamedTuple):
 
 
 def add(session: Session, *events: Event) -> None:
-    """Store the events in the caller's transaction, and wake the relay of this process when it commits."""
+    """Store the events in the caller's transaction, and wake the relays of this process when it commits."""
     route = session.info["outbox"]
     rows = []
     for event in events:
@@ -56,8 +57,9 @@ def add(session: Session, *events: Event) -> None:
             body = orjson.dumps(envelope(event, route.service)).decode()
             rows += [{"subscriber": name, "subject": event.subject, "body": body} for name in subscribers]
     if rows:
-        session.connection().execute(_add, rows)
-        after_commit(session, route.wake)
+        _add.write(session, rows)
+        for name in {row["subscriber"] for row in rows} & route.wakes.keys():
+            after_commit(session, route.wakes[name])
 
 
 class Route:
@@ -65,7 +67,7 @@ class Route:
 
     def __init__(self, service: str, *, broker: bool = False):
         self.service, self._broker = service, broker
-        self.relays: list[Relay] = []
+        self.wakes: dict[str, Callable[[], None]] = {}
 
     def subscribers(self, event_type: str) -> tuple[str, ...]:
         """Whom to send to: with a broker only that, which knows the others; without, each on its own."""
@@ -76,10 +78,6 @@ class Route:
         mine = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == self.service)
         direct = sorted({name for names in mine for name in names})
         return [BROKER, *direct] if self._broker else direct
-
-    def wake(self) -> None:
-        for relay in self.relays:
-            relay.wake()
 
 
 def _claim() -> sa.UpdateBase:
@@ -108,11 +106,11 @@ def _claim() -> sa.UpdateBase:
     )
 
 
-# Built once: to build them anew costs more than to execute them.
-_add = sa.insert(outbox).values(created_at=epoch())
-_take = _claim()
+_GIVEN = ("subscriber", "subject", "body")
+_add = Prepared(sa.insert(outbox).values(created_at=epoch(), attempts=0, due_at=0.0, lease_until=0.0), _GIVEN)
+_take = Prepared(_claim())
 _mine = sa.and_(any_of(outbox.c.seq, "_seqs"), outbox.c.lease_token == sa.bindparam("_token"))
-_sent = sa.delete(outbox).where(_mine)
+_sent = Prepared(sa.delete(outbox).where(_mine))
 _back = sa.update(outbox).where(_mine).values(lease_token=None, lease_until=0.0)
 _again = _back.values(attempts=sa.bindparam("_attempts"), due_at=epoch() + sa.bindparam("_delay"))
 
@@ -122,7 +120,6 @@ class Relay:
 
     def __init__(self, db: Database, subscriber: str):
         self._db, self.subscriber = db, subscriber
-        self.wake: Callable[[], None] = lambda: None
 
     @cached_property
     def _token(self) -> str:
@@ -138,7 +135,7 @@ class Relay:
         with self._db.write(durable=False) as session:
             connection = session.connection()
             if sent:
-                connection.execute(_sent, {"_seqs": sent, "_token": self._token})
+                _sent.write(session, [{"_seqs": sent, "_token": self._token}])
             for row in again:
                 delay = min(2.0 ** min(row.attempts, 10), MAX_BACKOFF_SECONDS)
                 values = {"_seqs": [row.seq], "_token": self._token, "_attempts": row.attempts + 1, "_delay": delay}
@@ -147,8 +144,8 @@ class Relay:
                 connection.execute(_back, {"_seqs": back, "_token": self._token})
             if not limit:
                 return []
-            wanted = {"_subscriber": self.subscriber, "_limit": limit, "_token": self._token}
-            return sorted(Claimed(*row) for row in connection.execute(_take, wanted))
+            claimed = _take.rows(session, _subscriber=self.subscriber, _limit=limit, _token=self._token)
+            return sorted(Claimed(*row) for row in claimed)
 
 
 def pending(session: Reader) -> dict[str, tuple[int, float]]:

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -67,8 +68,7 @@ def test_an_event_is_stored_for_each_of_its_subscribers(db: Database) -> None:
 
 def test_an_event_that_nobody_reads_is_not_stored(db: Database, route: Route) -> None:
     woken: list[int] = []
-    route.relays = [Relay(db, "order")]
-    route.relays[0].wake = lambda: woken.append(1)
+    route.wakes = {"order": lambda: woken.append(1)}
     publish(db, Created(order_id="p-1"))
     assert stored(db) == []
     assert woken == []
@@ -76,9 +76,7 @@ def test_an_event_that_nobody_reads_is_not_stored(db: Database, route: Route) ->
 
 def test_an_event_of_a_transaction_that_failed_was_never_there(db: Database, route: Route) -> None:
     woken: list[int] = []
-    relay = Relay(db, "analytics")
-    relay.wake = lambda: woken.append(1)
-    route.relays = [relay]
+    route.wakes = {"analytics": lambda: woken.append(1)}
     with pytest.raises(ValueError, match="stop"), db.write() as session:
         outbox.add(session, Confirmed(order_id="o-1"))
         raise ValueError("stop")
@@ -86,12 +84,10 @@ def test_an_event_of_a_transaction_that_failed_was_never_there(db: Database, rou
     assert woken == []
 
 
-def test_a_commit_wakes_the_relays_of_its_process_once(db: Database, route: Route) -> None:
+def test_a_commit_wakes_the_relays_that_it_concerns_once(db: Database, route: Route) -> None:
     woken: list[str] = []
-    for name in ("analytics", "notification"):
-        relay = Relay(db, name)
-        relay.wake = lambda name=name: woken.append(name)
-        route.relays.append(relay)
+    for name in ("analytics", "notification", "product"):
+        route.wakes[name] = partial(woken.append, name)
     with db.write() as session:
         outbox.add(session, Confirmed(order_id="o-1"))
         outbox.add(session, Delivered(order_id="o-1"))

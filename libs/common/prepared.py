@@ -1,0 +1,129 @@
+"""Statements of the hot paths: SQLAlchemy writes them once, and the driver runs them.
+
+To execute a statement of Core costs ten times what SQLite needs to run it: each time there is a context, a result and
+its rows. A Prepared one is compiled once for each engine; what is left to do each time is to convert the parameters
+and the columns, as the types of SQLAlchemy say.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common.db import Reader, Transaction, Upsert
+
+Convert = Callable[[Any], Any] | None
+
+
+@dataclass
+class _Compiled:
+    sql: str
+    parameters: list[tuple[str, Convert]]
+    constants: dict[str, Any]
+    positional: bool
+    columns: list[tuple[str, Convert]] | None = None
+    """Known when the driver has told the types of the first result."""
+
+
+class Prepared:
+    """`Prepared(statement)`, where each value is a `bindparam`; for an INSERT or an Upsert, `names` are the columns that
+    are given at execution. It runs on what `Database.read` or `Database.write` yields, and raises what SQLAlchemy would.
+    """
+
+    def __init__(self, statement: sa.Executable | Upsert, names: Sequence[str] = ()):
+        self._statement, self._names = statement, list(names)
+        self._compiled: dict[str, _Compiled] = {}
+
+    def rows(self, session: Reader, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Run it once; its rows as tuples, in the order of its columns."""
+        return self._fetch(session, parameters)[0]
+
+    def mappings(self, session: Reader, **parameters: Any) -> list[dict[str, Any]]:
+        """Run it once; its rows by the names of their columns."""
+        rows, columns = self._fetch(session, parameters)
+        names = [name for name, _ in columns]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def one(self, session: Reader, **parameters: Any) -> dict[str, Any] | None:
+        """Run it once; its only row, or None."""
+        return next(iter(self.mappings(session, **parameters)), None)
+
+    def write(self, session: Reader, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run it for each of the rows, which are the parameters; for none it does nothing."""
+        connection = _connection(session)
+        compiled = self._for(connection.dialect)
+        given = [_given(compiled, row) for row in rows]
+        if len(given) == 1:
+            _run(connection, compiled.sql, given[0])
+        elif given:
+            _run(connection, compiled.sql, given, many=True)
+
+    def _fetch(self, session: Reader, parameters: dict[str, Any]) -> tuple[list[Any], list[tuple[str, Convert]]]:
+        connection = _connection(session)
+        compiled = self._for(connection.dialect)
+        cursor = _run(connection, compiled.sql, _given(compiled, parameters))
+        if compiled.columns is None:
+            compiled.columns = _columns(self._on(connection.dialect), connection.dialect, cursor.description)
+        columns, found = compiled.columns, cursor.fetchall()
+        converts = [convert for _, convert in columns]
+        if any(converts):
+            found = [tuple(c(v) if c else v for c, v in zip(converts, row, strict=True)) for row in found]
+        return found, columns
+
+    def _for(self, dialect: sa.Dialect) -> _Compiled:
+        if dialect.name not in self._compiled:
+            self._compiled[dialect.name] = _compile(self._on(dialect), self._names, dialect)
+        return self._compiled[dialect.name]
+
+    def _on(self, dialect: sa.Dialect) -> Any:
+        return self._statement.built[dialect.name] if isinstance(self._statement, Upsert) else self._statement
+
+
+def _compile(statement: Any, names: list[str], dialect: sa.Dialect) -> _Compiled:
+    compiled: Any = statement.compile(dialect=dialect, column_keys=names or None)
+    parameters, constants = [], {}
+    binds = {name: bind for bind, name in compiled.bind_names.items()}
+    for name in compiled.positiontup if compiled.positional else binds:
+        convert = binds[name].type.dialect_impl(dialect).bind_processor(dialect)
+        if binds[name].required or name in names:
+            parameters.append((name, convert))
+        else:
+            constants[name] = convert(binds[name].value) if convert else binds[name].value
+            parameters.append((name, None))
+    return _Compiled(str(compiled), parameters, constants, compiled.positional)
+
+
+def _columns(statement: Any, dialect: sa.Dialect, description: Sequence[Any]) -> list[tuple[str, Convert]]:
+    shown = statement.exported_columns if isinstance(statement, sa.Select) else statement._returning
+    types = [column.type.dialect_impl(dialect) for column in shown]
+    return [(c.key, t.result_processor(dialect, d[1])) for c, t, d in zip(shown, types, description, strict=True)]
+
+
+def _given(compiled: _Compiled, parameters: Mapping[str, Any]) -> Any:
+    values = {**compiled.constants, **parameters}
+    if compiled.positional:
+        return [convert(values[name]) if convert else values[name] for name, convert in compiled.parameters]
+    return {name: convert(values[name]) if convert else values[name] for name, convert in compiled.parameters}
+
+
+def _connection(session: Reader) -> sa.Connection:
+    if isinstance(session, Transaction):
+        return session.connection()
+    connection: Any = session
+    if not connection.in_transaction():
+        connection.begin()
+    return connection  # type: ignore[no-any-return]
+
+
+def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False) -> Any:
+    cursor = connection.connection.cursor()
+    try:
+        if many:
+            cursor.executemany(sql, parameters)
+        else:
+            cursor.execute(sql, parameters)
+    except Exception as exc:
+        dbapi: Any = connection.dialect.loaded_dbapi
+        raise sa.exc.DBAPIError.instance(sql, parameters, exc, dbapi.Error, dialect=connection.dialect) from exc
+    return cursor
