@@ -89,9 +89,11 @@ _given = ("id", "user_id", "status", "lines", "note", "total", "created_at", "up
 _insert = Prepared(sa.insert(orders).values(drive_until=_until), _given)
 _insert_keyed = Upsert(
     orders,
-    lambda insert: insert.values(drive_until=_until)
-    .on_conflict_do_nothing(index_elements=["idempotency_key"])
-    .returning(orders.c.id),
+    lambda insert: (
+        insert.values(drive_until=_until)
+        .on_conflict_do_nothing(index_elements=["idempotency_key"])
+        .returning(orders.c.id)
+    ),
 )
 
 
@@ -128,9 +130,7 @@ def take_over(session: Session, order_id: str, time: float, seconds: float) -> b
 # The second transaction --------------------------------------------------------------------------------------------
 
 
-_lock_many = Prepared(
-    sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update()
-)
+_lock_many = Prepared(sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update())
 
 
 def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, Row]:

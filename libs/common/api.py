@@ -277,7 +277,18 @@ class _Endpoint:
             if route.status == 201:
                 headers["Location"] = f"{PREFIX}{route.location or route.rule}/{_member(shown, 'id')}"
             content = self._returns.dump(shown) if self._returns else shown
-        return Response(orjson.dumps(content), route.status, headers, content_type=JSON)
+        return JsonResponse(content, route.status, headers)
+
+
+class JsonResponse(Response):
+    def __init__(
+        self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = JSON
+    ):
+        super().__init__(orjson.dumps(content), status, headers, content_type=media_type)
+
+    def get_wsgi_headers(self, environ: Any) -> Any:
+        """As they are: the length is among them, and a Location is made of ASCII."""
+        return self.headers
 
 
 def _replay(stored: idempotency.StoredAnswer) -> Response:
@@ -355,8 +366,8 @@ def _names(header: str | None, tag: str, *, weak: bool) -> bool:
 
 def problem_response(problem: errors.Problem) -> Response:
     """The problem document, as the answer to the current request."""
-    body = orjson.dumps(problem.document(request.path, g.work.request_id))
-    return Response(body, problem.status, problem.headers, content_type=errors.PROBLEM_JSON)
+    document = problem.document(request.path, g.work.request_id)
+    return JsonResponse(document, problem.status, problem.headers, errors.PROBLEM_JSON)
 
 
 def _load(schema: ma.Schema, data: Any) -> Any:

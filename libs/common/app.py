@@ -93,7 +93,7 @@ class Service:
             if len(envelopes) > MAX_EVENTS:
                 raise errors.PayloadTooLarge(f"At most {MAX_EVENTS} events are taken.")
             results = inbox.receive(envelopes) if envelopes else []
-            return Response(orjson.dumps({"results": results}), content_type=api.JSON)
+            return api.JsonResponse({"results": results})
 
         for prefix in (api.PREFIX, api.ALIAS):
             self.app.add_url_rule(f"{prefix}/events", f"{prefix}:events", receive_events, methods=["POST"])

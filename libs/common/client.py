@@ -13,19 +13,13 @@ from typing import Any, NamedTuple
 
 import orjson
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
 
 from libs.common import context, metrics
+from libs.common.adapter import Adapter
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable
 
 ATTEMPTS = 3
-MAX_IDLE_SECONDS = 10.0
-"""Shorter than the server keeps an idle connection (gunicorn_conf.py), so that it does not close one under us."""
-MAX_AGE_SECONDS = 60.0
-"""A name may come to mean other hosts; old connections do not keep to the ones that it meant."""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +55,7 @@ class ServiceClient:
         self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
         self._deadline = settings.request_deadline_seconds
         # Not a Session: what that adds is redirects and cookies, and there are none.
-        self._adapter = _FreshAdapter(pool_connections=1, pool_maxsize=64)
+        self._adapter = Adapter(self._base)
 
     def get(self, path: str, **kwargs: Any) -> Answer:
         return self.call("GET", path, **kwargs)
@@ -111,8 +105,12 @@ class ServiceClient:
         if json is not None:
             sent.setdefault("Content-Type", "application/json")
             body = orjson.dumps(json)
+        # Step by step: of cookies, authentication and hooks there are none.
         request = requests.PreparedRequest()
-        request.prepare(method=method, url=self._base + root + path, headers=sent, data=body)
+        request.prepare_method(method)
+        request.prepare_url(self._base + root + path, None)
+        request.prepare_headers(sent)
+        request.prepare_body(body, None)
         return request
 
     def _send(self, request: requests.PreparedRequest, deadline: float) -> Answer:
@@ -122,13 +120,12 @@ class ServiceClient:
         request.headers[context.TIMEOUT_MS] = str(int(left * 1000))
         try:
             timeout = (min(self._connect, left), min(self._read, left))
-            response = self._adapter.send(request, timeout=timeout, stream=True)
-            status, content = response.status_code, _read(response, deadline)
-        except (requests.RequestException, HTTPError) as exc:
+            response = self._adapter.send(request, timeout=timeout)
+        except requests.RequestException as exc:
             raise self._failed(type(exc).__name__) from exc
+        status, content = response.status_code, response.content
         if status >= 500 or status == 429:
             raise self._failed(f"status {status}", response.headers.get("Retry-After"))
-        # An answer that was cut off within its headers looks like one without a body.
         empty = not content and (status not in (200, 201) or request.method == "HEAD")
         try:
             body = None if empty else orjson.loads(content)
@@ -141,50 +138,3 @@ class ServiceClient:
         metrics.CALLS.labels(self.service, "failed").inc()
         log.warning("call.failed", extra={"dependency": self.service, "why": why})
         return _Unavailable(self.service, why, retry_after)
-
-
-def _read(response: requests.Response, deadline: float) -> bytes:
-    """The body, as long as the deadline lasts: the read timeout is that of one packet, not of all."""
-    chunks = []
-    while chunk := response.raw.read1(65536):
-        chunks.append(chunk)
-        if time.monotonic() > deadline:
-            response.close()
-            raise requests.ReadTimeout
-    return b"".join(chunks)
-
-
-class _FreshPool:
-    """Drops a pooled connection that was idle for long, or is old: the peer may be about to close it."""
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        conn = super()._get_conn(timeout)  # type: ignore[misc]
-        now = time.monotonic()
-        if (
-            now - getattr(conn, "idle_since", now) > MAX_IDLE_SECONDS
-            or now - getattr(conn, "born", now) > MAX_AGE_SECONDS
-        ):
-            conn.close()
-            conn.born = now
-        return conn
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.idle_since = time.monotonic()
-            if not hasattr(conn, "born"):
-                conn.born = conn.idle_since
-        super()._put_conn(conn)  # type: ignore[misc]
-
-
-class _HTTPPool(_FreshPool, HTTPConnectionPool):
-    pass
-
-
-class _HTTPSPool(_FreshPool, HTTPSConnectionPool):
-    pass
-
-
-class _FreshAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

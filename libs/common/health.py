@@ -13,13 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response, abort, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from libs.common import errors, inbox, metrics, outbox
-from libs.common.api import JSON
+from libs.common.api import JsonResponse
 from libs.common.db import Database
 from libs.common.fields import now, write_time
 
@@ -107,7 +106,7 @@ def swagger_ui(service: str) -> Blueprint:
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, content_type=JSON)
+    return JsonResponse(body, status, {"Cache-Control": "no-store"})
 
 
 def _tried(check: Check) -> dict[str, Any]:

@@ -27,8 +27,9 @@ class _Compiled:
 
 
 class Prepared:
-    """`Prepared(statement)`, where each value is a `bindparam`; for an INSERT or an Upsert, `names` are the columns that
-    are given at execution. It runs on what `Database.read` or `Database.write` yields, and raises what SQLAlchemy would.
+    """`Prepared(statement)`, where each value is a `bindparam`; for an INSERT or an Upsert, `names` are the columns
+    that are given at execution. It runs on what `Database.read` or `Database.write` yields, and raises what
+    SQLAlchemy would.
     """
 
     def __init__(self, statement: sa.Executable | Upsert, names: Sequence[str] = ()):

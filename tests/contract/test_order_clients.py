@@ -22,6 +22,7 @@ from order_service.events import OrderCancelled, OrderRejected, OrderShipped
 from order_service.models import InsufficientStock, UnknownProduct
 from product_service.app import create_app as create_product_app
 from tests.factories import a_product, a_user
+from tests.network import network
 from tests.unit.order_service.factories import ORIGIN
 from tests.web import Api, answered
 from user_service.app import create_app as create_user_app
@@ -34,7 +35,7 @@ def serve(
     new_database: Callable[[str], str], make_settings: Callable[..., Settings], run_app: Callable[[Flask], Flask]
 ) -> Iterator[Serve]:
     """A service in this process, and the order service's client of it."""
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as network:
+    with network(assert_all_requests_are_fired=False) as mock:
 
         def start(service: str, create_app: Callable[[Settings], Flask]) -> tuple[ServiceClient, Api]:
             app = run_app(create_app(make_settings(service, database_url=new_database(f"{service}_service"))))
@@ -47,7 +48,7 @@ def serve(
 
             settings = make_settings("order")
             for method in (responses.GET, responses.POST):
-                network.add_callback(method, re.compile(re.escape(settings.url_of(service))), answer)
+                mock.add_callback(method, re.compile(re.escape(settings.url_of(service))), answer)
             return ServiceClient(service, settings), Api(app)
 
         yield start

@@ -28,6 +28,7 @@ from order_service.clients import (
     Users,
 )
 from order_service.models import InsufficientStock, UnknownProduct
+from tests.network import network
 from tests.unit.order_service.factories import a_demand, a_line, a_reserved_line
 
 USER_ID = "0198c0de-0000-7000-8000-000000000001"
@@ -38,7 +39,7 @@ BATCH_URL = "http://127.0.0.1:18602/api/v1/reservations/batch"
 @pytest.fixture
 def peer() -> Iterator[responses.RequestsMock]:
     """The service that is called."""
-    with responses.RequestsMock() as mock:
+    with network() as mock:
         yield mock
 
 
@@ -46,7 +47,7 @@ def peer() -> Iterator[responses.RequestsMock]:
 def make_client(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], ServiceClient]:
-    monkeypatch.setattr(client, "_wait", lambda state: 0.0)
+    monkeypatch.setattr(client.random, "uniform", lambda low, high: 0.0)
     return lambda service: ServiceClient(service, make_settings("order", base_port=18600))
 
 

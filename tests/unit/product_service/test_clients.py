@@ -8,13 +8,14 @@ from libs.common.config import Settings
 from libs.common.db import new_id
 from libs.common.errors import DependencyUnavailable
 from product_service.clients import FakeUsers, UserClient, Users
+from tests.network import network
 
 URL = "http://user.test/api/v1/users"
 
 
 @pytest.fixture
 def mocked() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock() as mock:
+    with network() as mock:
         yield mock
 
 

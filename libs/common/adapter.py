@@ -1,0 +1,215 @@
+"""The transport adapter of `requests` for calls between services: HTTP/1.1 over connections that are kept.
+
+The stock adapter's read timeout is that of one packet, so a peer that sends a byte now and then holds its caller for
+ever, and it costs three times the CPU. Here the read timeout is that of the whole answer. What is left out is what
+services do not say to each other: redirects, proxies, cookies, compression.
+"""
+
+import socket
+import ssl
+import time
+import weakref
+from collections import deque
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+
+MAX_IDLE_SECONDS = 10.0
+"""Shorter than the server keeps an idle connection (gunicorn_conf.py), so that it does not close one under us."""
+MAX_AGE_SECONDS = 60.0
+"""A name may come to mean other hosts; old connections do not keep to the ones that it meant."""
+MAX_KEPT = 64
+MAX_HEAD = 65536
+
+
+class Adapter(HTTPAdapter):
+    """Sends to one host; safe to share between the threads or greenlets of a process."""
+
+    def __init__(self, base_url: str):
+        super().__init__()
+        parts = urlsplit(base_url)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
+        self._host_header = parts.netloc.rpartition("@")[2]
+        self._kept: deque[_Connection] = deque()
+        weakref.finalize(self, _close_all, self._kept)
+
+    def send(  # type: ignore[override]
+        self, request: requests.PreparedRequest, *, timeout: tuple[float, float], **options: Any
+    ) -> requests.Response:
+        """`timeout` is the time to connect and the time for the whole answer, in seconds. Raises
+        requests.ConnectionError or requests.Timeout.
+        """
+        connect, read = timeout
+        connection = None
+        try:
+            connection = self._take() or _Connection(self._open(connect))
+            connection.deadline = time.monotonic() + read
+            connection.send(_serialise(request, self._host_header))
+            response, reusable = _read_response(connection, request.method == "HEAD")
+        except TimeoutError as exc:
+            _close(connection)
+            raise requests.Timeout("There was no answer in time.") from exc
+        except (OSError, ValueError) as exc:
+            _close(connection)
+            raise requests.ConnectionError(str(exc)) from exc
+        except BaseException:
+            _close(connection)
+            raise
+        if reusable and len(self._kept) < MAX_KEPT:
+            connection.idle_since = time.monotonic()
+            self._kept.append(connection)
+        else:
+            connection.close()
+        response.request, response.url = request, request.url or ""
+        return response
+
+    def close(self) -> None:
+        _close_all(self._kept)
+
+    def _take(self) -> "_Connection | None":
+        """The connection that was used last, unless its peer may be about to close it."""
+        while self._kept:
+            connection = self._kept.pop()
+            if connection.fresh():
+                return connection
+            connection.close()
+        return None
+
+    def _open(self, seconds: float) -> socket.socket:
+        sock = socket.create_connection((self._host, self._port), seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock
+
+
+class _Connection:
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+        self._buffer = b""
+        self._born = self.idle_since = time.monotonic()
+        self.deadline = 0.0
+
+    def fresh(self) -> bool:
+        now = time.monotonic()
+        if now - self.idle_since > MAX_IDLE_SECONDS or now - self._born > MAX_AGE_SECONDS:
+            return False
+        self._sock.settimeout(0.0)
+        try:
+            self._sock.recv(1)  # an end, or what nobody asked for
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def send(self, data: bytes) -> None:
+        self._sock.settimeout(self._left())
+        self._sock.sendall(data)
+
+    def read_until(self, end: bytes) -> bytes:
+        """What comes before `end`, which is taken too."""
+        while (found := self._buffer.find(end)) < 0:
+            if len(self._buffer) > MAX_HEAD:
+                raise ValueError("The head of the answer is too long.")
+            self._receive()
+        data, self._buffer = self._buffer[:found], self._buffer[found + len(end) :]
+        return data
+
+    def read(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._receive()
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
+
+    def read_all(self) -> bytes:
+        """What comes until the peer closes."""
+        chunks = [self._buffer]
+        while chunk := self._recv():
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def is_clean(self) -> bool:
+        return not self._buffer
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _receive(self) -> None:
+        chunk = self._recv()
+        if not chunk:
+            raise ConnectionError("The peer closed the connection.")
+        self._buffer += chunk
+
+    def _recv(self) -> bytes:
+        self._sock.settimeout(self._left())
+        return self._sock.recv(65536)
+
+    def _left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def _close(connection: _Connection | None) -> None:
+    if connection:
+        connection.close()
+
+
+def _close_all(connections: deque[_Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+def _serialise(request: requests.PreparedRequest, host: str) -> bytes:
+    head = [f"{request.method} {request.path_url} HTTP/1.1", f"Host: {host}"]
+    head += [f"{name}: {value}" for name, value in request.headers.items()]
+    body = request.body or b""
+    assert isinstance(body, bytes)
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+def _read_response(connection: _Connection, no_body: bool) -> tuple[requests.Response, bool]:
+    """The answer, and whether the connection may be used again."""
+    status = 100
+    while status < 200:
+        line, *lines = connection.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        version, _, rest = line.partition(" ")
+        if not version.startswith("HTTP/1.") or not rest[:3].isdecimal():
+            raise ValueError("The answer is not HTTP/1.1.")
+        status = int(rest[:3])
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
+    reusable = version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
+    if no_body or status in (204, 304):
+        body = b""
+    elif headers.get("Transfer-Encoding", "").lower() == "chunked":
+        body = _read_chunks(connection)
+    elif "Content-Length" in headers:
+        body = connection.read(_size(headers["Content-Length"], 10))
+    else:
+        body, reusable = connection.read_all(), False
+    response = requests.Response()
+    response.status_code, response.headers, response._content = status, headers, body
+    return response, reusable and connection.is_clean()
+
+
+def _read_chunks(connection: _Connection) -> bytes:
+    chunks = []
+    while size := _size(connection.read_until(b"\r\n").partition(b";")[0].decode("latin-1").strip(), 16):
+        chunks.append(connection.read(size))
+        connection.read_until(b"\r\n")
+    while connection.read_until(b"\r\n"):
+        pass
+    return b"".join(chunks)
+
+
+def _size(digits: str, base: int) -> int:
+    if not digits.isalnum():
+        raise ValueError("The answer has a body without a size.")
+    return int(digits, base)
