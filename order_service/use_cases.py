@@ -78,8 +78,8 @@ class Checkout:
 
     def __init__(self, db: Database, users: Users, products: Products):
         self.db, self.users, self._products = db, users, products
-        self._write: Batcher[NewOrder | Verdict, Any] = Batcher(self._write_all)
         self.reserve: Batcher[Demand, Reserved] = Batcher(self._reserve)
+        self._write: Batcher[NewOrder | Verdict, Any] = Batcher(self._write_all, feeding=self.reserve)
 
     def place(self, new: NewOrder) -> Placed:
         placed: Placed = self._write(new)

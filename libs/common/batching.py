@@ -17,6 +17,9 @@ from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overload
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 0.005
+"""How long a batch waits for a call that is under way elsewhere: two such calls, when all is well."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -36,6 +39,9 @@ class Batcher(Generic[Item, Result]):
     raised to its caller, and a Problem raised by `flush` to all of them. Any other exception of `flush` makes each item
     go alone, so that one that breaks the call fails no neighbour.
 
+    Those who are `feeding` this one with callers come back from their calls together: where such a call is under way, a
+    batch waits a moment for it, and two batches become one.
+
     A caller leaves with DeadlineExceeded at its deadline (a time of `time.monotonic()`, by default that of its
     request): one that still waits takes its item along. More than `max_waiting` callers get Overloaded.
     """
@@ -44,10 +50,14 @@ class Batcher(Generic[Item, Result]):
         self,
         flush: Callable[[list[Item]], Sequence[Result | Exception]],
         *,
+        feeding: "Batcher[Any, Any] | None" = None,
         max_batch: int = 100,
         max_waiting: int = 1000,
     ):
         self._flush, self._max_batch, self._max_waiting = flush, max_batch, max_waiting
+        self._feeding = feeding
+        self._idle = threading.Event()
+        self._idle.set()
         self._lock = threading.Lock()
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._led = False
@@ -89,11 +99,11 @@ class Batcher(Generic[Item, Result]):
     def _lead(self, leader: _Entry[Item, Result]) -> None:
         batch: list[_Entry[Item, Result]] = []
         try:
-            # Let those who are ready to run join: calls to SQLite never yield, so without this a batch is always one.
-            time.sleep(0)
+            self._gather()
             with self._lock:
                 while self._waiting and len(batch) < self._max_batch:
                     batch.append(self._waiting.popleft())
+            self._idle.clear()
             results = self._results([entry.item for entry in batch])
             for entry, result in zip(batch, results, strict=True):
                 entry.result = result
@@ -109,10 +119,18 @@ class Batcher(Generic[Item, Result]):
                 entry.result = DependencyUnavailable("The work was cut off.")
             raise
         finally:
+            self._idle.set()
             self._hand_over()
             for entry in batch:
                 entry.done = True
                 entry.woken.set()
+
+    def _gather(self) -> None:
+        """Let those who are ready to run join: calls to SQLite never yield, so without this a batch is always one."""
+        time.sleep(0)
+        if self._feeding and not self._feeding._idle.is_set():
+            self._feeding._idle.wait(PATIENCE_SECONDS)
+            time.sleep(0)
 
     def _results(self, items: list[Item]) -> Sequence[Result | BaseException]:
         try:

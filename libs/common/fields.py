@@ -27,6 +27,17 @@ class Schema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
+    def _serialize(self, obj: Any, *, many: bool = False) -> Any:
+        """A dictionary, field by field; the base class also looks for dotted names and attributes."""
+        if many or not isinstance(obj, dict):
+            return super()._serialize(obj, many=many)
+        shown = {}
+        for name, field in self.dump_fields.items():
+            value = obj.get(field.attribute or name, field.dump_default)
+            if value is not ma.missing:
+                shown[field.data_key or name] = field._serialize(value, name, obj)
+        return shown
+
 
 class _Pattern(validate.Regexp):
     """Covers the whole text: for `re.match`, `$` also means before a newline at the end."""

@@ -144,7 +144,7 @@ class Inbox:
         event_id = _id(envelope)
         event_type = next((name for name in self._handlers if name == known.get("type")), "unknown")
         trace = str(known.get("traceparent") or "").split("-")
-        metrics.EVENTS.labels(event_type, outcome).inc()
+        metrics.count_event(event_type, outcome)
         log.info(
             "event",
             extra={

@@ -13,10 +13,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from libs.common import context
 from libs.common.config import Settings
+
+
+_reserved = frozenset(RESERVED_ATTRS)
 
 
 class Formatter(OrjsonFormatter):
@@ -26,12 +30,27 @@ class Formatter(OrjsonFormatter):
         super().__init__("%(message)s", rename_fields={"message": "event"})
         self.service = service
 
+    def format(self, record: logging.LogRecord) -> str:
+        """As the base class does, which takes three times as long for what has neither arguments nor an exception."""
+        if record.args or record.exc_info or record.stack_info or not isinstance(record.msg, str):
+            return super().format(record)
+        log_data = {**self._head(record), "event": record.msg}
+        for name, value in vars(record).items():
+            if name not in _reserved:
+                log_data[name] = value
+        self._add_work(log_data)
+        return self.jsonify_log_record(log_data)
+
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-        log_data["level"] = record.levelname
-        log_data["service"] = self.service
-        log_data["logger"] = record.name
+        log_data.update(self._head(record))
         super().add_fields(log_data, record, message_dict)
+        self._add_work(log_data)
+
+    def _head(self, record: logging.LogRecord) -> dict[str, Any]:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+        return {"time": time, "level": record.levelname, "service": self.service, "logger": record.name}
+
+    def _add_work(self, log_data: dict[str, Any]) -> None:
         if work := context.current():
             log_data.setdefault("request_id", work.request_id)
             log_data.setdefault("trace_id", work.trace_id)

@@ -40,6 +40,15 @@ def count_request(method: str, route: str, status: int, seconds: float) -> None:
     latency.observe(seconds)
 
 
+@cache
+def _event(event_type: str, outcome: str) -> Any:
+    return EVENTS.labels(event_type, outcome)
+
+
+def count_event(event_type: str, outcome: str) -> None:
+    _event(event_type, outcome).inc()
+
+
 def exposition() -> bytes:
     """The text format of Prometheus, for all workers of the service."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
