@@ -28,7 +28,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from json import loads as json_loads
+from json import JSONDecoder
 from typing import Any
 from urllib.parse import urlencode
 
@@ -319,7 +319,7 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
     if len(raw) < declared:
         raise errors.MalformedRequest("The body ends too early.")
     try:
-        return json_loads(raw.decode("utf-8"), parse_float=Decimal, parse_constant=_no_constant)
+        return _decoder.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError, ArithmeticError):
         raise errors.MalformedRequest("The body is not JSON in UTF-8.") from None
 
@@ -334,6 +334,9 @@ def _too_large(limit: int) -> errors.PayloadTooLarge:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_decoder = JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

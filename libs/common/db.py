@@ -44,6 +44,7 @@ Reader = Session | sa.Connection
 """What a query runs on: the connection of `read`, or the session of `write`."""
 
 LOCK_WAIT_SECONDS = 5.0
+MAX_WRITERS = 4
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -61,6 +62,7 @@ class Database:
         self._pool_size = pool_size
         self._engine: sa.Engine | None = None
         self._kinds: dict[str, sa.Engine] = {}
+        self._writers: dict[bool, list[sa.Connection]] = {True: [], False: []}
         self.session_info: dict[str, Any] = {}
 
     @property
@@ -71,6 +73,9 @@ class Database:
 
     def dispose(self) -> None:
         """Close every pooled connection; the next use opens new ones."""
+        for writers in self._writers.values():
+            while writers:
+                writers.pop().close()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -117,14 +122,23 @@ class Database:
         finally:
             if session.in_transaction():
                 session.close()
-            connection.close()
+            self._end(connection, durable)
         for callback in session.info.get("after_commit", ()):
             callback()
+
+    def _end(self, connection: sa.Connection, durable: bool) -> None:
+        """Keep a connection of SQLite at hand: to take one from the pool costs as much as a statement."""
+        if connection.in_transaction():
+            connection.rollback()
+        if self.is_sqlite and not connection.invalidated and len(self._writers[durable]) < MAX_WRITERS:
+            self._writers[durable].append(connection)
+        else:
+            connection.close()
 
     def _begin(self, durable: bool) -> sa.Connection:
         engine = self._kind(f"write {durable}", {"quintet_write": True, "quintet_durable": durable})
         try:
-            connection = engine.connect()
+            connection = self._writers[durable].pop() if self._writers[durable] else engine.connect()
             try:
                 connection.begin()
             except BaseException:

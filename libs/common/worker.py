@@ -4,10 +4,8 @@ writes our JSON lines.
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import gevent
 from gunicorn import util
@@ -75,6 +73,22 @@ def _date(second: int) -> str:
 wsgi.Response = Response
 
 
+class _Wait(gevent.Timeout):
+    """A wait for a request, listed while it lasts."""
+
+    def __init__(self, waits: dict[gevent.Timeout, Any], seconds: float):
+        super().__init__(seconds, False)  # type: ignore[arg-type]  # gevent documents False
+        self._waits = waits
+
+    def __enter__(self) -> Self:
+        self._waits[self] = gevent.getcurrent()
+        return super().__enter__()
+
+    def __exit__(self, *exc: Any) -> Any:
+        del self._waits[self]
+        return super().__exit__(*exc)
+
+
 class Worker(GeventWorker):  # type: ignore[misc]
     """On SIGTERM: not ready, stop accepting, finish what runs, hand back leases, exit 0.
 
@@ -100,16 +114,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.app.callable.extensions["quintet"].ready.drain()
         gevent.spawn_later(LINGER_SECONDS, self._end_waits)
 
-    @contextmanager
-    def timeout_ctx(self) -> Iterator[None]:
+    def timeout_ctx(self) -> "_Wait":
         """Around the wait for a request; silently ends it when the time is over."""
-        seconds = self.cfg.keepalive if self.alive else LINGER_SECONDS
-        with gevent.Timeout(seconds, False) as wait:  # type: ignore[arg-type]  # gevent documents False
-            self._waits[wait] = gevent.getcurrent()
-            try:
-                yield
-            finally:
-                del self._waits[wait]
+        return _Wait(self._waits, self.cfg.keepalive if self.alive else LINGER_SECONDS)
 
     def _end_waits(self) -> None:
         for wait in list(self._waits):
