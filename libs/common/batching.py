@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from libs.common import context
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem

@@ -27,6 +27,31 @@ class Schema(ma.Schema):
     class Meta:
         unknown = ma.RAISE
 
+    def load(self, data: Any, **options: Any) -> Any:
+        """As the base class does. What is right, which most is, takes half the time: the machinery that gathers faults
+        runs when there is one.
+        """
+        if not options and not any(self._hooks.values()):
+            try:
+                return self._load_right(data)
+            except ValidationError:
+                pass
+        return super().load(data, **options)
+
+    def _load_right(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise ValidationError("Must be an object.")
+        loaded, known = {}, 0
+        for name, field in self.load_fields.items():
+            key = field.data_key or name
+            known += key in data
+            value = field.deserialize(data.get(key, ma.missing), key, data)
+            if value is not ma.missing:
+                loaded[field.attribute or name] = value
+        if known < len(data):
+            raise ValidationError("There are others.")
+        return loaded
+
     def _serialize(self, obj: Any, *, many: bool = False) -> Any:
         """A dictionary, field by field; the base class also looks for dotted names and attributes."""
         if many or not isinstance(obj, dict):

@@ -19,7 +19,6 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 from libs.common import context
 from libs.common.config import Settings
 
-
 _reserved = frozenset(RESERVED_ATTRS)
 
 
