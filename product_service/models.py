@@ -183,7 +183,7 @@ class Wanted:
 class Units:
     """The units of the products that a transaction has locked; moves are judged here and written together."""
 
-    def __init__(self, rows: Mapping[str, sa.RowMapping]):
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]]):
         self.rows = rows
         self._now = {i: [row["stock"], row["reserved"], row["sold"]] for i, row in rows.items()}
 

@@ -168,9 +168,9 @@ class _App(Flask):
         """Routes by the path alone: nothing here depends on the host, and to look at it costs as much as to match."""
         if request is None:
             return super().create_url_adapter(request)
-        return MapAdapter(
-            self.url_map, request.host, "/", "", request.scheme, request.path, request.method, request.query_string
-        )
+        query = request.query_string.decode("latin-1")
+        host, scheme = request.host, request.scheme
+        return MapAdapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """As it is: no view here is a coroutine, and Flask asks six times a request."""

@@ -101,7 +101,7 @@ _handlers: list[BatchingHandler] = []
 
 
 # Not asked for in any line, and dear to find out (see "Optimization" in the logging HOWTO).
-logging._srcfile = None  # type: ignore[attr-defined]
+logging._srcfile = None
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 

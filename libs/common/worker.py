@@ -33,6 +33,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 class Response(wsgi.Response):  # type: ignore[misc]
     """Sends the head of an answer together with its body."""
 
+    headers_sent: bool
     _head = b""
 
     def default_headers(self) -> list[str]:
@@ -100,7 +101,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._waits: dict[gevent.Timeout, Any] = {}
         logs.start_batching()
         # Gunicorn looks each setting up in a table, twenty times a request; an attribute is found first.
-        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
 
     def run(self) -> None:
