@@ -81,9 +81,11 @@ def _locked(db: Database) -> Iterator[sa.Connection]:
     if db.is_sqlite:
         path = Path(db.url.database or "")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{path}.lock", "w") as lock, db.engine.connect() as connection:
+        with open(f"{path}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield connection
+            # Not before: a new file is switched to WAL by whoever connects first, and SQLite waits for nobody then.
+            with db.engine.connect() as connection:
+                yield connection
     else:
         with db.engine.connect() as connection:
             connection.execute(sa.text("SET lock_timeout = '120s'; SET statement_timeout = '600s'"))

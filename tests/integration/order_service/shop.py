@@ -191,6 +191,11 @@ class Shop:
         with self.db.read() as session:
             return counters.read(session)
 
+    def by_status(self) -> dict[str, int]:
+        with self.db.read() as session:
+            found: dict[str, int] = use_cases.order_stats(session)["by_status"]
+            return found
+
     def nothing_happened(self) -> bool:
         return not (self.rows() or self.events() or self.totals() or self.products.reserved)
 

@@ -62,7 +62,7 @@ def test_in_one_commit_each_order_is_placed_refused_or_replayed_on_its_own(shop:
         RequestInFlight.__name__,
     ]
     assert {row["id"] for row in shop.rows()} == {done["id"], in_flight, left, new[0].order_id, new[7].order_id}
-    assert shop.stats()["by_status"]["pending"] == 4
+    assert shop.by_status()["pending"] == 4
 
 
 def test_a_batch_may_have_one_key_many_times_with_different_bodies(shop: Shop) -> None:

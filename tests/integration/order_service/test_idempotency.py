@@ -218,7 +218,7 @@ def test_a_key_that_was_taken_and_given_back_at_this_moment_is_in_flight(
     """On PostgreSQL another process may store, fail and give back between our insert and our look."""
     shop.know()
     with monkeypatch.context() as patch:
-        patch.setattr(repository, "add_pending", lambda session, new, time: set())
+        patch.setattr(repository, "add_pending", lambda session, new: set())
         refused(shop.place(key="k"), 409, "request-in-flight")
 
     answered(shop.place(key="k"), 201)
