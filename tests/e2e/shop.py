@@ -61,6 +61,12 @@ class Shop:
     def get(self, service: str, path: str) -> Json:
         return answered(self.api.get(service, path), 200)
 
+    def waiting(self, *subscribers: str) -> bool:
+        """Whether an event waits to be sent: to one of the subscribers, or to any."""
+        health = [self.get(service, "/health") for service in ("user", "order", "notification")]
+        waits = {name for each in health for name in each["checks"]["events"]["pending"]}
+        return bool(waits & set(subscribers) if subscribers else waits)
+
     def stats(self) -> Json:
         """What the owners of users, products and orders count."""
         return {service: self.get(service, f"/{service}s/stats") for service in ("user", "product", "order")}

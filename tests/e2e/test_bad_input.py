@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from demo.api import eventually
 from libs.common.errors import PROBLEM_JSON
 from libs.topology import PORT_OFFSETS
 from tests.e2e.shop import Json, Shop, a_user, answered, check_problem
@@ -154,6 +155,8 @@ CASES = [*bodies(), *members(), *queries(), *events()]
 
 @contextmanager
 def nothing_changes(shop: Shop) -> Iterator[None]:
+    # What earlier orders have set going comes first.
+    assert eventually(lambda: not shop.waiting(), 10.0)
     before = figures(shop)
     yield
     assert figures(shop) == before

@@ -26,12 +26,6 @@ def confirmations(shop: Shop, orders: list[Json]) -> list[list[str]]:
     return [[one["status"] for one in shop.notifications(order)] for order in orders]
 
 
-def sent_to(system: System, subscriber: str) -> bool:
-    """Whether no event waits any more for the subscriber."""
-    health = [answered(system.api.get(service, "/health"), 200) for service in ("user", "order", "notification")]
-    return not any(each["checks"]["events"]["pending"].get(subscriber) for each in health)
-
-
 def test_orders_do_not_wait_for_the_notification_service(system: System, shop: Shop) -> None:
     user, laptop = shop.known_user(), shop.new_product(1000)
     place(shop, user, laptop, 10)
@@ -42,7 +36,7 @@ def test_orders_do_not_wait_for_the_notification_service(system: System, shop: S
 
     assert meanwhile < 2 * usual + 0.005
     assert eventually(lambda: confirmations(shop, orders) == [["sent"]] * 40, BACKOFF_SECONDS)
-    assert eventually(lambda: sent_to(system, "notification"), BACKOFF_SECONDS)
+    assert eventually(lambda: not shop.waiting("notification"), BACKOFF_SECONDS)
     assert confirmations(shop, orders) == [["sent"]] * 40
 
 
@@ -73,7 +67,7 @@ def test_without_the_product_service_orders_are_put_off_and_nothing_leaks(system
         [rejected] = shop.orders_of(user, "rejected")
         assert rejected["rejection"]["code"] == "dependency-unavailable"
 
-    assert eventually(lambda: sent_to(system, "product"), BACKOFF_SECONDS)
+    assert eventually(lambda: not shop.waiting("product"), BACKOFF_SECONDS)
     assert shop.units(laptop) == Units(stock=25, reserved=0, sold=0)
     order = answered(shop.order(user, laptop, Idempotency_Key=key), 201)
     assert order["id"] != rejected["id"]
