@@ -128,12 +128,12 @@ class Database:
 
     def _end(self, connection: sa.Connection, durable: bool) -> None:
         """Keep a connection of SQLite at hand: to take one from the pool costs as much as a statement."""
+        if not self.is_sqlite or connection.invalidated or len(self._writers[durable]) == MAX_WRITERS:
+            connection.close()
+            return
         if connection.in_transaction():
             connection.rollback()
-        if self.is_sqlite and not connection.invalidated and len(self._writers[durable]) < MAX_WRITERS:
-            self._writers[durable].append(connection)
-        else:
-            connection.close()
+        self._writers[durable].append(connection)
 
     def _begin(self, durable: bool) -> sa.Connection:
         engine = self._kind(f"write {durable}", {"quintet_write": True, "quintet_durable": durable})

@@ -118,8 +118,8 @@ def _connection(session: Reader) -> sa.Connection:
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False) -> Any:
-    cursor = connection.connection.cursor()
     try:
+        cursor = connection.connection.cursor()
         if many:
             cursor.executemany(sql, parameters)
         else:
