@@ -101,9 +101,9 @@ class Broker:
         with self._translated():
             with self._lock:
                 link = self._open()
-            link.drain(DRAIN_SECONDS)
-            while link.arrived and len(link.arrived) < MAX_EVENTS and link.drain(0.002):
-                pass
+            more = link.drain(DRAIN_SECONDS)
+            while more and len(link.arrived) < MAX_EVENTS:
+                more = link.drain(0.002)
             with self._lock:
                 link.beat()
             if self._inbox:
@@ -268,7 +268,8 @@ class _Link:
             # Who waited for his turn may find that what he waits for has come.
             if not _is_readable(self._amqp.sock, 0.002 if wait and self.arrived else seconds):
                 return False
-            self._amqp.drain_events(timeout=IO_SECONDS)
+            # One frame; `drain_events` waits for one more after a heartbeat, and a worker that ends has no time.
+            self._amqp.blocking_read(IO_SECONDS)
         finally:
             self._reading.release()
         return True

@@ -129,7 +129,10 @@ class Database:
     def _end(self, connection: sa.Connection, durable: bool) -> None:
         """Keep a connection of SQLite at hand: to take one from the pool costs as much as a statement."""
         if not self.is_sqlite or connection.invalidated or len(self._writers[durable]) == MAX_WRITERS:
-            connection.close()
+            try:
+                connection.close()
+            except sa.exc.DBAPIError:  # It rolls back first, and the server may be gone.
+                connection.invalidate()
             return
         if connection.in_transaction():
             connection.rollback()

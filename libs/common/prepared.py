@@ -118,13 +118,17 @@ def _connection(session: Reader) -> sa.Connection:
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False) -> Any:
+    dialect = connection.dialect
+    errors: Any = dialect.loaded_dbapi
+    fairy = connection.connection
     try:
-        cursor = connection.connection.cursor()
+        cursor = fairy.cursor()
         if many:
             cursor.executemany(sql, parameters)
         else:
             cursor.execute(sql, parameters)
-    except Exception as exc:
-        dbapi: Any = connection.dialect.loaded_dbapi
-        raise sa.exc.DBAPIError.instance(sql, parameters, exc, dbapi.Error, dialect=connection.dialect) from exc
+    except errors.Error as exc:
+        if dialect.is_disconnect(exc, fairy.dbapi_connection, None):
+            connection.invalidate(exc)
+        raise sa.exc.DBAPIError.instance(sql, parameters, exc, errors.Error, dialect=dialect) from exc
     return cursor
