@@ -509,3 +509,58 @@ def test_threads_share_a_client(serve: Callable[..., Server]) -> None:
         thread.join()
     assert answers == [200] * 160
     assert server.connections <= 8
+
+
+ODD = {
+    "no http": b"SSH-2.0-x\r\n\r\n",
+    "no status": b"HTTP/1.1 abc\r\n\r\n",
+    "a head without end": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+    "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n{}",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}",
+    "a chunk without size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", ODD.values(), ids=ODD)
+def test_what_is_no_answer_is_an_unavailable_service(serve: Callable[..., Server], sent: bytes) -> None:
+    server = serve(lambda connection, number: one_request(connection) and connection.sendall(sent))
+    with pytest.raises(DependencyUnavailable):
+        server.client().get("/x", attempts=1)
+
+
+COMPLETE = {
+    "after a hint": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK,
+    "until the end": b"HTTP/1.1 200 OK\r\n\r\n{}",
+    "with a trailer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: 1\r\n\r\n",
+    "and the last one": OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1),
+    "from an old server": OK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+}
+
+
+@pytest.mark.parametrize("sent", COMPLETE.values(), ids=COMPLETE)
+def test_an_answer_may_be_framed_in_any_way(serve: Callable[..., Server], sent: bytes) -> None:
+    server = serve(lambda connection, number: one_request(connection) and connection.sendall(sent))
+    product = server.client()
+    assert [product.get("/x").body for _ in range(3)] == [{}, {}, {}]
+
+
+def test_what_nobody_asked_for_is_taken_for_no_answer(serve: Callable[..., Server]) -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        while one_request(connection):
+            connection.sendall(OK + OK.replace(b"200 OK", b"404 No"))
+
+    product = serve(talk).client()
+    assert [product.get("/x").status for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_head_that_comes_drop_by_drop_keeps_nobody_past_the_deadline(serve: Callable[..., Server]) -> None:
+    def drip(connection: socket.socket, number: int) -> None:
+        one_request(connection)
+        for byte in OK:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.02)
+
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable):
+        serve(drip).client(read_timeout_seconds=0.2).get("/x", attempts=1)
+    assert 0.2 <= time.monotonic() - started < 1
