@@ -2,10 +2,10 @@
 
 import multiprocessing
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from libs.common import db
@@ -14,44 +14,43 @@ from tests.conftest import SECRET
 
 PROCESSES = 3
 
+_barrier: Barrier
+
 
 class Workers:
     """Processes that live through all tests, since each takes a second to start."""
 
     def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn"))
-        self._ready: dict[Any, bool] = {}
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(PROCESSES, spawn, _share, (spawn.Barrier(PROCESSES),))
 
     def race(self, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """Call `function` at the same moment with each of the arguments, at most one for each process; the results
-        in order. An exception in one is raised here.
+        """Call `function` at the same moment with each of the arguments, each in a process of its own; the results in
+        order. An exception in one is raised here.
         """
         assert len(arguments) <= PROCESSES
-        while len(self._ready) < PROCESSES:
-            # One task for each process: none of them ends before all have begun.
-            gate = time.monotonic() + 0.05
-            for ready in [self._pool.submit(_meet, function, gate) for _ in range(PROCESSES)]:
-                self._ready[ready.result(60)] = True
-        start = time.monotonic() + 0.05
-        running = [self._pool.submit(_at, start, function, given) for given in arguments]
-        return [task.result(60) for task in running]
+        running = [self._pool.submit(_at_once, function, given) for given in arguments]
+        others = [self._pool.submit(together) for _ in range(PROCESSES - len(arguments))]
+        return [task.result(60) for task in [*running, *others]][: len(arguments)]
 
     def close(self) -> None:
         self._pool.shutdown()
 
 
-def _meet(function: Callable[..., Any], gate: float) -> int:
-    """Unpickling `function` has imported what it needs."""
-    time.sleep(max(0.0, gate - time.monotonic()))
-    process = multiprocessing.current_process().pid
-    assert process
-    return process
+def _share(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
 
 
-def _at(start: float, function: Callable[..., Any], given: Sequence[Any]) -> Any:
+def together() -> None:
+    """Wait until all processes have come here."""
+    _barrier.wait(60)
+
+
+def _at_once(function: Callable[..., Any], given: Sequence[Any]) -> Any:
     # Patience: what a race is to show must not depend on how busy the machine is.
     db.LOCK_WAIT_SECONDS = 50.0
-    time.sleep(max(0.0, start - time.monotonic()))
+    together()
     return function(*given)
 
 

@@ -11,7 +11,7 @@ from libs.common import context, outbox
 from libs.common.db import Database, epoch
 from libs.common.outbox import Claimed, Relay, Route, pending
 from tests.integration.libs.events import Confirmed, Created, Delivered
-from tests.processes import Workers
+from tests.processes import Workers, together
 
 rows = outbox.outbox
 
@@ -234,6 +234,9 @@ def drain(url: str) -> list[tuple[str, int, float, float]]:
     db = Database(url)
     relay = Relay(db, "analytics")
     log: list[tuple[str, int, float, float]] = []
+    # To connect takes longer than to send all of them.
+    relay.exchange(limit=0)
+    together()
     batch = relay.exchange(limit=7)
     while True:
         began = time.monotonic()
