@@ -1,6 +1,7 @@
 """A client of a service in this process that looks at every answer as a careful client would."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -9,7 +10,8 @@ from werkzeug.test import TestResponse
 from libs.common.errors import PROBLEM_JSON
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
-INTERNAL = ("traceback", "sqlite", "psycopg", "sqlalchemy", "select ", "insert ", "/work/", "127.0.0.1", ".py", "0x7f")
+ROOT = str(Path(__file__).parents[1]).lower()
+INTERNAL = ("traceback", "sqlite", "psycopg", "sqlalchemy", "select ", "insert ", ROOT, "127.0.0.1", ".py", "0x7f")
 """What no caller may ever read."""
 
 

@@ -7,12 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Response, g, request
 from flask.json.provider import JSONProvider
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import BaseConverter, MapAdapter
+from werkzeug.routing import BaseConverter
 
 from libs.common import api, cli, context, errors, health, logs, metrics
 from libs.common.background import Loop
@@ -164,14 +164,6 @@ class _Uuid(BaseConverter):
 
 
 class _App(Flask):
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Routes by the path alone: nothing here depends on the host, and to look at it costs as much as to match."""
-        if request is None:
-            return super().create_url_adapter(request)
-        query = request.query_string.decode("latin-1")
-        host, scheme = request.host, request.scheme
-        return MapAdapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
-
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """As it is: no view here is a coroutine, and Flask asks six times a request."""
         return func
@@ -190,8 +182,8 @@ def _flask(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY
     app.json = _OrjsonProvider(app)
     app.url_map.converters["id"] = _Uuid
-    CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600)
-    # It works its options out anew for each answer, and only browsers ask.
+    CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600, always_send=False)
+    # Called where a browser asks. For the others, to find out that nobody does costs more than to say that it counts.
     add_cors = app.after_request_funcs[None].pop()
 
     limiter = _limiter(app, settings)
@@ -219,6 +211,8 @@ def _flask(settings: Settings) -> Flask:
         headers["X-Content-Type-Options"] = "nosniff"
         if "HTTP_ORIGIN" in request.environ:
             add_cors(response)
+        else:
+            headers.add("Vary", "Origin")
         if limiter:
             headers.update(g.get("limits", {}))
         rule = request.url_rule.rule if request.url_rule else "unknown"

@@ -80,6 +80,15 @@ def test_any_origin_may_call_in_development(api: Api) -> None:
 
 
 @ON_ONE_ENGINE
+@pytest.mark.parametrize("path", ["/users", "/nowhere"])
+def test_without_an_origin_an_answer_says_that_it_would_differ_with_one(api: Api, path: str) -> None:
+    answer = api.get(path)
+    assert answer.headers.getlist("Vary") == ["Origin"]
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert api.get(path, headers={"Origin": "https://shop.example"}).headers.getlist("Vary") == ["Origin"]
+
+
+@ON_ONE_ENGINE
 def test_a_preflight_is_answered(api: Api) -> None:
     asked = {
         "Origin": "https://shop.example",
