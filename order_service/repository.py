@@ -153,14 +153,13 @@ _settle = {
 
 def settle(session: Session, status: str, changed: Sequence[Row]) -> None:
     """Write the outcome of pending orders that this transaction has locked."""
-    if changed:
-        names = ("id", *_settled[status])
-        rows = [{**{f"_{name}": order[name] for name in names}, "_now": order["updated_at"]} for order in changed]
-        _settle[status].write(session, rows)
+    names = ("id", *_settled[status])
+    rows = [{**{f"_{name}": order[name] for name in names}, "_now": order["updated_at"]} for order in changed]
+    _settle[status].write(session, rows)
 
 
 def count_pending(session: Reader) -> int:
-    """How many orders are pending: few, and each is in an index of its own."""
+    """How many orders are pending: few, and an index leads to them."""
     return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
 
 

@@ -43,32 +43,33 @@ class Adapter(HTTPAdapter):
         """`timeout` is the time to connect and the time for the whole answer, in seconds. Raises
         requests.ConnectionError or requests.Timeout.
         """
-        connect, read = timeout
-        connection = None
         try:
-            connection = self._take() or _Connection(self._open(connect))
+            response = self._exchange(request, *timeout)
+        except TimeoutError as exc:
+            raise requests.Timeout("There was no answer in time.") from exc
+        except (OSError, ValueError) as exc:
+            raise requests.ConnectionError(str(exc)) from exc
+        response.request, response.url = request, request.url or ""
+        return response
+
+    def close(self) -> None:
+        _close_all(self._kept)
+
+    def _exchange(self, request: requests.PreparedRequest, connect: float, read: float) -> requests.Response:
+        connection = self._take() or _Connection(self._open(connect))
+        try:
             connection.deadline = time.monotonic() + read
             connection.send(_serialise(request, self._host_header))
             response, reusable = _read_response(connection, request.method == "HEAD")
-        except TimeoutError as exc:
-            _close(connection)
-            raise requests.Timeout("There was no answer in time.") from exc
-        except (OSError, ValueError) as exc:
-            _close(connection)
-            raise requests.ConnectionError(str(exc)) from exc
         except BaseException:
-            _close(connection)
+            connection.close()
             raise
         if reusable and len(self._kept) < MAX_KEPT:
             connection.idle_since = time.monotonic()
             self._kept.append(connection)
         else:
             connection.close()
-        response.request, response.url = request, request.url or ""
         return response
-
-    def close(self) -> None:
-        _close_all(self._kept)
 
     def _take(self) -> "_Connection | None":
         """The connection that was used last, unless its peer may be about to close it."""
@@ -152,11 +153,6 @@ class _Connection:
         if left <= 0:
             raise TimeoutError
         return left
-
-
-def _close(connection: _Connection | None) -> None:
-    if connection:
-        connection.close()
 
 
 def _close_all(connections: deque[_Connection]) -> None:

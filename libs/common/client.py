@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 class _Unavailable(DependencyUnavailable):
     """No answer, or one that says to try again."""
 
-    def __init__(self, service: str, why: str, retry_after: str | None = None):
+    def __init__(self, service: str, retry_after: str | None = None):
         known = retry_after and retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
         seconds = int(retry_after) if retry_after and known else None
         super().__init__(f"The {service} service is unavailable.", retry_after=seconds)
@@ -137,4 +137,4 @@ class ServiceClient:
     def _failed(self, why: str, retry_after: str | None = None) -> _Unavailable:
         metrics.CALLS.labels(self.service, "failed").inc()
         log.warning("call.failed", extra={"dependency": self.service, "why": why})
-        return _Unavailable(self.service, why, retry_after)
+        return _Unavailable(self.service, retry_after)

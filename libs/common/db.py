@@ -260,8 +260,10 @@ class Upsert:
         return self.built[session.get_bind().dialect.name]
 
 
-_WAL = ("busy_timeout=5000", "journal_mode=WAL", "busy_timeout=0")
 _PRAGMAS = (
+    "busy_timeout=5000",
+    "journal_mode=WAL",
+    "busy_timeout=0",
     "foreign_keys=ON",
     # 512 KiB, not 2 MiB: there are many connections, and the kernel caches the file for all of them.
     "cache_size=-512",
@@ -283,7 +285,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
-        for pragma in (*_WAL, *_PRAGMAS):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")

@@ -29,24 +29,20 @@ DEAD_LETTERS = Gauge("dead_letters", "Events that could not be handled.", multip
 
 
 @cache
-def _request(method: str, route: str, status: int) -> tuple[Any, Any]:
-    return REQUESTS.labels(method, route, status), LATENCY.labels(route)
+def _with(metric: Any, *labels: Any) -> Any:
+    """`metric.labels(...)`, looked up once for each combination."""
+    return metric.labels(*labels)
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count a request that was answered. The labels must be few, since each combination costs memory."""
-    requests, latency = _request(method, route, status)
-    requests.inc()
-    latency.observe(seconds)
-
-
-@cache
-def _event(event_type: str, outcome: str) -> Any:
-    return EVENTS.labels(event_type, outcome)
+    _with(REQUESTS, method, route, status).inc()
+    _with(LATENCY, route).observe(seconds)
 
 
 def count_event(event_type: str, outcome: str) -> None:
-    _event(event_type, outcome).inc()
+    """Count an event that was received."""
+    _with(EVENTS, event_type, outcome).inc()
 
 
 def exposition() -> bytes:

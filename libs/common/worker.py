@@ -38,7 +38,9 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
     def default_headers(self) -> list[str]:
         connection = "close" if self.should_close() else "keep-alive"
-        lines = [f"HTTP/1.1 {self.status}", "Server: gunicorn", _date(int(time.time())), f"Connection: {connection}"]
+        major, minor = self.req.version
+        status, server = f"HTTP/{major}.{minor} {self.status}", f"Server: {self.version}"
+        lines = [status, server, _date(int(time.time())), f"Connection: {connection}"]
         return [f"{line}\r\n" for line in ([*lines, "Transfer-Encoding: chunked"] if self.chunked else lines)]
 
     def send_headers(self) -> None:

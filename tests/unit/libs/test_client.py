@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import requests
-import responses
 
 from libs.common import adapter, client, context, metrics
 from libs.common.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Problem
-from tests.network import network
 
 URL = "http://product.test/api/v1"
 
@@ -23,12 +21,6 @@ URL = "http://product.test/api/v1"
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts take a millisecond where the service asks for none."""
     monkeypatch.setattr(client.random, "uniform", lambda low, high: 0.001)
-
-
-@pytest.fixture
-def mocked() -> Iterator[responses.RequestsMock]:
-    with network() as mock:
-        yield mock
 
 
 @pytest.fixture
@@ -43,64 +35,64 @@ def count(outcome: str) -> float:
 # What is sent ------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_goes_to_the_current_version_of_the_api(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/products/1", json={"id": "1"}, headers={"ETag": '"3"'})
+def test_a_call_goes_to_the_current_version_of_the_api(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/products/1", json={"id": "1"}, headers={"ETag": '"3"'})
     answer = product.get("/products/1")
     assert (answer.status, answer.body, answer.headers["ETag"]) == (200, {"id": "1"}, '"3"')
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
-def test_what_machines_ask_lies_outside_the_api(mocked: Any, product: ServiceClient, path: str) -> None:
-    mocked.get(f"http://product.test{path}", json={})
+def test_what_machines_ask_lies_outside_the_api(peer: Any, product: ServiceClient, path: str) -> None:
+    peer.get(f"http://product.test{path}", json={})
     assert product.get(path).status == 200
 
 
-def test_a_body_is_json(mocked: Any, product: ServiceClient) -> None:
-    mocked.post(f"{URL}/reservations", json={}, status=201)
+def test_a_body_is_json(peer: Any, product: ServiceClient) -> None:
+    peer.post(f"{URL}/reservations", json={}, status=201)
     assert product.call("POST", "/reservations", json={"name": "é"}).status == 201
-    sent = mocked.calls[0].request
+    sent = peer.calls[0].request
     assert sent.body == '{"name":"é"}'.encode()
     assert sent.headers["Content-Type"] == "application/json"
     assert sent.headers["Accept"] == "application/json"
 
 
-def test_an_empty_body_is_a_body(mocked: Any, product: ServiceClient) -> None:
-    mocked.post(f"{URL}/x", json={})
+def test_an_empty_body_is_a_body(peer: Any, product: ServiceClient) -> None:
+    peer.post(f"{URL}/x", json={})
     product.call("POST", "/x", json=[])
-    assert mocked.calls[0].request.body == b"[]"
+    assert peer.calls[0].request.body == b"[]"
 
 
-def test_headers_of_the_caller_win(mocked: Any, product: ServiceClient) -> None:
-    mocked.post(f"{URL}/events", json={})
+def test_headers_of_the_caller_win(peer: Any, product: ServiceClient) -> None:
+    peer.post(f"{URL}/events", json={})
     product.call("POST", "/events", json=[], headers={"Content-Type": "application/cloudevents-batch+json"})
-    assert mocked.calls[0].request.headers["Content-Type"] == "application/cloudevents-batch+json"
+    assert peer.calls[0].request.headers["Content-Type"] == "application/cloudevents-batch+json"
 
 
-def test_the_request_id_and_the_trace_travel_on(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", json={})
+def test_the_request_id_and_the_trace_travel_on(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", json={})
     work = context.begin(5, request_id="req-1")
     product.get("/x")
-    sent = mocked.calls[0].request.headers
+    sent = peer.calls[0].request.headers
     assert sent["X-Request-ID"] == "req-1"
     assert sent["traceparent"] == work.traceparent
 
 
-def test_the_deadline_travels_as_the_time_that_is_left(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", json={})
+def test_the_deadline_travels_as_the_time_that_is_left(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", json={})
     context.begin(1.5)
     product.get("/x")
-    assert 1000 < int(mocked.calls[0].request.headers["X-Request-Timeout-Ms"]) <= 1500
+    assert 1000 < int(peer.calls[0].request.headers["X-Request-Timeout-Ms"]) <= 1500
 
 
-def test_without_a_request_the_deadline_is_the_usual_one(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", json={})
+def test_without_a_request_the_deadline_is_the_usual_one(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", json={})
     product.get("/x")
-    sent = mocked.calls[0].request.headers
+    sent = peer.calls[0].request.headers
     assert 4500 < int(sent["X-Request-Timeout-Ms"]) <= 5000
     assert "X-Request-ID" not in sent
 
 
-def test_the_deadline_shrinks_with_each_attempt(mocked: Any, product: ServiceClient) -> None:
+def test_the_deadline_shrinks_with_each_attempt(peer: Any, product: ServiceClient) -> None:
     left: list[int] = []
 
     def slow(request: Any) -> Any:
@@ -108,18 +100,18 @@ def test_the_deadline_shrinks_with_each_attempt(mocked: Any, product: ServiceCli
         time.sleep(0.02)
         return 503, {"Retry-After": "0"}, ""
 
-    mocked.add_callback("GET", f"{URL}/x", slow)
+    peer.add_callback("GET", f"{URL}/x", slow)
     with pytest.raises(DependencyUnavailable):
         product.get("/x", deadline=time.monotonic() + 2)
     assert left[0] - left[1] >= 20
     assert left[1] - left[2] >= 20
 
 
-def test_every_call_has_timeouts_within_its_deadline(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", json={})
+def test_every_call_has_timeouts_within_its_deadline(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", json={})
     product.get("/x")
     product.get("/x", deadline=time.monotonic() + 0.4)
-    first, second = (call.request.req_kwargs["timeout"] for call in mocked.calls)
+    first, second = (call.request.req_kwargs["timeout"] for call in peer.calls)
     assert first == (0.5, 2.0)
     assert max(second) <= 0.4
 
@@ -128,20 +120,20 @@ def test_every_call_has_timeouts_within_its_deadline(mocked: Any, product: Servi
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 404, 409, 412, 413, 422])
-def test_an_answer_that_says_something_is_an_answer(mocked: Any, product: ServiceClient, status: int) -> None:
+def test_an_answer_that_says_something_is_an_answer(peer: Any, product: ServiceClient, status: int) -> None:
     body = {} if status in (204, 304) else {"json": {"a": 1}}
-    mocked.get(f"{URL}/x", status=status, **body)
+    peer.get(f"{URL}/x", status=status, **body)
     assert product.get("/x").status == status
-    assert len(mocked.calls) == 1
+    assert len(peer.calls) == 1
 
 
-def test_an_answer_without_a_body_has_none(mocked: Any, product: ServiceClient) -> None:
-    mocked.delete(f"{URL}/x", status=204)
+def test_an_answer_without_a_body_has_none(peer: Any, product: ServiceClient) -> None:
+    peer.delete(f"{URL}/x", status=204)
     assert product.call("DELETE", "/x").body is None
 
 
-def test_a_redirect_is_not_followed(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", status=302, headers={"Location": "http://elsewhere.test/"})
+def test_a_redirect_is_not_followed(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", status=302, headers={"Location": "http://elsewhere.test/"})
     assert product.get("/x").status == 302
 
 
@@ -157,8 +149,8 @@ def test_a_redirect_is_not_followed(mocked: Any, product: ServiceClient) -> None
         requests.exceptions.InvalidURL(),
     ],
 )
-def test_a_foreign_error_is_an_unavailable_service(mocked: Any, product: ServiceClient, fault: Exception) -> None:
-    mocked.get(f"{URL}/x", body=fault)
+def test_a_foreign_error_is_an_unavailable_service(peer: Any, product: ServiceClient, fault: Exception) -> None:
+    peer.get(f"{URL}/x", body=fault)
     with pytest.raises(DependencyUnavailable) as caught:
         product.get("/x", attempts=1)
     assert caught.value.detail == "The product service is unavailable."
@@ -167,24 +159,24 @@ def test_a_foreign_error_is_an_unavailable_service(mocked: Any, product: Service
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
 def test_an_answer_that_says_try_again_is_an_unavailable_service(
-    mocked: Any, product: ServiceClient, status: int
+    peer: Any, product: ServiceClient, status: int
 ) -> None:
-    mocked.get(f"{URL}/x", json={}, status=status)
+    peer.get(f"{URL}/x", json={}, status=status)
     with pytest.raises(DependencyUnavailable):
         product.get("/x", attempts=1)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{", b"\xff", b"NaN"])
-def test_an_answer_that_is_not_json_is_an_unavailable_service(mocked: Any, product: ServiceClient, body: bytes) -> None:
-    mocked.get(f"{URL}/x", body=body)
+def test_an_answer_that_is_not_json_is_an_unavailable_service(peer: Any, product: ServiceClient, body: bytes) -> None:
+    peer.get(f"{URL}/x", body=body)
     with pytest.raises(DependencyUnavailable):
         product.get("/x", attempts=1)
 
 
-def test_calls_are_counted_by_what_became_of_them(mocked: Any, product: ServiceClient) -> None:
+def test_calls_are_counted_by_what_became_of_them(peer: Any, product: ServiceClient) -> None:
     answered, failed = count("answered"), count("failed")
-    mocked.get(f"{URL}/x", status=503)
-    mocked.get(f"{URL}/x", status=404)
+    peer.get(f"{URL}/x", status=503)
+    peer.get(f"{URL}/x", status=404)
     product.get("/x")
     assert (count("answered") - answered, count("failed") - failed) == (1, 1)
 
@@ -193,74 +185,74 @@ def test_calls_are_counted_by_what_became_of_them(mocked: Any, product: ServiceC
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-def test_what_is_safe_to_repeat_is_tried_three_times(mocked: Any, product: ServiceClient, method: str) -> None:
-    mocked.add(method, f"{URL}/x", status=503)
+def test_what_is_safe_to_repeat_is_tried_three_times(peer: Any, product: ServiceClient, method: str) -> None:
+    peer.add(method, f"{URL}/x", status=503)
     with pytest.raises(DependencyUnavailable):
         product.call(method, "/x")
-    assert len(mocked.calls) == 3
+    assert len(peer.calls) == 3
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_what_is_not_safe_to_repeat_is_tried_once(mocked: Any, product: ServiceClient, method: str) -> None:
-    mocked.add(method, f"{URL}/x", status=503)
+def test_what_is_not_safe_to_repeat_is_tried_once(peer: Any, product: ServiceClient, method: str) -> None:
+    peer.add(method, f"{URL}/x", status=503)
     with pytest.raises(DependencyUnavailable):
         product.call(method, "/x", json={})
-    assert len(mocked.calls) == 1
+    assert len(peer.calls) == 1
 
 
-def test_a_post_that_is_declared_idempotent_is_repeated(mocked: Any, product: ServiceClient) -> None:
-    mocked.post(f"{URL}/x", body=requests.ConnectionError())
-    mocked.post(f"{URL}/x", json={}, status=201)
+def test_a_post_that_is_declared_idempotent_is_repeated(peer: Any, product: ServiceClient) -> None:
+    peer.post(f"{URL}/x", body=requests.ConnectionError())
+    peer.post(f"{URL}/x", json={}, status=201)
     assert product.call("POST", "/x", json={}, idempotent=True).status == 201
 
 
-def test_an_answer_ends_the_attempts(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", status=503)
-    mocked.get(f"{URL}/x", status=404)
+def test_an_answer_ends_the_attempts(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", status=503)
+    peer.get(f"{URL}/x", status=404)
     assert product.get("/x").status == 404
-    assert len(mocked.calls) == 2
+    assert len(peer.calls) == 2
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
-def test_the_attempts_can_be_named(mocked: Any, product: ServiceClient, attempts: int) -> None:
-    mocked.get(f"{URL}/x", status=503)
+def test_the_attempts_can_be_named(peer: Any, product: ServiceClient, attempts: int) -> None:
+    peer.get(f"{URL}/x", status=503)
     with pytest.raises(DependencyUnavailable):
         product.get("/x", attempts=attempts)
-    assert len(mocked.calls) == attempts
+    assert len(peer.calls) == attempts
 
 
-def test_a_retry_after_within_the_deadline_is_kept(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", status=503, headers={"Retry-After": "1"})
-    mocked.get(f"{URL}/x", json={})
+def test_a_retry_after_within_the_deadline_is_kept(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", status=503, headers={"Retry-After": "1"})
+    peer.get(f"{URL}/x", json={})
     started = time.monotonic()
     assert product.get("/x").status == 200
     assert 1 <= time.monotonic() - started < 2
 
 
-def test_a_retry_after_beyond_the_deadline_is_passed_on_at_once(mocked: Any, product: ServiceClient) -> None:
-    mocked.get(f"{URL}/x", status=503, headers={"Retry-After": "60"})
+def test_a_retry_after_beyond_the_deadline_is_passed_on_at_once(peer: Any, product: ServiceClient) -> None:
+    peer.get(f"{URL}/x", status=503, headers={"Retry-After": "60"})
     started = time.monotonic()
     with pytest.raises(DependencyUnavailable) as caught:
         product.get("/x")
     assert time.monotonic() - started < 1
-    assert len(mocked.calls) == 1
+    assert len(peer.calls) == 1
     assert caught.value.headers["Retry-After"] == "60"
 
 
 @pytest.mark.parametrize("odd", ["soon", "-1", "1.5", "", "²", "Wed, 21 Oct 2026 07:28:00 GMT", "9" * 5000])
-def test_an_odd_retry_after_counts_as_absent(mocked: Any, product: ServiceClient, odd: str) -> None:
-    mocked.get(f"{URL}/x", status=503, headers={"Retry-After": odd})
+def test_an_odd_retry_after_counts_as_absent(peer: Any, product: ServiceClient, odd: str) -> None:
+    peer.get(f"{URL}/x", status=503, headers={"Retry-After": odd})
     with pytest.raises(DependencyUnavailable) as caught:
         product.get("/x", attempts=2)
-    assert len(mocked.calls) == 2
+    assert len(peer.calls) == 2
     assert caught.value.headers["Retry-After"] == "2"
 
 
-def test_without_time_nothing_is_sent(mocked: Any, product: ServiceClient) -> None:
+def test_without_time_nothing_is_sent(peer: Any, product: ServiceClient) -> None:
     context.begin(0)
     with pytest.raises(DeadlineExceeded):
         product.get("/x")
-    assert not mocked.calls
+    assert not peer.calls
 
 
 # Over the wire -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import orjson
 import pytest
 import responses
@@ -9,7 +7,6 @@ from libs.common.config import Settings
 from libs.common.errors import DependencyUnavailable
 from libs.common.outbox import Claimed
 from libs.common.transport import HttpSender
-from tests.network import network
 
 URL = "http://product.test/api/v1/events"
 ROWS = [Claimed(n, f'{{"id":"{n}"}}', 0) for n in range(4)]
@@ -18,12 +15,6 @@ ROWS = [Claimed(n, f'{{"id":"{n}"}}', 0) for n in range(4)]
 @pytest.fixture
 def sender() -> HttpSender:
     return HttpSender(ServiceClient("product", Settings(service="order", product_service_url="http://product.test")))
-
-
-@pytest.fixture(autouse=True)
-def peer() -> Iterator[responses.RequestsMock]:
-    with network() as mock:
-        yield mock
 
 
 def answer(*outcomes: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,19 +28,11 @@ from order_service.clients import (
     Users,
 )
 from order_service.models import InsufficientStock, UnknownProduct
-from tests.network import network
 from tests.unit.order_service.factories import a_demand, a_line, a_reserved_line
 
 USER_ID = "0198c0de-0000-7000-8000-000000000001"
 USER_URL = f"http://127.0.0.1:18601/api/v1/users/{USER_ID}"
 BATCH_URL = "http://127.0.0.1:18602/api/v1/reservations/batch"
-
-
-@pytest.fixture
-def peer() -> Iterator[responses.RequestsMock]:
-    """The service that is called."""
-    with network() as mock:
-        yield mock
 
 
 @pytest.fixture

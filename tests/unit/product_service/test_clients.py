@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import responses
 
@@ -8,15 +6,8 @@ from libs.common.config import Settings
 from libs.common.db import new_id
 from libs.common.errors import DependencyUnavailable
 from product_service.clients import FakeUsers, UserClient, Users
-from tests.network import network
 
 URL = "http://user.test/api/v1/users"
-
-
-@pytest.fixture
-def mocked() -> Iterator[responses.RequestsMock]:
-    with network() as mock:
-        yield mock
 
 
 @pytest.fixture
@@ -24,20 +15,20 @@ def users() -> UserClient:
     return UserClient(ServiceClient("user", Settings(service="product", user_service_url="http://user.test")))
 
 
-def test_a_user_exists_or_not(mocked: responses.RequestsMock, users: UserClient) -> None:
+def test_a_user_exists_or_not(peer: responses.RequestsMock, users: UserClient) -> None:
     known, unknown = new_id(), new_id()
-    mocked.get(f"{URL}/{known}", json={"id": known})
-    mocked.get(f"{URL}/{unknown}", json={"code": "not-found"}, status=404)
+    peer.get(f"{URL}/{known}", json={"id": known})
+    peer.get(f"{URL}/{unknown}", json={"code": "not-found"}, status=404)
     assert users.exists(known) is True
     assert users.exists(unknown) is False
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 410, 422, 503])
 def test_any_other_answer_says_nothing_about_the_user(
-    mocked: responses.RequestsMock, users: UserClient, status: int
+    peer: responses.RequestsMock, users: UserClient, status: int
 ) -> None:
     user_id = new_id()
-    mocked.get(f"{URL}/{user_id}", json={}, status=status, headers={"Retry-After": "60"})
+    peer.get(f"{URL}/{user_id}", json={}, status=status, headers={"Retry-After": "60"})
     with pytest.raises(DependencyUnavailable):
         users.exists(user_id)
 
