@@ -17,6 +17,10 @@ from order_service.models import NewOrder, Order, Row, orders, users
 
 SORTS = {name: orders.c[name] for name in ("created_at", "total")}
 KEY_LIFETIME = timedelta(hours=24)
+MAX_DRIVE_SECONDS = 60.0
+"""No request is believed to drive its order for longer. A time further ahead is the trace of a clock that was set
+back, and holds nothing up.
+"""
 
 
 _find = Prepared(sa.select(orders).where(orders.c.id == sa.bindparam("id")))
@@ -108,7 +112,7 @@ def add_pending(session: Session, new: Sequence[NewOrder]) -> set[str]:
             "id": order.order_id, "user_id": order.user_id, "lines": order.lines, "note": order.note,
             "idempotency_key": order.key.name if order.key else None,
             "fingerprint": order.key.fingerprint if order.key else None,
-            "seconds": order.seconds, **same,
+            "seconds": min(order.seconds, MAX_DRIVE_SECONDS), **same,
         }
         for order in sorted(new, key=lambda order: order.key.name if order.key else "")
     ]  # fmt: skip
@@ -120,10 +124,18 @@ def add_pending(session: Session, new: Sequence[NewOrder]) -> set[str]:
     return set(session.connection().scalars(_insert_keyed(session), rows))
 
 
-def take_over(session: Session, order_id: str, time: float, seconds: float) -> bool:
+def driven_for(order: Row, time: float) -> float:
+    """For how many seconds a pending order may still be driven by its request; not over zero when it is not."""
+    left: float = order["drive_until"] - time
+    return left if left <= MAX_DRIVE_SECONDS else 0.0
+
+
+def take_over(session: Session, order: Row, time: float, seconds: float) -> bool:
     """Claim a pending order whose request must have ended; False when somebody else was quicker."""
-    late = sa.and_(orders.c.id == order_id, orders.c.status == "pending", orders.c.drive_until <= time)
-    claim = sa.update(orders).where(late).values(drive_until=time + seconds)
+    same = sa.and_(
+        orders.c.id == order["id"], orders.c.status == "pending", orders.c.drive_until == order["drive_until"]
+    )
+    claim = sa.update(orders).where(same).values(drive_until=time + min(seconds, MAX_DRIVE_SECONDS))
     return bool(session.execute(claim).rowcount)  # type: ignore[attr-defined]
 
 
@@ -165,9 +177,11 @@ def count_pending(session: Reader) -> int:
 
 def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[Row]:
     """Pending orders whose request ended that long ago without settling them."""
+    over = orders.c.drive_until < epoch() - grace_seconds
+    set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
     query = (
         sa.select(orders.c.id, orders.c.user_id)
-        .where(orders.c.status == "pending", orders.c.drive_until < epoch() - grace_seconds)
+        .where(orders.c.status == "pending", sa.or_(over, set_back))
         .order_by(orders.c.drive_until)
         .limit(limit)
     )

@@ -210,8 +210,8 @@ def _known(session: Session, new: NewOrder, order: Row) -> Placed | Problem:
     if order["status"] != "pending":
         return Placed(order, finished=True)
     time_now = repository.clock(session)
-    left = order["drive_until"] - time_now
-    if left > 0 or not repository.take_over(session, order["id"], time_now, new.seconds):
+    left = repository.driven_for(order, time_now)
+    if left > 0 or not repository.take_over(session, order, time_now, new.seconds):
         return RequestInFlight(retry_after=max(1, round(left + 0.5)))
     return Placed(order, finished=False)
 

@@ -78,6 +78,9 @@ class System:
     def log_dir(self) -> Path:
         return self.data_dir / "log"
 
+    def command(self, service: str) -> str:
+        return commands()[service]
+
     def printed(self, service: str) -> str:
         """What the service wrote to standard output and standard error."""
         path = self.data_dir / f"{service}.out"
@@ -89,7 +92,7 @@ class System:
             assert service not in self.running
             with open(self.data_dir / f"{service}.out", "ab") as out:
                 self.running[service] = subprocess.Popen(
-                    ["sh", "-c", commands()[service]],
+                    ["sh", "-c", self.command(service)],
                     env={**self._environment, **given},
                     cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                 )  # fmt: skip

@@ -126,6 +126,13 @@ def test_after_its_deadline_the_next_request_drives_the_same_order_on(shop: Shop
     assert len(shop.events("order.confirmed.v1")) == 1
 
 
+def test_a_clock_that_was_set_back_does_not_block_a_key(shop: Shop) -> None:
+    order_id = shop.pend(key="k")
+    shop.abandon(order_id, seconds=-3600.0)
+
+    assert answered(shop.place(key="k"), 201)["id"] == order_id
+
+
 def test_who_drives_an_order_on_has_its_own_deadline(shop: Shop) -> None:
     """While the second drives it on, a third is told to wait."""
     order_id = shop.pend(key="k")

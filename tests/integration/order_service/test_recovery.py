@@ -53,6 +53,23 @@ def test_an_order_that_somebody_may_still_drive_is_left_alone(shop: Shop, second
     assert shop.events() == []
 
 
+def test_a_clock_that_was_set_back_holds_no_order_up(shop: Shop) -> None:
+    order_id = shop.pend()
+    shop.abandon(order_id, seconds=-3600.0)
+
+    shop.recover()
+
+    assert shop.get(order_id)["status"] == "rejected"
+
+
+def test_a_long_deadline_is_not_taken_for_such_a_clock(shop: Shop) -> None:
+    order_id = shop.pend(seconds=3600.0)
+
+    shop.recover()
+
+    assert shop.get(order_id)["status"] == "pending"
+
+
 def test_only_pending_orders_are_looked_for(shop: Shop) -> None:
     orders = [shop.order() for _ in range(4)]
     shop.take(orders[1]["id"], "cancel")

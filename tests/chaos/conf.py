@@ -1,0 +1,45 @@
+"""Gunicorn for a service in a chaos run: that of production, with crash points, and with its waits made short.
+
+Only the time is shortened that passes until others take over what a dead process held; what they do then is the
+product's own.
+"""
+
+# It patches the standard library, so it comes first.
+from libs.common.gunicorn_conf import *  # noqa: F403, I001
+from libs.common.gunicorn_conf import settings
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from libs.common import background, outbox
+from libs.common.prepared import Prepared
+from tests.chaos import bugs, clock, points
+
+LEASE_SECONDS = 1.5
+GRACE_SECONDS = 0.5
+MAX_DRIVE_SECONDS = 3.0
+MAX_PAUSE_SECONDS = 1.0
+
+_directory = Path(os.environ["CHAOS_DIR"])
+
+
+def _shorten() -> None:
+    background.MAX_PAUSE_SECONDS = MAX_PAUSE_SECONDS
+    holders: list[Any] = [outbox]
+    if settings.service == "notification":
+        holders.append(import_module("notification_service.repository"))
+    for holder in holders:
+        holder.LEASE_SECONDS = LEASE_SECONDS
+        holder._take = Prepared(holder._claim())
+    if settings.service == "order":
+        import_module("order_service.use_cases").GRACE_SECONDS = GRACE_SECONDS  # type: ignore[attr-defined]
+        import_module("order_service.repository").MAX_DRIVE_SECONDS = MAX_DRIVE_SECONDS  # type: ignore[attr-defined]
+
+
+import_module(f"{settings.service}_service.app")
+_shorten()
+clock.install(_directory)
+bugs.install(os.environ.get("CHAOS_BUG", ""), settings.service)
+points.install(points.Trap(_directory), settings.service, "broker" if settings.broker_url else "http")

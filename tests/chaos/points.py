@@ -1,0 +1,206 @@
+"""Crash points: named places in the services where a test lets a whole service die by SIGKILL.
+
+The product knows nothing of them. `install` runs inside a service that was started with tests/chaos/conf.py, and wraps
+the functions named below; a point is reached before or after a call of its function. `Trap` is how a test arms one: all
+processes share a page of memory with the name of the armed point, so that arming needs no restart, and the first
+process to reach the point takes the trap away and kills its service, master and workers.
+"""
+
+import mmap
+import os
+import pkgutil
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PAGE = 128
+
+Reached = Callable[[tuple[Any, ...], Any], bool]
+
+
+class Point(NamedTuple):
+    """`service.name` is reached `when` the function `target` is called or has returned, in a call of `inside`."""
+
+    name: str
+    target: str
+    when: str = "after"
+    inside: str = ""
+    reached: Reached = lambda arguments, result: True
+    transport: str = ""
+    """Only with this transport of events."""
+    first: str = ""
+    """A point that must have killed the service before, so that there is work for this one."""
+
+    @property
+    def service(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def _something(arguments: tuple[Any, ...], result: Any) -> bool:
+    return bool(result)
+
+
+def _to_be_driven(arguments: tuple[Any, ...], result: Any) -> bool:
+    return not result.finished
+
+
+def _handled(arguments: tuple[Any, ...], result: Any) -> bool:
+    return any(one["outcome"] == "done" for one in result)
+
+
+def _marked(arguments: tuple[Any, ...], result: Any) -> bool:
+    return bool(arguments[1:] and arguments[1])
+
+
+_ENDPOINT = "libs.common.api:_Endpoint.__call__"
+_INBOX = "libs.common.inbox:Inbox.receive"
+_COMMIT = "sqlalchemy.engine.base:Connection.commit"
+_ORDERS = "order_service.use_cases"
+_RECOVERY = "order_service.app:reject_abandoned"
+_RELAY = "libs.common.outbox:Relay.exchange"
+_SEND = "libs.common.transport:HttpSender.send"
+_ANSWER = "libs.common.adapter:_read_response"
+
+POINTS = {
+    point.name: point
+    for point in (
+        # The saga: before and after each commit, and around the call.
+        Point("order.before_t1_commits", f"{_ORDERS}:place"),
+        Point("order.after_t1", f"{_ORDERS}:Checkout.place", reached=_to_be_driven),
+        Point("order.reserve_unread", _ANSWER, "before", "order_service.clients:ProductClient.reserve"),
+        Point("order.after_reserve", "order_service.clients:ProductClient.reserve"),
+        Point("order.before_t2_commits", f"{_ORDERS}:settle", inside=f"{_ORDERS}:Checkout._write_all"),
+        Point("order.after_t2", f"{_ORDERS}:Checkout.settle"),
+        Point("order.before_step_commits", f"{_ORDERS}:_step"),
+        Point("order.after_step", _COMMIT, inside=_ENDPOINT),
+        Point("order.before_users_commit", "order_service.repository:learn_users", inside=_INBOX),
+        # Recovery.
+        Point("order.abandoned_found", "order_service.repository:find_abandoned", reached=_something,
+              first="order.after_t1"),
+        Point("order.before_recovery_commits", f"{_ORDERS}:settle", inside=_RECOVERY, first="order.after_reserve"),
+        Point("order.after_recovery", _COMMIT, inside=_RECOVERY, first="order.after_reserve"),
+        # The relay.
+        Point("order.relay_claimed", _RELAY, reached=_something),
+        Point("order.relay_unread", _ANSWER, "before", _SEND, transport="http"),
+        Point("order.relay_sent", _SEND, transport="http"),
+        Point("order.relay_published", "libs.common.broker:Broker.send", transport="broker"),
+        Point("order.relay_marked", _RELAY, reached=_marked),
+        # The product service.
+        Point("product.before_reserve_commits", "product_service.repository:write_units"),
+        Point("product.after_reserve", "product_service.use_cases:reserve"),
+        Point("product.before_release_commits", "product_service.use_cases:release"),
+        Point("product.before_sale_commits", "product_service.use_cases:sell"),
+        Point("product.before_stock_commits", "product_service.use_cases:adjust_stock"),
+        Point("product.after_stock", _COMMIT, inside=_ENDPOINT),
+        Point("product.before_ack", _INBOX, reached=_handled),
+        # The notification service.
+        Point("notification.before_queue_commits", "notification_service.use_cases:_queue"),
+        Point("notification.before_ack", _INBOX, reached=_handled),
+        Point("notification.claimed", "notification_service.repository:claim", reached=_something),
+        Point("notification.sent", "notification_service.use_cases:Sender._send"),
+        Point("notification.before_record_commits", "notification_service.use_cases:_settle"),
+        Point("notification.after_record", _COMMIT, inside="notification_service.use_cases:Sender._record"),
+        # The others.
+        Point("analytics.before_learn_commits", "analytics_service.use_cases:learn"),
+        Point("analytics.before_ack", _INBOX, reached=_handled),
+        Point("user.before_create_commits", "user_service.use_cases:create_user"),
+        Point("user.after_create", _COMMIT, inside=_ENDPOINT),
+        Point("user.relay_claimed", _RELAY, reached=_something),
+    )
+}  # fmt: skip
+
+
+class Trap:
+    """The point that is armed, known to all processes that are started with the same directory."""
+
+    def __init__(self, directory: Path):
+        path = directory / "trap"
+        if not path.exists():
+            path.write_bytes(bytes(PAGE))
+        self._gate = directory / "armed"
+        with open(path, "r+b") as page:
+            self._page = mmap.mmap(page.fileno(), PAGE)
+
+    def arm(self, name: str) -> None:
+        self._gate.touch()
+        self._page[:] = name.encode().ljust(PAGE, b"\0")
+
+    def disarm(self) -> None:
+        self._page[:] = bytes(PAGE)
+        self._gate.unlink(missing_ok=True)
+
+    @property
+    def armed(self) -> str:
+        return self._page[:].rstrip(b"\0").decode() if self._gate.exists() else ""
+
+    def spring(self, name: str) -> None:
+        """Die here if this is the armed point."""
+        if self._page[:].startswith(name.encode() + b"\0"):
+            try:
+                self._gate.unlink()
+            except FileNotFoundError:
+                return  # another process was first, and this one has as little time left
+            os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def install(trap: Trap, service: str, transport: str) -> None:
+    """Lay the points of this service."""
+    mine = [point for point in POINTS.values() if point.service == service and point.transport in ("", transport)]
+    for outer in {point.inside for point in mine if point.inside}:
+        wrap(outer, lambda call, outer=outer: _marking(call, outer))  # type: ignore[misc]
+    for point in mine:
+        wrap(point.target, lambda call, point=point: _trapped(call, trap, point))  # type: ignore[misc]
+
+
+def wrap(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put `make(function)` in the place of `module:name` or `module:Class.name`."""
+    module, _, path = target.partition(":")
+    owner, _, name = path.rpartition(".")
+    holder = pkgutil.resolve_name(f"{module}:{owner}" if owner else module)
+    call = getattr(holder, name)
+    setattr(holder, name, wraps(call)(make(call)))
+
+
+_within: ContextVar[frozenset[str]] = ContextVar("within", default=frozenset())
+
+
+def _marking(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def marked(*arguments: Any, **named: Any) -> Any:
+        with _being_in(name):
+            return call(*arguments, **named)
+
+    return marked
+
+
+@contextmanager
+def _being_in(name: str) -> Iterator[None]:
+    token = _within.set(_within.get() | {name})
+    try:
+        yield
+    finally:
+        _within.reset(token)
+
+
+def _trapped(call: Callable[..., Any], trap: Trap, point: Point) -> Callable[..., Any]:
+    def trapped(*arguments: Any, **named: Any) -> Any:
+        there = not point.inside or point.inside in _within.get()
+        if there and point.when == "before":
+            if point.target == _ANSWER and trap.armed == point.name:
+                _await_answer(arguments[0])
+            trap.spring(point.name)
+        result = call(*arguments, **named)
+        if there and point.when == "after" and point.reached(arguments, result):
+            trap.spring(point.name)
+        return result
+
+    return trapped
+
+
+def _await_answer(connection: Any) -> None:
+    """The other side has done what it was asked for, once something can be read."""
+    select.select([connection._sock], [], [], 5.0)

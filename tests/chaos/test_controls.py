@@ -1,0 +1,35 @@
+"""Negative controls: a suite that finds nothing proves little, unless it finds what was put there."""
+
+import pytest
+
+from tests.chaos.bugs import BUGS
+from tests.chaos.conftest import Start
+from tests.chaos.storm import Storm
+
+pytestmark = pytest.mark.timeout(300)
+
+KILLS = 12
+BROKEN = {"no-outbox": (2, 3), "no-inbox": (2,), "check-then-take": (2,), "check-then-insert": (1,)}
+"""Which promises the mistake breaks."""
+
+
+def test_each_mistake_is_put_in() -> None:
+    assert {*BROKEN, "only-no-inbox"} == BUGS.keys()
+
+
+@pytest.mark.parametrize("bug", BROKEN)
+def test_a_classic_mistake_is_noticed(start: Start, bug: str) -> None:
+    with start(CHAOS_BUG=bug) as system:
+        found = Storm(system, seed=7).run(KILLS)
+    assert any(f"promise {number}" in violation for number in BROKEN[bug] for violation in found), found
+
+
+def test_a_client_that_repeats_a_post_without_a_key_gets_two_orders(start: Start) -> None:
+    with start() as system:
+        found = Storm(system, seed=7, keys=False).run(KILLS)
+    assert any("nobody was told of it" in violation for violation in found), found
+
+
+def test_without_the_inbox_alone_the_effects_still_happen_once(start: Start) -> None:
+    with start(CHAOS_BUG="only-no-inbox") as system:
+        assert Storm(system, seed=7).run(KILLS) == []

@@ -1,0 +1,136 @@
+"""A rolling restart under load fails no request.
+
+Each service is replaced as docs/operations.md says: SIGUSR2 lets the master start a successor on the same listening
+socket, and SIGTERM, once that one has workers, lets the old one finish what runs and leave.
+"""
+
+import http.client
+import json
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.api import eventually
+from libs.topology import PORT_OFFSETS, SERVICES
+from tests.chaos.conftest import BASE_PORT, LONG
+from tests.e2e.shop import Shop
+from tests.e2e.system import System
+
+pytestmark = pytest.mark.timeout(600)
+
+REQUESTS = 50_000 if LONG else 8_000
+PROCESSES, THREADS = 2, 6
+PATHS = (
+    ("user", "/users/{user}"), ("product", "/products/{product}"), ("order", "/orders/stats"),
+    ("notification", "/notifications?limit=1"), ("analytics", "/analytics/products/top?limit=5"),
+)  # fmt: skip
+
+over: Event
+
+
+def _share(event: Event) -> None:
+    global over
+    over = event
+
+
+def ask_all(base_port: int, user: str, product: str) -> Counter[str]:
+    """Ask in many threads, each on its own connections, until it is over; how many answers there were of each kind."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        found = threads.map(lambda _: _ask(base_port, user, product), range(THREADS))
+        return sum(found, Counter())
+
+
+def _ask(base_port: int, user: str, product: str) -> Counter[str]:
+    """No request is sent again: what fails is counted as such."""
+    links = {
+        service: http.client.HTTPConnection("127.0.0.1", base_port + PORT_OFFSETS[service], timeout=30)
+        for service in SERVICES
+    }
+    order = json.dumps({"user_id": user, "items": [{"product_id": product, "quantity": 1}]})
+    answers: Counter[str] = Counter()
+    while not over.is_set():
+        answers[_once(links["order"], "POST", "/orders", order)] += 1
+        for service, path in PATHS:
+            answers[_once(links[service], "GET", path.format(user=user, product=product))] += 1
+    for link in links.values():
+        link.close()
+    return answers
+
+
+def _once(link: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> str:
+    try:
+        link.request(method, f"/api/v1{path}", body, {"Content-Type": "application/json"} if body else {})
+        answer = link.getresponse()
+        answer.read()
+        return f"{method} {answer.status}"
+    except (OSError, http.client.HTTPException) as exc:
+        link.close()
+        return f"{method} {path} {type(exc).__name__}"
+
+
+def children(pid: int) -> set[int]:
+    try:
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    except OSError:
+        return set()
+
+
+def replace(old: int, workers: int) -> int:
+    """Let a successor take over from this master; the pid of the new one."""
+    before = children(old)
+    os.kill(old, signal.SIGUSR2)
+    [new] = eventually(lambda: children(old) - before, 20)
+    assert eventually(lambda: len(children(new)) == workers, 30)
+    os.kill(old, signal.SIGTERM)
+    assert eventually(lambda: not children(old), 20)
+    return int(new)
+
+
+@contextmanager
+def masters(system: System) -> Iterator[dict[str, int]]:
+    """Service → its master; those that are there in the end are stopped."""
+    found = {service: process.pid for service, process in system.running.items()}
+    first = dict(found)
+    yield found
+    for service, pid in found.items():
+        if pid != first[service]:
+            os.kill(pid, signal.SIGTERM)
+    assert eventually(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in found.values() if pid not in first.values()), 20
+    )
+
+
+def test_a_rolling_restart_of_every_service_fails_no_request(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    event, answers, rounds = spawn.Event(), Counter[str](), 0
+    with System(BASE_PORT + 20, tmp_path / "data") as system, masters(system) as running:
+        shop = Shop(system.api)
+        user, product = shop.new_user()["id"], shop.new_product(1_000_000)["id"]
+        with spawn.Pool(PROCESSES, _share, (event,)) as pool:
+            asking = [pool.apply_async(ask_all, (system.base_port, user, product)) for _ in range(PROCESSES)]
+            while rounds < 2 or requests_of(system) < REQUESTS:
+                for service in SERVICES:
+                    running[service] = replace(running[service], system.workers)
+                rounds += 1
+            event.set()
+            for each in asking:
+                answers += each.get(60)
+        assert set(answers) == {"POST 201", "GET 200"}, answers
+        assert answers.total() >= REQUESTS
+        confirmed = shop.get("order", "/orders/stats")["by_status"]["confirmed"]
+        assert confirmed == answers["POST 201"]
+    print(f"{answers.total()} requests, {5 * rounds} restarts, 0 failed")
+
+
+def requests_of(system: System) -> int:
+    """How many requests were answered so far, by the log lines."""
+    return sum((system.log_dir / f"{service}.log").read_bytes().count(b'"event":"request"') for service in SERVICES)
