@@ -10,9 +10,16 @@ from gevent import monkey
 # First of all, as in libs/common/gunicorn_conf.py: what is imported below must see the patched standard library.
 monkey.patch_all()
 
+import os  # noqa: E402
+import tempfile  # noqa: E402
+
+# The metrics are kept in files where this is set when their library is loaded, which is now. Each service has a folder
+# of its own, which it names after the fork (libs/common/gunicorn_conf.py); nothing is counted here.
+_no_metrics = tempfile.TemporaryDirectory(prefix="quintet-")
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _no_metrics.name
+
 import gc  # noqa: E402
 import importlib  # noqa: E402
-import os  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402

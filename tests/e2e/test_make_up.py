@@ -118,6 +118,15 @@ def test_all_five_are_healthy_within_ten_seconds_and_the_demo_data_is_there(tmp_
             assert copy.shop.api.url(service, "/docs") in copy.printed()
 
 
+def test_the_metrics_are_those_of_all_workers(copy: Copy) -> None:
+    """The launcher loads their library, which then must know that processes share what they count."""
+    for _ in range(20):
+        copy.shop.stats()
+    counted = copy.shop.api.get("order", "/metrics").text
+    assert 'http_requests_total{method="GET",route="/api/v1/orders/stats",status="200"}' in counted
+    assert len(list((copy.data_dir / "run" / "order" / "metrics").glob("counter_*.db"))) >= 2
+
+
 def test_all_processes_together_stay_below_500_mib(copy: Copy) -> None:
     done = copy.make("demo")
     assert done.returncode == 0, done.stdout + done.stderr
