@@ -38,15 +38,23 @@ class Adapter(HTTPAdapter):
         weakref.finalize(self, _close_all, self._kept)
 
     def send(  # type: ignore[override]
-        self, request: requests.PreparedRequest, *, timeout: tuple[float, float], **options: Any
+        self,
+        request: requests.PreparedRequest,
+        *,
+        timeout: tuple[float, float],
+        repeatable: bool = False,
+        **options: Any,
     ) -> requests.Response:
-        """`timeout` is the time to connect and the time for the whole answer, in seconds. Raises
-        requests.ConnectionError or requests.Timeout.
+        """`timeout` is the time to connect and the time for the whole answer, in seconds. Where the request is
+        `repeatable`, a connection that was kept and turns out to be closed is no failure. Raises
+        requests.ConnectTimeout, requests.ReadTimeout or requests.ConnectionError.
         """
         try:
-            response = self._exchange(request, *timeout)
+            response = self._exchange(request, *timeout, repeatable)
+        except requests.ConnectTimeout:
+            raise
         except TimeoutError as exc:
-            raise requests.Timeout("There was no answer in time.") from exc
+            raise requests.ReadTimeout("There was no answer in time.") from exc
         except (OSError, ValueError) as exc:
             raise requests.ConnectionError(str(exc)) from exc
         response.request, response.url = request, request.url or ""
@@ -55,10 +63,24 @@ class Adapter(HTTPAdapter):
     def close(self) -> None:
         _close_all(self._kept)
 
-    def _exchange(self, request: requests.PreparedRequest, connect: float, read: float) -> requests.Response:
-        connection = self._take() or _Connection(self._open(connect))
+    def _exchange(
+        self, request: requests.PreparedRequest, connect: float, read: float, repeatable: bool
+    ) -> requests.Response:
+        kept = self._take()
+        connection = kept or self._open(connect)
+        connection.begin(time.monotonic() + read)
         try:
-            connection.deadline = time.monotonic() + read
+            return self._talk(connection, request)
+        except ConnectionError:
+            # Closed by its peer as the request came, which no look at it beforehand can rule out; or the peer died.
+            if not kept or kept.heard or not repeatable:
+                raise
+        fresh = self._open(connect)
+        fresh.begin(connection.deadline)
+        return self._talk(fresh, request)
+
+    def _talk(self, connection: "_Connection", request: requests.PreparedRequest) -> requests.Response:
+        try:
             connection.send(_serialise(request, self._host_header))
             response, reusable = _read_response(connection, request.method == "HEAD")
         except BaseException:
@@ -80,10 +102,13 @@ class Adapter(HTTPAdapter):
             connection.close()
         return None
 
-    def _open(self, seconds: float) -> socket.socket:
-        sock = socket.create_connection((self._host, self._port), seconds)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock
+    def _open(self, seconds: float) -> "_Connection":
+        try:
+            sock = socket.create_connection((self._host, self._port), seconds)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _Connection(self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock)
+        except TimeoutError as exc:
+            raise requests.ConnectTimeout("There was no connection in time.") from exc
 
 
 class _Connection:
@@ -92,6 +117,11 @@ class _Connection:
         self._buffer = b""
         self._born = self.idle_since = time.monotonic()
         self.deadline = 0.0
+        self.heard = False
+
+    def begin(self, deadline: float) -> None:
+        """One exchange. `heard` says whether any of the answer came."""
+        self.deadline, self.heard = deadline, False
 
     def fresh(self) -> bool:
         now = time.monotonic()
@@ -146,7 +176,9 @@ class _Connection:
 
     def _recv(self) -> bytes:
         self._sock.settimeout(self._left())
-        return self._sock.recv(65536)
+        data = self._sock.recv(65536)
+        self.heard = self.heard or bool(data)
+        return data
 
     def _left(self) -> float:
         left = self.deadline - time.monotonic()

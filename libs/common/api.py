@@ -47,7 +47,6 @@ ALIAS = "/api"
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 MAX_BODY = 1024 * 1024
-DRAIN = 8 * 1024 * 1024
 _visible_ascii = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -305,7 +304,7 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
     """The JSON of the request's body, numbers with a point as Decimal; raises 400, 413 or 415."""
     declared = request.content_length or 0
     if declared > limit:
-        raise _too_large(limit)
+        raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
     accepted = (media_type, JSON) if media_type != JSON else (JSON,)
     if request.mimetype not in accepted:
         raise errors.UnsupportedMediaType(f"Send {' or '.join(accepted)}.")
@@ -315,21 +314,13 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
     except Exception as exc:  # the server's own, for a broken chunk
         raise errors.MalformedRequest("The body cannot be read.") from exc
     if len(raw) > limit:
-        raise _too_large(limit)
+        raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
     if len(raw) < declared:
         raise errors.MalformedRequest("The body ends too early.")
     try:
         return _decoder.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError, ArithmeticError):
         raise errors.MalformedRequest("The body is not JSON in UTF-8.") from None
-
-
-def _too_large(limit: int) -> errors.PayloadTooLarge:
-    """A client that is still sending would see a reset instead of the answer: take what it sends, within reason."""
-    left = DRAIN
-    while left > 0 and (chunk := request.environ["wsgi.input"].read(min(left, 65536))):
-        left -= len(chunk)
-    return errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
 
 
 def _no_constant(name: str) -> None:

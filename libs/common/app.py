@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from libs.common import api, cli, context, errors, health, logs, metrics
+from libs.common import admission, api, cli, context, errors, health, logs, metrics
 from libs.common.background import Loop
 from libs.common.client import ServiceClient
 from libs.common.config import Settings
@@ -42,8 +42,14 @@ except PackageNotFoundError:  # run from a checkout
     VERSION = "0.1.0"
 
 
+PATIENCE = 0.25
+"""The share of its deadline that a request may wait for others to end."""
 LINGER_SECONDS = 0.2
 """An event may wait this long for others to share its round."""
+SWEEP_SECONDS = 1.0
+"""How often a relay looks for what nobody has woken it for."""
+SWEEP_ALONE_SECONDS = 0.25
+"""The same where the requests are answered by other processes, which cannot wake it."""
 
 
 class Service:
@@ -70,13 +76,19 @@ class Service:
         cli.register(self.app, self, package)
         self.broker: Broker | None = None
         self._inbox: Inbox | None = None
+        self._clients: dict[str, ServiceClient] = {}
         self.every("trim", self._trim, interval_seconds=3600.0)
 
     def client(self, service: str) -> ServiceClient:
-        return ServiceClient(service, self.settings)
+        """The one of this process: relays and requests share its connections and its breaker."""
+        if service not in self._clients:
+            self._clients[service] = ServiceClient(service, self.settings)
+        return self._clients[service]
 
     def every(self, name: str, step: Callable[[], bool], **options: Any) -> Loop:
-        """Do `step` beside the requests, in every worker; the options are those of background.Loop."""
+        """Do `step` beside the requests, in every worker process unless that is for requests alone (`ROLE=web`); the
+        options are those of background.Loop.
+        """
         loop = Loop(name, step, **options)
         self.loops.append(loop)
         return loop
@@ -119,8 +131,9 @@ class Service:
 
     def start(self) -> None:
         """Begin the work beside the requests; called once in each worker process."""
-        for loop in self.loops:
-            loop.start()
+        if self.settings.role != "web":
+            for loop in self.loops:
+                loop.start()
 
     def stop(self, seconds: float = 2.0) -> None:
         """Let each loop finish its step, so that it gives back what it holds."""
@@ -133,6 +146,8 @@ class Service:
             self.broker.close()
 
     def _relay_events(self) -> None:
+        if self.settings.role == "web":
+            return
         if self.settings.broker_url:
             # Imported only here: the embedded system needs none of it.
             from libs.common.broker import Broker
@@ -143,7 +158,8 @@ class Service:
             relay = Relay(self.db, target)
             send = self.broker.send if self.broker and target == BROKER else HttpSender(self.client(target)).send
             courier = Courier(relay, send)
-            rest = {"interval_seconds": 1.0, "linger_seconds": LINGER_SECONDS, "finish": courier.finish}
+            sweep = SWEEP_ALONE_SECONDS if self.settings.role == "worker" else SWEEP_SECONDS
+            rest = {"interval_seconds": sweep, "linger_seconds": LINGER_SECONDS, "finish": courier.finish}
             self.route.wakes[target] = self.every(f"relay to {target}", courier.step, **rest).wake
 
     def _broker_health(self) -> dict[str, Any]:
@@ -190,14 +206,20 @@ def _flask(settings: Settings) -> Flask:
 
     @app.before_request
     def begin() -> None:
-        given = request.headers
-        g.started = time.perf_counter()
+        given, environ = request.headers, request.environ
+        waited = environ.get(admission.WAITED, 0.0)
+        g.started = time.perf_counter() - waited
         g.work = context.begin(
             settings.request_deadline_seconds,
             given.get(context.REQUEST_ID),
             given.get(context.TRACEPARENT),
             given.get(context.TIMEOUT_MS),
+            waited=waited,
         )
+        if admission.REFUSED in environ:
+            raise errors.Overloaded()
+        if request.path.startswith(api.ALIAS) and g.work.seconds_left() <= 0:
+            raise errors.DeadlineExceeded()  # whoever asked has given up
         if limiter and request.path.startswith(api.ALIAS):
             g.limits = limiter.check(request.remote_addr or "")
 
@@ -230,6 +252,13 @@ def _flask(settings: Settings) -> Flask:
     app.register_error_handler(errors.Problem, api.problem_response)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
+    # The outermost, since a refusal must cost little.
+    app.wsgi_app = admission.Admission(  # type: ignore[method-assign]
+        app.wsgi_app,
+        settings.max_concurrent_requests,
+        settings.max_queued_requests,
+        settings.request_deadline_seconds * PATIENCE,
+    )
     return app
 
 

@@ -1,14 +1,17 @@
 """Calls of other services: thin, on `requests`, safe without thinking.
 
 Every call has timeouts and a deadline. The deadline shrinks at each hop and travels in a header. A call that is safe
-to repeat (GET, PUT, DELETE, or declared idempotent) is tried up to three times, with exponential backoff and full
-jitter, as long as the deadline lasts. Foreign errors end here: a caller sees an Answer, DependencyUnavailable or
-DeadlineExceeded.
+to repeat (GET, PUT, DELETE, or declared idempotent) is tried up to CALL_ATTEMPTS times, with exponential backoff and
+full jitter, as long as the deadline lasts and the retry budget has a token. While the dependency is down a circuit
+breaker answers in its place, and a bulkhead bounds the calls under way; both are of this process alone
+(resilience.py). Foreign errors end here: a caller sees an Answer, DependencyUnavailable or DeadlineExceeded.
 """
 
 import logging
+import math
 import random
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,9 +20,11 @@ import requests
 from libs.common import context, metrics
 from libs.common.adapter import Adapter
 from libs.common.config import Settings
-from libs.common.errors import DeadlineExceeded, DependencyUnavailable
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
+from libs.common.resilience import Breaker, Bulkhead, BulkheadFull, CircuitOpen, RetryBudget
 
-ATTEMPTS = 3
+HEALTH = ("/health", "/livez", "/readyz")
+"""What machines ask lies outside of the API."""
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +38,13 @@ class Answer(NamedTuple):
 
 
 class _Unavailable(DependencyUnavailable):
-    """No answer, or one that says to try again."""
+    """No answer, or one that says to try again. `is_failure` says whether it counts for the breaker."""
 
-    def __init__(self, service: str, retry_after: str | None = None):
+    def __init__(self, service: str, is_failure: bool, retry_after: str | None = None):
         known = retry_after and retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
         seconds = int(retry_after) if retry_after and known else None
         super().__init__(f"The {service} service is unavailable.", retry_after=seconds)
+        self.is_failure = is_failure
         self._seconds = seconds
 
     def pause(self, attempt: int) -> float:
@@ -47,15 +53,25 @@ class _Unavailable(DependencyUnavailable):
 
 
 class ServiceClient:
-    """Calls one service; safe to share between the threads or greenlets of a process."""
+    """Calls one service; safe to share between the threads or greenlets of a process. There is to be one for each
+    service in a process (`Service.client`), so that all who call it learn from each other that it is down.
+    """
 
     def __init__(self, service: str, settings: Settings):
         self.service = service
         self._base = settings.url_of(service)
         self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
         self._deadline = settings.request_deadline_seconds
+        self._attempts = settings.call_attempts
         # Not a Session: what that adds is redirects and cookies, and there are none.
         self._adapter = Adapter(self._base)
+        self._breaker = Breaker(
+            settings.breaker_failures, settings.breaker_window_seconds, settings.breaker_reset_seconds,
+            is_failure=_is_failure, on_change=partial(_breaker_changed, service),
+        )  # fmt: skip
+        self._bulkhead = Bulkhead(settings.bulkhead_calls)
+        self._budget = RetryBudget(settings.retry_budget)
+        metrics.count_open_breaker(service, 0)
 
     def get(self, path: str, **kwargs: Any) -> Answer:
         return self.call("GET", path, **kwargs)
@@ -69,12 +85,16 @@ class ServiceClient:
         headers: dict[str, str] | None = None,
         idempotent: bool | None = None,
         deadline: float | None = None,
-        attempts: int = ATTEMPTS,
+        attempts: int | None = None,
     ) -> Answer:
         """Send a request to /api/v1 or, where `path` begins with another root such as /health, to that.
 
         `idempotent` says that a POST may be repeated; `deadline` is a time of `time.monotonic()`, by default that of
-        the current request. Raises DependencyUnavailable, or DeadlineExceeded when there was no time to call at all.
+        the current request; `attempts` are by default CALL_ATTEMPTS. Raises DependencyUnavailable, or DeadlineExceeded
+        when there was no time to call at all.
+
+        A question about its health is asked whatever the breaker thinks, and tells it nothing: who asks wants to know
+        how the service is, not what became of other calls.
         """
         work = context.current()
         if deadline is None:
@@ -82,13 +102,15 @@ class ServiceClient:
         if idempotent is None:
             idempotent = method in ("GET", "HEAD", "PUT", "DELETE")
         request = self._prepare(method, path, json, headers, work)
+        send = self._send if path.startswith(HEALTH) else self._guarded
         attempt = 1
         while True:
             try:
-                return self._send(request, deadline)
+                return send(request, deadline, idempotent, attempt)
             except _Unavailable as exc:
                 pause = exc.pause(attempt)
-                if not idempotent or attempt >= attempts or time.monotonic() + pause >= deadline:
+                last = not idempotent or attempt >= (attempts or self._attempts)
+                if last or time.monotonic() + pause >= deadline or not self._may_retry():
                     raise
             time.sleep(pause)
             attempt += 1
@@ -96,7 +118,7 @@ class ServiceClient:
     def _prepare(
         self, method: str, path: str, json: Any, headers: dict[str, str] | None, work: context.Context | None
     ) -> requests.PreparedRequest:
-        root = "" if path.startswith(("/health", "/livez", "/readyz")) else "/api/v1"
+        root = "" if path.startswith(HEALTH) else "/api/v1"
         sent = {"Accept": "application/json", "User-Agent": "quintet", **(headers or {})}
         if work:
             sent[context.REQUEST_ID] = work.request_id
@@ -113,28 +135,88 @@ class ServiceClient:
         request.prepare_body(body, None)
         return request
 
-    def _send(self, request: requests.PreparedRequest, deadline: float) -> Answer:
+    def _guarded(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Answer:
+        """Refusals are not logged: there may be thousands, and the reason for them has its line."""
+        try:
+            return self._breaker.call(self._send, request, deadline, repeatable, attempt)
+        except CircuitOpen as exc:
+            metrics.count_call(self.service, "short_circuited")
+            seconds = max(1, math.ceil(exc.seconds))
+            raise DependencyUnavailable(f"The {self.service} service is unavailable.", retry_after=seconds) from None
+
+    def _may_retry(self) -> bool:
+        if not self._breaker.closed:  # it would refuse
+            return False
+        allowed = self._budget.withdraw()
+        metrics.count_retry(self.service, "made" if allowed else "over_budget")
+        return allowed
+
+    def _send(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Answer:
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded()
         request.headers[context.TIMEOUT_MS] = str(int(left * 1000))
+        timeout = (min(self._connect, left), min(self._read, left))
         try:
-            timeout = (min(self._connect, left), min(self._read, left))
-            response = self._adapter.send(request, timeout=timeout)
+            with self._bulkhead:
+                if attempt == 1:
+                    self._budget.deposit()
+                response = self._adapter.send(request, timeout=timeout, repeatable=repeatable)
+        except BulkheadFull:
+            metrics.count_call(self.service, "bulkhead_full")
+            raise DependencyUnavailable(f"Too many calls of the {self.service} service are under way.") from None
         except requests.RequestException as exc:
-            raise self._failed(type(exc).__name__) from exc
+            raise self._failed(type(exc).__name__, self._blames(exc, left)) from exc
         status, content = response.status_code, response.content
         if status >= 500 or status == 429:
-            raise self._failed(f"status {status}", response.headers.get("Retry-After"))
+            retry_after = response.headers.get("Retry-After")
+            raise self._failed(f"status {status}", self._blames(response, left), retry_after)
         empty = not content and (status not in (200, 201) or request.method == "HEAD")
         try:
             body = None if empty else orjson.loads(content)
         except orjson.JSONDecodeError as exc:
-            raise self._failed("not JSON") from exc
-        metrics.CALLS.labels(self.service, "answered").inc()
+            raise self._failed("not JSON", self._blames(exc, left)) from exc
+        metrics.count_call(self.service, "answered")
         return Answer(status, body, response.headers)
 
-    def _failed(self, why: str, retry_after: str | None = None) -> _Unavailable:
-        metrics.CALLS.labels(self.service, "failed").inc()
+    def _blames(self, found: requests.Response | requests.RequestException | ValueError, left: float) -> bool:
+        """Whether this counts as a failure for the breaker; nowhere else is that decided. No connection does, no whole
+        answer in time, one that is not HTTP or not JSON, and status 500, 502 and 503.
+
+        Not a time that was cut short because only `left` seconds were left: else a caller with little patience would
+        open the breaker for all. Not 503 `overloaded` and 429: the service is alive and says to come back. Not 504,
+        which says of our deadline what it says of the service.
+        """
+        match found:
+            case requests.ConnectTimeout():
+                return left >= self._connect
+            case requests.Timeout():
+                return left >= self._read
+            case requests.Response(status_code=503):
+                return _code(found) != Overloaded.code
+            case requests.Response(status_code=status):
+                return status in (500, 502)
+        return True
+
+    def _failed(self, why: str, is_failure: bool, retry_after: str | None = None) -> _Unavailable:
+        metrics.count_call(self.service, "failed")
         log.warning("call.failed", extra={"dependency": self.service, "why": why})
-        return _Unavailable(self.service, retry_after)
+        return _Unavailable(self.service, is_failure, retry_after)
+
+
+def _is_failure(exc: BaseException) -> bool:
+    return isinstance(exc, _Unavailable) and exc.is_failure
+
+
+def _breaker_changed(service: str, opened: bool) -> None:
+    metrics.count_open_breaker(service, 1 if opened else -1)
+    log.warning("breaker.opened" if opened else "breaker.closed", extra={"dependency": service})
+
+
+def _code(response: requests.Response) -> object:
+    """The code of a problem document; None where there is none."""
+    try:
+        document = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return None
+    return document.get("code") if isinstance(document, dict) else None

@@ -61,6 +61,10 @@ class Settings:
     port: int = setting(0, "The port of this service; 0 means BASE_PORT plus its number.", minimum=0, per_service=True)
     data_dir: str = setting("var", "Where the embedded databases and the run-time files of the services lie.")
     web_concurrency: int = setting(2, "Worker processes of each service.", minimum=1, per_service=True)
+    role: str = setting(
+        "all", "Whether it answers requests (`web`), does what is due beside them, such as events (`worker`), or both.",
+        choices=("all", "web", "worker"),
+    )  # fmt: skip
     secret_key: str = setting(
         DEVELOPMENT_KEY,
         "Signs cursors and keys the hashes of idempotent requests; at least 32 characters.",
@@ -107,6 +111,22 @@ class Settings:
     connect_timeout_seconds: float = setting(0.5, "To connect to another service.", minimum=0.01)
     read_timeout_seconds: float = setting(2.0, "To wait for another service's answer.", minimum=0.01)
     request_deadline_seconds: float = setting(5.0, "To answer a request, all calls included.", minimum=0.1)
+    max_concurrent_requests: int = setting(
+        64, "Requests that a worker process works on at a time.", minimum=1, per_service=True
+    )
+    max_queued_requests: int = setting(
+        512, "Requests that may wait for that in a worker process; all others are refused.", minimum=0, per_service=True
+    )
+    call_attempts: int = setting(3, "Attempts at a call of another service that is safe to repeat.", minimum=1)
+    retry_budget: float = setting(
+        0.1, "Retries of such calls, as a share of all calls of that service from one process.", minimum=0.01
+    )
+    breaker_failures: int = setting(5, "Failures that open the circuit breaker of a service.", minimum=1)
+    breaker_window_seconds: float = setting(10.0, "The time within which so many failures must fall.", minimum=0.1)
+    breaker_reset_seconds: float = setting(
+        2.0, "How long an open breaker refuses calls before it tries one.", minimum=0.1
+    )
+    bulkhead_calls: int = setting(32, "Calls of one service that may be under way in one process.", minimum=1)
 
     service: str = field(default="", metadata={"internal": True})
 

@@ -40,20 +40,36 @@ class Context:
 _current: ContextVar[Context | None] = ContextVar("quintet_context", default=None)
 
 
-def begin(
-    seconds: float, request_id: str | None = None, traceparent: str | None = None, timeout_ms: str | None = None
-) -> Context:
-    """Start a piece of work that has `seconds`, or less where the caller says so; bad headers count as absent."""
-    parent = _traceparent.fullmatch(traceparent) if traceparent else None
+def limited(seconds: float, timeout_ms: str | None) -> float:
+    """`seconds`, or less where the caller says so."""
     if timeout_ms and timeout_ms.isascii() and timeout_ms.isdecimal():
-        seconds = min(seconds, int(timeout_ms[:9]) / 1000)
+        return min(seconds, int(timeout_ms[:9]) / 1000)
+    return seconds
+
+
+def request_id_of(given: str | None) -> str:
+    """What was given, if it is an id, or a fresh one."""
+    return given if given and _request_id.fullmatch(given) else os.urandom(16).hex()
+
+
+def begin(
+    seconds: float,
+    request_id: str | None = None,
+    traceparent: str | None = None,
+    timeout_ms: str | None = None,
+    waited: float = 0.0,
+) -> Context:
+    """Start a piece of work that has `seconds`, or less where the caller says so, less those that it has waited; bad
+    headers count as absent.
+    """
+    parent = _traceparent.fullmatch(traceparent) if traceparent else None
     fresh = os.urandom(24).hex()
     work = Context(
-        request_id=request_id if request_id and _request_id.fullmatch(request_id) else fresh[:32],
+        request_id=request_id_of(request_id),
         trace_id=parent[1] if parent else fresh[:32],
         span_id=fresh[32:],
         flags=parent[3] if parent else "01",
-        deadline=time.monotonic() + seconds,
+        deadline=time.monotonic() + limited(seconds, timeout_ms) - waited,
     )
     _current.set(work)
     return work

@@ -26,6 +26,8 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 shutil.rmtree(_metrics_dir, ignore_errors=True)
 _metrics_dir.mkdir(parents=True)
 
+# What the command line names comes before this.
+wsgi_app = f"{settings.service}_service.app:create_app()"
 bind = f"{settings.host}:{settings.listen_port}"
 workers = settings.web_concurrency
 worker_class = "libs.common.worker.Worker"
@@ -37,6 +39,8 @@ timeout = 30
 # Under the five seconds that honcho allows, and that a person waits after Ctrl-C.
 graceful_timeout = 3
 control_socket_disable = True
+# The root of a container may be read-only, with its /tmp.
+worker_tmp_dir = str(settings.run_dir)
 proc_name = f"quintet-{settings.service}"
 logger_class = "libs.common.worker.Logger"
 accesslog = None

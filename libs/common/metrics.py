@@ -15,7 +15,14 @@ LATENCY = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+SHED = Counter("requests_shed_total", "Requests refused because too many were under way.")
+IN_PROGRESS = Gauge("requests_in_progress", "Requests below /api that are under way.", multiprocess_mode="livesum")
+QUEUED = Gauge("requests_queued", "Requests below /api that wait for others to end.", multiprocess_mode="livesum")
 CALLS = Counter("service_calls_total", "Calls of other services, retries included.", ["service", "outcome"])
+RETRIES = Counter("service_retries_total", "Retries, and those that the budget forbade.", ["service", "outcome"])
+BREAKERS_OPEN = Gauge(
+    "breakers_open", "Worker processes whose breaker is not closed.", ["service"], multiprocess_mode="livesum"
+)
 EVENTS = Counter("events_handled_total", "Events received, by what became of them.", ["type", "outcome"])
 LIMITS_ALONE = Counter("rate_limits_alone_total", "Times that Redis failed and a process counted for itself.")
 SENT = Counter("outbox_sent_total", "Events that a subscriber took.", ["subscriber"])
@@ -38,6 +45,21 @@ def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count a request that was answered. The labels must be few, since each combination costs memory."""
     _with(REQUESTS, method, route, status).inc()
     _with(LATENCY, route).observe(seconds)
+
+
+def count_call(service: str, outcome: str) -> None:
+    """Count a call of another service: answered, failed, short_circuited or bulkhead_full."""
+    _with(CALLS, service, outcome).inc()
+
+
+def count_retry(service: str, outcome: str) -> None:
+    """Count a retry: made or over_budget."""
+    _with(RETRIES, service, outcome).inc()
+
+
+def count_open_breaker(service: str, change: int) -> None:
+    """Add 1 when a breaker leaves closed, -1 when it closes, and 0 for the series to be seen before that."""
+    _with(BREAKERS_OPEN, service).inc(change)
 
 
 def count_event(event_type: str, outcome: str) -> None:

@@ -1,24 +1,42 @@
-"""The gunicorn worker: gevent's, which drains in an orderly way and answers with one system call, and a logger that
-writes our JSON lines.
+"""The gunicorn worker: gevent's, which drains in an orderly way, answers with one system call, waits for no client
+without end, and refuses what it cannot take at a glance; and a logger that writes our JSON lines.
 """
 
+import errno
+import io
 import logging
+import math
+import socket
+import struct
 import time
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import gevent
-from gunicorn import util
+from gunicorn import SERVER, util
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
 from libs.common import logs
+from libs.common.admission import App
+from libs.common.api import MAX_BODY
+from libs.common.glance import Glance, glance
 
 log = logging.getLogger(__name__)
 
+BODY_SECONDS = 10.0
+"""In this time all of a request's body must have come. Its head has the time of `keepalive` (gunicorn_conf.py)."""
+ANSWER_SECONDS = 10.0
+"""In this time a client must have read all of an answer, but for what the system holds for it."""
 LINGER_SECONDS = 0.5
-"""How long a worker that stops waits for the next request of a connection: it may be under way already."""
+"""How long a worker that stops waits for a client: what it waits for may be under way already."""
+DRAIN = 8 * 1024 * 1024
+"""A client that is still sending would see a reset instead of its answer; so much of what is too much is taken."""
+STEP = 4 * 1024
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
@@ -30,11 +48,59 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         self.access_log.propagate = False
 
 
+class _Wait(gevent.Timeout):
+    """A wait for a client. It ends without a word when its time is over, and when the worker stops."""
+
+    longest: ClassVar[float] = math.inf
+    _under_way: ClassVar[dict["_Wait", Any]] = {}
+
+    def __init__(self, seconds: float):
+        super().__init__(min(seconds, self.longest), False)  # type: ignore[arg-type]  # gevent documents False
+
+    def __enter__(self) -> Self:
+        self._under_way[self] = gevent.getcurrent()
+        return super().__enter__()
+
+    def __exit__(self, *exc: Any) -> Any:
+        del self._under_way[self]
+        return super().__exit__(*exc)
+
+    @classmethod
+    def end_all(cls) -> None:
+        for wait in list(cls._under_way):
+            gevent.get_hub().loop.run_callback(wait._end)
+
+    def _end(self) -> None:
+        if self in self._under_way:  # else what it waited for has come meanwhile
+            self._under_way[self].throw(self)
+
+
+# Answers -----------------------------------------------------------------------------------------------------------
+
+
+def _send(sock: Any, data: bytes, seconds: float) -> float:
+    """Send all of it, and return what is left of the seconds."""
+    try:
+        sent = sock.send(data, 0, 0.0)
+    except BlockingIOError:
+        sent = 0
+    if sent == len(data):
+        return seconds
+    give_up = time.monotonic() + seconds
+    with _Wait(seconds):
+        sock.sendall(memoryview(data)[sent:])
+        return give_up - time.monotonic()
+    # At once, or the system would keep for minutes what nobody reads.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raise BrokenPipeError(errno.EPIPE, "The client does not read.")
+
+
 class Response(wsgi.Response):  # type: ignore[misc]
     """Sends the head of an answer together with its body."""
 
     headers_sent: bool
     _head = b""
+    _seconds: float | None = None
 
     def default_headers(self) -> list[str]:
         connection = "close" if self.should_close() else "keep-alive"
@@ -50,21 +116,16 @@ class Response(wsgi.Response):  # type: ignore[misc]
             self.headers_sent = True
 
     def _emit_body(self, data: bytes) -> None:
-        if self.chunked:
-            self._flush()
-            super()._emit_body(data)
-        else:
-            self._flush(data)
+        self._flush(b"%x\r\n%s\r\n" % (len(data), data) if self.chunked else data)
 
     def close(self) -> None:
         self.send_headers()
-        self._flush()
-        super().close()
+        self._flush(b"0\r\n\r\n" if self.chunked else b"")
 
-    def _flush(self, body: bytes = b"") -> None:
+    def _flush(self, body: bytes) -> None:
         if data := self._head + body:
             self._head = b""
-            util.write(self.sock, data)
+            self._seconds = _send(self.sock, data, ANSWER_SECONDS if self._seconds is None else self._seconds)
 
 
 @lru_cache(maxsize=1)
@@ -76,35 +137,103 @@ def _date(second: int) -> str:
 wsgi.Response = Response
 
 
-class _Wait(gevent.Timeout):
-    """A wait for a request, listed while it lasts."""
+# Requests ----------------------------------------------------------------------------------------------------------
 
-    def __init__(self, waits: dict[gevent.Timeout, Any], seconds: float):
-        super().__init__(seconds, False)  # type: ignore[arg-type]  # gevent documents False
-        self._waits = waits
 
-    def __enter__(self) -> Self:
-        self._waits[self] = gevent.getcurrent()
-        return super().__enter__()
+class _Refused:
+    """In the place of a request: what was seen of it at a glance."""
 
-    def __exit__(self, *exc: Any) -> Any:
-        del self._waits[self]
-        return super().__exit__(*exc)
+    proxy_protocol_info = None
+    body = io.BytesIO()
+
+    def __init__(self, seen: Glance):
+        self.seen = seen
+
+    def should_close(self) -> bool:
+        return False
+
+
+def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | _Refused:
+    """The next request of a connection, as soon as some of it is there."""
+    data = unreader.read()
+    if cfg.admission.is_full() and (seen := glance(data)):
+        return _Refused(seen)
+    unreader.unread(data)
+    return Request(cfg, unreader, peer, number)
+
+
+RequestParser.mesg_class = staticmethod(_message)
+
+
+class _Broken:
+    """In the place of a body that broke off: whoever reads it learns why."""
+
+    def __init__(self, fault: Exception):
+        self._fault = fault
+
+    def read(self, size: int) -> bytes:
+        raise self._fault
+
+
+class BodyFirst:
+    """A WSGI middleware: no request goes on before all of its body is there, so that a client who sends slowly takes up
+    no more than a connection.
+    """
+
+    def __init__(self, app: App):
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
+            environ["wsgi.input"] = _received(environ["wsgi.input"])
+        return self._app(environ, start_response)
+
+
+def _received(body: Any) -> io.BytesIO | _Broken:
+    """The body; of one that is too large a little more than is allowed. Where it does not come in time, StopIteration
+    tells gunicorn to close the connection.
+    """
+    with _Wait(BODY_SECONDS):
+        try:
+            return io.BytesIO(_read(body))
+        except Exception as exc:  # gunicorn's own, for a broken chunk
+            return _Broken(exc)
+    raise StopIteration
+
+
+def _read(body: Any) -> bytes:
+    parts, size, step = [], 0, STEP
+    while step == STEP:
+        part = body.read(STEP)
+        step = len(part)
+        size += step
+        if size <= MAX_BODY + STEP:
+            parts.append(part)
+        if size > MAX_BODY + DRAIN:
+            body.failed = True  # gunicorn closes the connection after the answer
+            break
+        if step == STEP:
+            gevent.sleep(0)  # a sender who is fast would have the worker for himself
+    return b"".join(parts)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
     """On SIGTERM: not ready, stop accepting, finish what runs, hand back leases, exit 0.
 
-    Connections that only wait for a next request are closed. The stock worker waits for them until the master kills
-    it, and its leases would hold up events until they expire.
+    Connections that only wait for their client are closed. The stock worker waits for them until the master kills it,
+    and its leases would hold up events until they expire.
     """
 
     def init_process(self) -> None:
-        self._waits: dict[gevent.Timeout, Any] = {}
         logs.start_batching()
         # Gunicorn looks each setting up in a table, twenty times a request; an attribute is found first.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.cfg.__dict__["admission"] = self.app.callable.wsgi_app
+        self.wsgi = BodyFirst(self.app.callable)
 
     def run(self) -> None:
         super().run()
@@ -115,16 +244,21 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
         self.app.callable.extensions["quintet"].ready.drain()
-        gevent.spawn_later(LINGER_SECONDS, self._end_waits)
+        _Wait.longest = LINGER_SECONDS
+        gevent.spawn_later(LINGER_SECONDS, _Wait.end_all)
 
-    def timeout_ctx(self) -> "_Wait":
-        """Around the wait for a request; silently ends it when the time is over."""
-        return _Wait(self._waits, self.cfg.keepalive if self.alive else LINGER_SECONDS)
+    def timeout_ctx(self) -> _Wait:
+        """Around the wait for a request."""
+        return _Wait(self.cfg.keepalive)
 
-    def _end_waits(self) -> None:
-        for wait in list(self._waits):
-            gevent.get_hub().loop.run_callback(self._end_wait, wait)
-
-    def _end_wait(self, wait: gevent.Timeout) -> None:
-        if wait in self._waits:  # else a request has come meanwhile
-            self._waits[wait].throw(wait)
+    def handle_request(self, listener_name: Any, req: Request | _Refused, sock: Any, addr: Any) -> None:
+        if not isinstance(req, _Refused):
+            super().handle_request(listener_name, req, sock, addr)
+            return
+        own, body = self.cfg.admission.refusal(*req.seen)
+        connection = "keep-alive" if self.alive else "close"
+        lines = ["HTTP/1.1 503 Service Unavailable", f"Server: {SERVER}", _date(int(time.time()))]
+        lines += [f"Connection: {connection}", *[f"{name}: {value}" for name, value in own], "\r\n"]
+        _send(sock, "\r\n".join(lines).encode() + body, ANSWER_SECONDS)
+        if not self.alive:
+            raise StopIteration

@@ -76,7 +76,9 @@ class Check:
                 self._broken(1, f"order {order_id} holds {_lines(order)} instead of {_wanted(intent)}")
         left = Counter(_wish(i.body["user_id"], _wanted(i)) for i in self._history.of("order") if i.given_up)
         for order in self.orders.values():
-            if order["status"] in EVER_CONFIRMED and order["id"] not in told:
+            # The keys of a deleted user are erased: who asks again is told that there is no such user.
+            of_deleted = order["status"] == "cancelled" and order["user_id"] in self._gone
+            if order["status"] in EVER_CONFIRMED and order["id"] not in told and not of_deleted:
                 wish = _wish(order["user_id"], _lines(order))
                 left[wish] -= 1
                 if left[wish] < 0:

@@ -5,6 +5,7 @@ from statistics import median
 from uuid import uuid4
 
 from demo.api import eventually
+from libs.topology import SERVICES
 from tests.e2e.shop import Json, Shop, Units, answered, refused
 from tests.e2e.system import System
 
@@ -69,9 +70,22 @@ def test_without_the_product_service_orders_are_put_off_and_nothing_leaks(system
 
     assert eventually(lambda: not shop.waiting("product"), BACKOFF_SECONDS)
     assert shop.units(laptop) == Units(stock=25, reserved=0, sold=0)
-    order = answered(shop.order(user, laptop, Idempotency_Key=key), 201)
+    # Each process finds out for itself, within seconds, that the product service is back.
+    order = answered(eventually(lambda: shop.order(user, laptop, Idempotency_Key=key)), 201)
     assert order["id"] != rejected["id"]
     assert shop.units(laptop) == Units(stock=24, reserved=1, sold=0)
+
+
+def test_services_start_in_any_order_and_find_each_other(system: System, shop: Shop) -> None:
+    """Each is healthy before those that it will need are there, and finds them when they are."""
+    system.stop(*SERVICES)
+    for service in ("analytics", "notification", "order", "product", "user"):
+        system.start(service)
+
+    user, laptop = shop.new_user(), shop.new_product(25)
+    orders, _ = place(shop, user, laptop, 1)
+    assert eventually(lambda: confirmations(shop, orders) == [["sent"]], BACKOFF_SECONDS)
+    assert eventually(lambda: not shop.get("analytics", "/analytics/summary")["degraded"], BACKOFF_SECONDS)
 
 
 def workers_that_stopped(system: System) -> int:

@@ -14,6 +14,7 @@ from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from libs.common import errors, outbox
+from libs.common.admission import WAITED
 from libs.common.background import Loop
 from libs.common.db import Database, epoch
 from tests.factories import a_user
@@ -287,6 +288,24 @@ def test_what_a_client_invents_makes_no_series(api: Api, root: Api, method: str,
     assert len(series(root)) == before
 
 
+@ON_ONE_ENGINE
+def test_what_became_of_calls_is_counted_by_service(app: Flask, root: Api) -> None:
+    service = app.extensions["quintet"]
+    before = series(root)
+    for _ in range(3):
+        with pytest.raises(errors.DependencyUnavailable):
+            service.client("notification").get("/x")  # nobody listens there
+    after = series(root)
+
+    def counted(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert counted('service_calls_total{outcome="failed",service="notification"}') == 5
+    assert counted('service_calls_total{outcome="short_circuited",service="notification"}') == 1
+    assert counted('service_retries_total{outcome="made",service="notification"}') == 3
+    assert counted('breakers_open{service="notification"}') == 1
+
+
 # Health ------------------------------------------------------------------------------------------------------------
 
 
@@ -395,6 +414,50 @@ def test_the_documentation_needs_no_internet(root: Api) -> None:
     assert "/openapi.json" in page.text + root.get("/docs/dist/swagger-initializer.js").text
 
 
+# Deadlines ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_work_is_begun_for_a_caller_that_has_given_up(app: Flask, api: Api) -> None:
+    refused(api.post("/users", a_user(), headers={"X-Request-Timeout-Ms": "0"}), 504, "deadline-exceeded")
+    assert answered(api.get("/users"))["items"] == []
+    answered(api.post("/users", a_user(), headers={"X-Request-Timeout-Ms": "5000"}), 201)
+
+
+@ON_ONE_ENGINE
+@pytest.mark.parametrize("path", ["/api/users", "/api/v1/users", "/api/v1/events", "/api/v1/nowhere"])
+def test_nothing_below_api_is_answered_without_time(root: Api, path: str) -> None:
+    refused(root.get(path, headers={"X-Request-Timeout-Ms": "0"}), 504, "deadline-exceeded")
+
+
+@ON_ONE_ENGINE
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/metrics", "/openapi.json"])
+def test_what_machines_ask_is_answered_without_time(root: Api, path: str) -> None:
+    assert root.get(path, headers={"X-Request-Timeout-Ms": "0"}).status_code == 200
+
+
+@ON_ONE_ENGINE
+@pytest.mark.parametrize("odd", ["", "-1", "soon", "1.5", "0x0"])
+def test_an_odd_time_counts_as_absent(api: Api, odd: str) -> None:
+    assert api.get("/users", headers={"X-Request-Timeout-Ms": odd}).status_code == 200
+
+
+@ON_ONE_ENGINE
+def test_the_time_that_a_request_has_waited_counts(api: Api, logged: Callable[[], str]) -> None:
+    assert api.get("/users", environ_overrides={WAITED: 4.0}).status_code == 200
+    assert json.loads(logged())["latency_ms"] > 4000
+    refused(api.get("/users", environ_overrides={WAITED: 5.0}), 504, "deadline-exceeded")
+
+
+# Calls of others ---------------------------------------------------------------------------------------------------
+
+
+@ON_ONE_ENGINE
+def test_there_is_one_client_of_each_service(app: Flask) -> None:
+    service = app.extensions["quintet"]
+    assert service.client("order") is service.client("order")
+    assert service.client("order") is not service.client("notification")
+
+
 # Work beside the requests ------------------------------------------------------------------------------------------
 
 
@@ -409,6 +472,28 @@ def test_work_beside_the_requests_begins_with_start_and_ends_with_stop(app: Flas
     service.stop()
     assert loop._thread
     assert not loop._thread.is_alive()
+
+
+@ON_ONE_ENGINE
+def test_a_process_for_requests_alone_does_nothing_beside_them(make_service: Callable[..., Flask]) -> None:
+    app = make_service("user", settings={"role": "web", "broker_url": "amqp://nowhere.invalid/x"})
+    service = app.extensions["quintet"]
+    ran = threading.Event()
+    service.every("test", lambda: bool(ran.set()), interval_seconds=60)
+    service.start()
+    answered(Api(app).post("/users", a_user()), 201)
+    assert not ran.wait(0.3)
+    assert "broker" not in answered(Api(app, prefix="").get("/health"))["checks"]
+    service.stop()
+
+
+@ON_ONE_ENGINE
+def test_a_process_that_no_request_can_wake_looks_more_often_for_events(make_service: Callable[..., Flask]) -> None:
+    def pause(role: str) -> float:
+        loops = make_service("user", settings={"role": role}).extensions["quintet"].loops
+        return next(loop._interval for loop in loops if loop.name == "relay to order")
+
+    assert pause("worker") < pause("all") / 2
 
 
 def test_a_commit_wakes_the_relay_to_each_subscriber(app: Flask, api: Api) -> None:

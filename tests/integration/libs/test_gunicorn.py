@@ -1,33 +1,41 @@
 """What only the running service shows: gunicorn, gevent, sockets, more than one worker, and its end."""
 
 import json
+import os
 import socket
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import orjson
 import pytest
 import requests
 import sqlalchemy as sa
 
+from demo.api import eventually
 from libs.common import context, outbox
 from libs.common.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.db import Database, new_id
-from libs.common.errors import DependencyUnavailable
+from libs.common.errors import DependencyUnavailable, Overloaded
 from libs.common.outbox import Claimed, Relay, Route
 from libs.common.transport import Courier, HttpSender
 from product_service.events import OrderRejected
+from tests.e2e.shop import check_problem
 from tests.factories import a_cloud_event, a_product, a_reservation, a_user
-from tests.processes import in_threads
+from tests.processes import beside, in_threads
 from tests.servers import Running
 
 pytestmark = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
 
 MEBIBYTE = 1024 * 1024
+LISTENS = "0A"
+"""A state in /proc/net/tcp."""
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +139,292 @@ def test_half_a_request_holds_up_nobody(product: Running) -> None:
     assert time.monotonic() - started < 5
     for half in halves:
         half.close()
+
+
+# Clients that stop in the middle ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hasty(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The product service in one worker, which gives a client three seconds for each thing."""
+    url, worker = databases.migrated("product_service"), "--worker-class=tests.integration.libs.hasty.Worker"
+    variables = {"GUNICORN_CMD_ARGS": f"{worker} --keep-alive=3", "WEB_CONCURRENCY": "1"}
+    with Running("product", url, tmp_path_factory.mktemp("hasty"), **variables) as running:
+        yield running
+    assert "Traceback" not in running.printed()
+
+
+def half_a_head(running: Running) -> socket.socket:
+    return opened(running, head()[:-2])
+
+
+def half_a_body(running: Running) -> socket.socket:
+    return opened(running, head(Content_Length=1000) + b'{"name":')
+
+
+def half_a_chunk(running: Running) -> socket.socket:
+    return opened(running, head(Transfer_Encoding="chunked") + b"100\r\nxx")
+
+
+def no_reader(running: Running) -> socket.socket:
+    """Asks for more than what fits into the buffers of the system, which hold four megabytes at most."""
+    return opened(running, b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+
+
+STOPPED = {stop.__name__: stop for stop in (half_a_head, half_a_body, half_a_chunk, no_reader)}
+
+
+def opened(running: Running, data: bytes) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.settimeout(10)
+    made.connect(("127.0.0.1", running.port))
+    made.sendall(data)
+    return made
+
+
+@contextmanager
+def stopped(running: Running, **counts: int) -> Iterator[int]:
+    """So many clients that have stopped in each of the ways; how many there are in all."""
+    with ExitStack() as clients:
+        for name, count in counts.items():
+            for _ in range(count):
+                clients.enter_context(STOPPED[name](running))
+        yield sum(counts.values())
+
+
+def worker_of(running: Running) -> Path:
+    (pid,) = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+    return Path(f"/proc/{pid}")
+
+
+def sockets(running: Running) -> int:
+    found = 0
+    for path in (worker_of(running) / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(path).startswith("socket:")
+    return found
+
+
+def unread(running: Running) -> int:
+    """Bytes that the system keeps for clients of the service."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [line for line in lines if line[1].endswith(f":{running.port:04X}") and line[3] != LISTENS]
+    return sum(int(line[4].partition(":")[0], 16) for line in ours)
+
+
+def resident(running: Running) -> int:
+    """Bytes of memory."""
+    return int((worker_of(running) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def slowest(running: Running, requests_made: int = 20) -> float:
+    """Seconds; half of the requests have a body."""
+    with requests.Session() as session:
+        seconds = []
+        for number in range(requests_made):
+            started = time.monotonic()
+            if number % 2:
+                assert session.get(f"{running.url}/products/stats", timeout=10).status_code == 200
+            else:
+                assert session.post(f"{running.url}/products", json=a_product(), timeout=10).status_code == 201
+            seconds.append(time.monotonic() - started)
+    return max(seconds)
+
+
+def test_clients_that_stop_in_the_middle_hold_up_nobody_and_are_gone_in_time(hasty: Running) -> None:
+    assert slowest(hasty) < 2
+    before, memory = sockets(hasty), resident(hasty)
+    with stopped(hasty, half_a_head=200, half_a_body=100, half_a_chunk=100, no_reader=50) as count:
+        assert eventually(lambda: sockets(hasty) > before + count / 2, 2)
+        assert eventually(lambda: unread(hasty) > 50 * MEBIBYTE, 2)
+        assert slowest(hasty) < 2
+        assert resident(hasty) - memory < 64 * MEBIBYTE
+        assert eventually(lambda: sockets(hasty) <= before, 8)
+        assert unread(hasty) == 0
+
+
+@pytest.mark.parametrize("begin", [half_a_body, half_a_chunk])
+def test_a_body_that_drips_has_no_more_time_than_another(hasty: Running, begin: Callable[..., socket.socket]) -> None:
+    with begin(hasty) as client:
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < started + 8:
+                client.sendall(b" ")
+                time.sleep(0.1)
+        assert 2 < time.monotonic() - started < 6
+
+
+def test_a_body_that_comes_in_time_is_taken_however_slowly(hasty: Running) -> None:
+    body = json.dumps(a_product()).encode()
+    with opened(hasty, head(Content_Length=len(body))) as client:
+        for start in range(0, len(body), 20):
+            time.sleep(0.05)
+            client.sendall(body[start : start + 20])
+        assert client.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+def test_a_client_is_told_to_go_on_before_its_body_is_waited_for(hasty: Running) -> None:
+    body = json.dumps(a_product()).encode()
+    with opened(hasty, head(Content_Length=len(body), Expect="100-continue")) as client:
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        assert client.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize(
+    ("headers", "part"),
+    [
+        ({"Content_Length": 10**12}, b"x" * 65536),
+        ({"Transfer_Encoding": "chunked"}, b"10000\r\n%s\r\n" % (b"x" * 65536)),
+        ({"Transfer_Encoding": "chunked"}, b"1\r\nx\r\n" * 10_000),
+    ],
+)
+def test_a_body_without_end_has_an_end(hasty: Running, headers: dict[str, Any], part: bytes) -> None:
+    """Also for a sender who is so fast that there is always more to read."""
+
+    def send_for_ever() -> None:
+        started = time.monotonic()
+        with opened(hasty, head(**headers)) as client, pytest.raises(ConnectionError):
+            while time.monotonic() < started + 10:
+                client.sendall(part)
+
+    with beside(send_for_ever):
+        assert slowest(hasty) < 2
+
+
+def test_an_answer_that_is_read_slowly_is_whole(product: Running) -> None:
+    with no_reader(product) as client, client.makefile("rb") as answers:
+        time.sleep(1)
+        for _ in range(5):
+            lines = iter(answers.readline, b"\r\n")
+            headers = dict(line.rstrip().split(b": ", 1) for line in lines if b": " in line)
+            assert len(answers.read(int(headers[b"Content-Length"]))) > MEBIBYTE
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_at_the_end_nobody_waits_for_a_client_that_has_stopped(
+    new_database: Callable[..., str], tmp_path: Path, name: str
+) -> None:
+    with Running("product", new_database("product_service"), tmp_path) as running, stopped(running, **{name: 20}):
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - started < 3
+    assert "timeout" not in running.printed()
+    assert len([line for line in running.logged() if '"worker.stopped"' in line]) == 2
+
+
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrow_url(databases: Any) -> str:
+    url: str = databases.migrated("product_service")
+    return url
+
+
+@pytest.fixture(scope="module")
+def narrow(narrow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The product service in one worker that works on one request at a time, and lets nobody wait."""
+    variables = {"WEB_CONCURRENCY": "1", "MAX_CONCURRENT_REQUESTS": "1", "MAX_QUEUED_REQUESTS": "0"}
+    with Running("product", narrow_url, tmp_path_factory.mktemp("narrow"), **variables) as running:
+        yield running
+
+
+@pytest.fixture
+def full(narrow: Running, narrow_url: str) -> Iterator[Running]:
+    """One request is under way: it waits for somebody who has locked the database."""
+    with closing(sqlite3.connect(narrow_url.removeprefix("sqlite:///"), isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        with beside(lambda: slowest(narrow, 1)):
+            assert eventually(lambda: figure(narrow, "requests_in_progress") == 1)
+            yield narrow
+            somebody.execute("COMMIT")
+    assert figure(narrow, "requests_in_progress") == 0
+
+
+def figure(running: Running, name: str) -> float:
+    lines = requests.get(f"{running.root}/metrics", timeout=10).text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def read_answer(answers: BinaryIO) -> tuple[int, dict[str, str], Any]:
+    status = int(answers.readline().split()[1])
+    lines = [line.decode().rstrip() for line in iter(answers.readline, b"\r\n")]
+    headers = dict(line.split(": ", 1) for line in lines)
+    return status, headers, orjson.loads(answers.read(int(headers["Content-Length"])))
+
+
+ORIGIN = {"Origin": "http://shop.example"}
+REFUSED = {
+    "a plain request": [head(Content_Length=2) + b"{}"],
+    "without a body": [b"GET /api/v1/products HTTP/1.1\r\nHost: x\r\n\r\n"],
+    "the body comes later": [head(Content_Length=2), b"{}"],
+    "the head comes in parts": [head(Content_Length=2)[:40], head(Content_Length=2)[40:] + b"{}"],
+    "in chunks": [head(Transfer_Encoding="chunked") + b"2\r\n{}\r\n0\r\n\r\n"],
+    "a chunk comes later": [head(Transfer_Encoding="chunked") + b"2\r\n{}\r\n", b"0\r\n\r\n"],
+    "a large body": [head(Content_Length=500_000), b"x" * 500_000],
+    "a body that is too large": [head(Content_Length=2 * MEBIBYTE), b"x" * 2 * MEBIBYTE],
+    "from a browser": [head(Content_Length=2, **ORIGIN) + b"{}"],
+    "from a browser, in parts": [head(Content_Length=2, **ORIGIN), b"{}"],
+    "with a path in need of decoding": [head("/api/v1/caf%C3%A9", Content_Length=2) + b"{}"],
+}
+
+
+@pytest.mark.parametrize("parts", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_for_want_of_room_leaves_the_connection_to_the_next_request(
+    full: Running, parts: list[bytes]
+) -> None:
+    before = figure(full, "requests_shed_total")
+    with socket.create_connection(("127.0.0.1", full.port), 10) as client, client.makefile("rb") as answers:
+        for _ in range(2):
+            for part in parts:
+                client.sendall(part)
+                time.sleep(0.05)
+            status, headers, problem = read_answer(answers)
+            assert (status, problem["code"], headers["Connection"]) == (503, "overloaded", "keep-alive")
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(answers)[2] == {"status": "healthy"}
+        client.sendall(b"".join(parts) * 2)
+        assert [read_answer(answers)[0] for _ in range(2)] == [503, 503]
+    assert figure(full, "requests_shed_total") - before == 4
+
+
+@pytest.mark.parametrize("headers", [{}, ORIGIN])
+def test_a_refusal_is_the_same_whoever_makes_it(full: Running, headers: dict[str, str]) -> None:
+    """It is made at a glance, by the middleware, or by the app."""
+    found = []
+    for path, asked in (("/api/v1/products", headers), ("/api/v1/product%73", headers)):
+        asked = {"X-Request-ID": "one", **asked}
+        answer = requests.post(full.root + path, json={}, headers=asked, timeout=10)
+        document = check_problem(answer.text, 503, answer.headers)
+        assert document == Overloaded().document("/api/v1/products", "one")
+        found.append({**answer.headers, "Date": "now", "traceparent": ""})
+    assert found[0] == found[1]
+    assert int(found[0]["Retry-After"]) >= 1
+    assert ("Access-Control-Allow-Origin" in found[0]) == bool(headers)
+    assert found[0]["Vary"] == "Origin"
+
+
+def test_a_browser_learns_that_it_may_read_the_refusal(full: Running) -> None:
+    asked = {**ORIGIN, "Access-Control-Request-Method": "POST"}
+    preflight = requests.options(f"{full.url}/products", headers=asked, timeout=10)
+    assert (preflight.status_code, preflight.headers["Access-Control-Allow-Origin"]) == (200, ORIGIN["Origin"])
+    refused = requests.post(f"{full.url}/products", json={}, headers=ORIGIN, timeout=10)
+    assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (503, ORIGIN["Origin"])
+    assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/openapi.json"])
+def test_a_service_that_is_full_answers_machines(full: Running, path: str) -> None:
+    assert requests.get(full.root + path, timeout=1).status_code == 200
+
+
+def test_a_client_that_has_stopped_takes_up_no_place(narrow: Running) -> None:
+    with stopped(narrow, half_a_head=5, half_a_body=5, half_a_chunk=5, no_reader=5):
+        time.sleep(0.2)
+        assert slowest(narrow, 4) < 2
 
 
 # Workers -----------------------------------------------------------------------------------------------------------
@@ -245,6 +539,20 @@ def test_a_subscriber_that_is_down_has_nothing(order_db: Database) -> None:
     with pytest.raises(DependencyUnavailable):
         courier.step()
     assert len(Relay(order_db, "product").exchange()) == 1
+
+
+def open_breakers(running: Running) -> float:
+    lines = requests.get(f"{running.root}/metrics", timeout=10).text.splitlines()
+    name = 'breakers_open{service="order"} '
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+def test_every_live_worker_whose_breaker_is_open_is_counted(new_database: Callable[..., str], tmp_path: Path) -> None:
+    """Nobody listens where events about users go."""
+    with Running("user", new_database("user_service"), tmp_path, BREAKER_FAILURES="1") as running:
+        assert open_breakers(running) == 0
+        requests.post(f"{running.url}/users", json=a_user(), timeout=10)
+        assert eventually(lambda: open_breakers(running) == 2, 20)
 
 
 # The end -----------------------------------------------------------------------------------------------------------

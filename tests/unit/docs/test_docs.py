@@ -24,6 +24,8 @@ from libs.common.api import PREFIX, Route
 from libs.common.config import Settings
 from libs.common.events import Event
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
+from tests.chaos.bugs import BUGS
+from tests.chaos.points import POINTS
 from tests.unit.docs import configuration
 from tests.unit.docs.pages import ROOT, Page, page, pages, spans
 
@@ -212,6 +214,13 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
         del ours[not_there_yet]
 
     assert told == {(cls.status, code) for code, cls in ours.items()}
+
+
+def test_every_crash_point_and_every_mistake_that_is_put_in_is_explained() -> None:
+    reliability = page("docs/reliability.md")
+
+    assert [spans(row[0])[0] for row in reliability.table("Crash points")] == list(POINTS)
+    assert set(re.findall(r"`((?:only-)?(?:no|check)-[a-z-]+)`", reliability.prose)) == BUGS.keys()
 
 
 # Settings ----------------------------------------------------------------------------------------------------------

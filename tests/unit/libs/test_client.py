@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 import requests
 
@@ -13,6 +14,7 @@ from libs.common import adapter, client, context, metrics
 from libs.common.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Problem
+from libs.common.resilience import RetryBudget
 
 URL = "http://product.test/api/v1"
 
@@ -23,13 +25,18 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client.random, "uniform", lambda low, high: 0.001)
 
 
+def make(**given: Any) -> ServiceClient:
+    return ServiceClient("product", Settings(service="order", product_service_url="http://product.test", **given))
+
+
 @pytest.fixture
 def product() -> ServiceClient:
-    return ServiceClient("product", Settings(service="order", product_service_url="http://product.test"))
+    return make()
 
 
-def count(outcome: str) -> float:
-    return metrics.CALLS.labels("product", outcome)._value.get()
+def count(outcome: str, counter: Any = metrics.CALLS) -> float:
+    value: float = counter.labels("product", outcome)._value.get()
+    return value
 
 
 # What is sent ------------------------------------------------------------------------------------------------------
@@ -221,6 +228,14 @@ def test_the_attempts_can_be_named(peer: Any, product: ServiceClient, attempts: 
     assert len(peer.calls) == attempts
 
 
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+def test_the_attempts_can_be_set(peer: Any, attempts: int) -> None:
+    peer.get(f"{URL}/x", status=503)
+    with pytest.raises(DependencyUnavailable):
+        make(call_attempts=attempts).get("/x")
+    assert len(peer.calls) == attempts
+
+
 def test_a_retry_after_within_the_deadline_is_kept(peer: Any, product: ServiceClient) -> None:
     peer.get(f"{URL}/x", status=503, headers={"Retry-After": "1"})
     peer.get(f"{URL}/x", json={})
@@ -255,14 +270,298 @@ def test_without_time_nothing_is_sent(peer: Any, product: ServiceClient) -> None
     assert not peer.calls
 
 
+# The retry budget --------------------------------------------------------------------------------------------------
+
+NEVER = 10**6
+"""Failures that do not open the breaker."""
+
+
+def test_a_thousand_calls_of_a_dead_service_are_hardly_more_than_a_thousand_requests(peer: Any) -> None:
+    product, allowed = make(breaker_failures=NEVER), 1.1 * 1000 + RetryBudget.CAPACITY
+    peer.get(f"{URL}/x", body=requests.ConnectionError())
+    for _ in range(1000):
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x")
+    assert 1100 <= len(peer.calls) <= allowed
+
+
+def test_without_a_token_a_call_is_not_repeated(peer: Any) -> None:
+    product = make(breaker_failures=NEVER)
+    before = [count(outcome, metrics.RETRIES) for outcome in ("made", "over_budget")]
+    peer.get(f"{URL}/x", status=503)
+    for _ in range(5):
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x")
+    assert len(peer.calls) == 5 + 5
+    made, over_budget = (count(outcome, metrics.RETRIES) for outcome in ("made", "over_budget"))
+    # The third call had two retries in mind and got one.
+    assert (made - before[0], over_budget - before[1]) == (5, 3)
+
+
+def test_calls_that_succeed_or_may_not_be_repeated_earn_retries_too(peer: Any) -> None:
+    product = make(breaker_failures=NEVER, retry_budget=0.5)
+    peer.get(f"{URL}/down", status=503)
+    peer.get(f"{URL}/up", json={})
+    peer.post(f"{URL}/down", status=503)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/down", attempts=100)
+    for _ in range(2):
+        product.get("/up")
+        with pytest.raises(DependencyUnavailable):
+            product.call("POST", "/down")
+    sent = len(peer.calls)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/down", attempts=100)
+    assert len(peer.calls) - sent == 1 + 3
+
+
+# The breaker -------------------------------------------------------------------------------------------------------
+
+
+def is_open(product: ServiceClient, peer: Any) -> bool:
+    """Whether a call is refused without being sent."""
+    peer.assert_all_requests_are_fired = False
+    peer.get(f"{URL}/is-open", json={})
+    sent = len(peer.calls)
+    try:
+        product.get("/is-open")
+    except DependencyUnavailable:
+        assert len(peer.calls) == sent
+        return True
+    return False
+
+
+def problem(code: str) -> bytes:
+    return b'{"code": "%s"}' % code.encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"body": requests.ConnectionError("refused")},
+        {"body": requests.ConnectTimeout()},
+        {"body": requests.ReadTimeout()},
+        {"body": requests.exceptions.ChunkedEncodingError()},
+        {"body": b"<html>", "status": 200},
+        {"body": b"", "status": 200},
+        {"status": 500},
+        {"body": problem("internal-error"), "status": 500},
+        {"body": problem("overloaded"), "status": 500},
+        {"status": 502},
+        {"status": 503},
+        {"body": b"<html>", "status": 503},
+        {"body": b'["overloaded"]', "status": 503},
+        {"body": problem("dependency-unavailable"), "status": 503},
+    ],
+    ids=str,
+)
+def test_what_is_a_failure_opens_the_breaker(peer: Any, answer: Any) -> None:
+    product = make(breaker_failures=3)
+    peer.get(f"{URL}/x", **answer)
+    for _ in range(3):
+        assert not is_open(product, peer)
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x", attempts=1)
+    assert is_open(product, peer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"body": problem("overloaded"), "status": 503},
+        {"body": problem("rate-limited"), "status": 429},
+        {"body": problem("deadline-exceeded"), "status": 504},
+        {"status": 501},
+        {"body": b"{}", "status": 404},
+        {"body": b"{}", "status": 409},
+        {"status": 302},
+    ],
+    ids=str,
+)
+def test_what_is_no_failure_leaves_the_breaker_closed(peer: Any, answer: Any) -> None:
+    product = make(breaker_failures=1)
+    peer.get(f"{URL}/x", **answer)
+    for _ in range(3):
+        try:
+            product.get("/x", attempts=1)
+        except DependencyUnavailable:
+            pass
+        assert not is_open(product, peer)
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds", "counts"),
+    [
+        (requests.ReadTimeout(), 1.9, False),
+        (requests.ReadTimeout(), 2.1, True),
+        (requests.ConnectTimeout(), 0.4, False),
+        (requests.ConnectTimeout(), 0.6, True),
+        (requests.ConnectionError(), 0.1, True),
+    ],
+    ids=str,
+)
+def test_a_time_that_the_caller_cut_short_says_nothing_of_the_service(
+    peer: Any, fault: Exception, seconds: float, counts: bool
+) -> None:
+    product = make(breaker_failures=1, connect_timeout_seconds=0.5, read_timeout_seconds=2.0)
+    peer.get(f"{URL}/x", body=fault)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x", attempts=1, deadline=time.monotonic() + seconds)
+    assert is_open(product, peer) is counts
+
+
+@pytest.mark.parametrize("fault", [gevent.Timeout(), gevent.GreenletExit()], ids=lambda fault: type(fault).__name__)
+def test_a_caller_that_is_killed_says_nothing_of_the_service(
+    peer: Any, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    product = make(breaker_failures=1, breaker_reset_seconds=0.3, bulkhead_calls=1)
+
+    def die(*args: Any, **kwargs: Any) -> None:
+        raise fault
+
+    def killed() -> None:
+        with monkeypatch.context() as patch, pytest.raises(type(fault)):
+            patch.setattr(adapter.Adapter, "send", die)
+            product.get("/x")
+
+    killed()
+    assert not is_open(product, peer)
+    peer.get(f"{URL}/down", status=503)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/down")
+    time.sleep(0.3)
+    # And as a probe it leaves its place to the next.
+    killed()
+    assert not is_open(product, peer)
+
+
+@pytest.fixture
+def opened(peer: Any) -> ServiceClient:
+    """A client that has just found out that the service is down, and forgets it after 7.5 seconds."""
+    product = make(breaker_failures=2, breaker_reset_seconds=7.5)
+    peer.get(f"{URL}/down", body=requests.ConnectionError())
+    with pytest.raises(DependencyUnavailable):
+        product.get("/down")
+    return product
+
+
+def test_while_the_breaker_is_open_nothing_is_sent(peer: Any, opened: ServiceClient) -> None:
+    refused, sent = count("short_circuited"), len(peer.calls)
+    for method in ("GET", "POST"):
+        with pytest.raises(DependencyUnavailable):
+            opened.call(method, "/x")
+    assert (count("short_circuited") - refused, len(peer.calls)) == (2, sent)
+
+
+def test_while_the_breaker_is_open_a_call_takes_microseconds(opened: ServiceClient) -> None:
+    started = time.perf_counter()
+    for _ in range(1000):
+        with pytest.raises(DependencyUnavailable):
+            opened.get("/x")
+    assert time.perf_counter() - started < 0.5
+
+
+def test_the_call_that_opens_the_breaker_is_not_tried_again(peer: Any) -> None:
+    product, before = make(breaker_failures=2), count("made", metrics.RETRIES)
+    peer.get(f"{URL}/x", status=500)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x")
+    # The second attempt opened it: a third would cost a pause and a token, and be refused.
+    assert (len(peer.calls), count("made", metrics.RETRIES) - before) == (2, 1)
+
+
+def test_who_is_refused_is_told_when_the_next_probe_is_due(peer: Any, opened: ServiceClient) -> None:
+    with pytest.raises(DependencyUnavailable) as caught:
+        opened.get("/x")
+    assert caught.value.headers["Retry-After"] == "8"
+    assert caught.value.detail == "The product service is unavailable."
+
+
+def test_who_is_refused_is_told_to_wait_for_a_second_at_least(peer: Any) -> None:
+    product, told = make(breaker_failures=1, breaker_reset_seconds=0.3), []
+
+    def refused() -> None:
+        with pytest.raises(DependencyUnavailable) as caught:
+            product.get("/x")
+        told.append(caught.value.headers["Retry-After"])
+
+    def probe(request: Any) -> Any:
+        refused()
+        return 200, {}, "{}"
+
+    peer.get(f"{URL}/down", status=500)
+    peer.add_callback("GET", f"{URL}/probe", probe)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/down")
+    refused()
+    time.sleep(0.3)
+    assert product.get("/probe").status == 200
+    assert told == ["1", "1"]
+
+
+def test_the_breaker_says_in_the_log_what_becomes_of_it_and_not_whom_it_refuses(
+    peer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    product = make(breaker_failures=1, breaker_reset_seconds=0.5)
+    open_ones = metrics.BREAKERS_OPEN.labels("product")._value
+    before = open_ones.get()
+
+    def lines() -> list[Any]:
+        found = [(record.getMessage(), record.dependency) for record in caplog.records]  # type: ignore[attr-defined]
+        caplog.clear()
+        return found
+
+    peer.get(f"{URL}/down", status=500)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/down")
+    assert lines() == [("call.failed", "product"), ("breaker.opened", "product")]
+    for _ in range(100):
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x")
+    assert lines() == []
+    assert open_ones.get() - before == 1
+    time.sleep(0.5)
+    assert not is_open(product, peer)
+    assert lines() == [("breaker.closed", "product")]
+    assert open_ones.get() == before
+
+
+def test_how_a_service_is_can_be_asked_while_the_breaker_is_open(peer: Any, opened: ServiceClient) -> None:
+    peer.get("http://product.test/health", json={"status": "healthy"})
+    assert opened.get("/health").body == {"status": "healthy"}
+    # One that is well may still not answer: that only a call can tell.
+    assert is_open(opened, peer)
+
+
+def test_how_a_service_is_tells_the_breaker_nothing(peer: Any) -> None:
+    product = make(breaker_failures=1)
+    peer.get("http://product.test/health", json={"status": "unhealthy"}, status=503)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/health")
+    assert not is_open(product, peer)
+
+
+# The bulkhead ------------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_between_two_attempts_takes_no_place(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    product, meanwhile = make(bulkhead_calls=1), []
+    peer.get(f"{URL}/x", status=503)
+    peer.get(f"{URL}/x", json={})
+    peer.get(f"{URL}/y", json={})
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: meanwhile.append(product.get("/y").status))
+    assert product.get("/x").status == 200
+    assert meanwhile == [200]
+
+
 # Over the wire -----------------------------------------------------------------------------------------------------
 
 
 class Server:
     """A server on loopback. `talk` gets each connection and its number, in a thread of its own."""
 
-    def __init__(self, talk: Callable[[socket.socket, int], None]):
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, talk: Callable[[socket.socket, int], None], port: int = 0):
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._talk, self.connections = talk, 0
         self._open: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -484,6 +783,128 @@ def test_a_service_that_is_down_is_told_at_once() -> None:
     with pytest.raises(DependencyUnavailable):
         ServiceClient("product", settings).get("/x")
     assert time.monotonic() - started < 1
+
+
+def test_a_service_that_is_back_is_called_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    product = ServiceClient("product", Settings(service="order", product_service_url=url, breaker_reset_seconds=0.2))
+    for _ in range(3):
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x")
+    refused = count("short_circuited")
+    server = Server(keep_alive, port)
+    try:
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x")
+        assert count("short_circuited") == refused + 1
+        time.sleep(0.2)
+        assert [product.get("/x").status for _ in range(3)] == [200] * 3
+    finally:
+        server.close()
+
+
+def test_a_service_that_hangs_opens_the_breaker_unless_its_callers_are_impatient(serve: Callable[..., Server]) -> None:
+    server = serve(lambda connection, number: time.sleep(5))
+    product = server.client(read_timeout_seconds=0.1, breaker_failures=2)
+
+    def ask(seconds: float) -> None:
+        with pytest.raises(DependencyUnavailable):
+            product.get("/x", attempts=1, deadline=time.monotonic() + seconds)
+
+    for _ in range(5):
+        ask(0.05)
+    assert server.connections == 5
+    for _ in range(5):
+        ask(1)
+    assert server.connections == 7
+
+
+def test_a_connection_that_cannot_be_made_in_time_is_told_from_an_answer_that_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has a time of its own."""
+
+    def hang(address: Any, seconds: float) -> Any:
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    with pytest.raises(DependencyUnavailable) as caught:
+        make().get("/x", attempts=1)
+    assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
+
+
+def test_a_slow_service_takes_no_more_than_its_share_of_those_who_call(serve: Callable[..., Server]) -> None:
+    let_go, full = threading.Event(), count("bulkhead_full")
+
+    def slow(connection: socket.socket, number: int) -> None:
+        while one_request(connection):
+            assert let_go.wait(10)
+            connection.sendall(OK)
+
+    server = serve(slow)
+    product, answers = server.client(bulkhead_calls=4), list[int]()
+    threads = [threading.Thread(target=lambda: answers.append(product.get("/x").status)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while server.connections < 4:
+        time.sleep(0.01)
+    started = time.monotonic()
+    for _ in range(10):
+        with pytest.raises(DependencyUnavailable, match="Too many calls"):
+            product.get("/x")
+    assert time.monotonic() - started < 0.5
+    assert (server.connections, count("bulkhead_full") - full) == (4, 10)
+    # Calls of others have places of their own.
+    assert serve(keep_alive).client(bulkhead_calls=1).get("/x").status == 200
+    let_go.set()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 4
+    assert product.get("/x").status == 200
+
+
+def test_a_kept_connection_that_is_gone_is_neither_a_failure_nor_a_retry(serve: Callable[..., Server]) -> None:
+    def drop_the_second(connection: socket.socket, number: int) -> None:
+        assert one_request(connection)
+        connection.sendall(OK)
+        one_request(connection)
+
+    server = serve(drop_the_second)
+    product, before = server.client(breaker_failures=1), (count("failed"), count("made", metrics.RETRIES))
+    for _ in range(20):
+        assert product.get("/x", attempts=1).status == 200
+    assert (count("failed"), count("made", metrics.RETRIES)) == before
+    assert server.connections == 20
+
+
+def test_a_kept_connection_that_ends_within_the_answer_is_a_failure(serve: Callable[..., Server]) -> None:
+    def cut_off_the_second(connection: socket.socket, number: int) -> None:
+        assert one_request(connection)
+        connection.sendall(OK)
+        one_request(connection)
+        connection.sendall(OK[:5])
+
+    product, before = serve(cut_off_the_second).client(), count("failed")
+    product.get("/x", attempts=1)
+    with pytest.raises(DependencyUnavailable):
+        product.get("/x", attempts=1)
+    assert count("failed") == before + 1
+
+
+def test_a_post_on_a_kept_connection_that_is_gone_is_told_and_not_repeated(serve: Callable[..., Server]) -> None:
+    def drop_the_second(connection: socket.socket, number: int) -> None:
+        assert one_request(connection)
+        connection.sendall(OK)
+        one_request(connection)
+
+    server = serve(drop_the_second)
+    product = server.client()
+    product.get("/x")
+    with pytest.raises(DependencyUnavailable):
+        product.call("POST", "/x")
+    assert server.connections == 1
 
 
 def test_threads_share_a_client(serve: Callable[..., Server]) -> None:

@@ -57,6 +57,11 @@ def test_the_deadline_is_ours_or_the_callers_whichever_is_earlier() -> None:
     assert context.begin(5, timeout_ms="0").seconds_left() <= 0
 
 
+def test_the_time_that_work_has_waited_is_gone() -> None:
+    assert 2.9 < context.begin(5, waited=2).seconds_left() <= 3
+    assert context.begin(5, timeout_ms="250", waited=0.3).seconds_left() <= 0
+
+
 @pytest.mark.parametrize("bad", ["", "-1", "1.5", "1e3", "²", "٣", "soon", " 1", None])
 def test_a_bad_timeout_counts_as_absent(bad: str | None) -> None:
     assert context.begin(5, timeout_ms=bad).seconds_left() > 4.9

@@ -1,0 +1,130 @@
+"""Three times as many orders as the system can take: it goes on at nearly its full rate, refuses the rest at once, and
+is itself again when that is over.
+
+The services share one core, and the load generator (overload.py) has another, so that it takes nothing from them.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+
+from libs.topology import PORT_OFFSETS, SERVICES
+from tests.chaos.conftest import BASE_PORT, LONG
+from tests.chaos.overload import Core, Load, offer, on_core, pinned, quantile, saturate
+from tests.e2e.shop import Shop, an_order
+from tests.e2e.system import System
+from tests.processes import beside
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVICES_CORE, CLIENTS_CORE = CORES[0], CORES[-1]
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(len(CORES) < 2, reason="the clients would take from the services what is to be measured"),
+]
+
+SECONDS = 30.0 if LONG else 8.0
+CLIENTS = 128
+"""As many as the workers of the order service work on at a time; with these the system does most."""
+RECOVERY_SECONDS = 5.0
+
+
+class Run(NamedTuple):
+    normal: Load
+    capacity: Load
+    overload: Load
+    afterwards: Load
+    machines: list[float]
+    """How many seconds each /health and /metrics took during the overload."""
+    told: int
+    """Answers with 201, of all phases."""
+    stored: Counter[str]
+    """Orders that the order service has more than before, by status."""
+    reserved: int
+    """Units; each order is of one."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    with ExitStack() as stack:
+        with pinned(SERVICES_CORE):
+            system = stack.enter_context(System(BASE_PORT + 10, tmp_path_factory.mktemp("overload")))
+        with pinned(CLIENTS_CORE):
+            yield drive(system)
+
+
+def drive(system: System) -> Run:
+    shop = Shop(system.api)
+    products = [shop.new_product(1_000_000) for _ in range(50)]
+    users = [shop.known_user() for _ in range(20)]
+    bodies = [json.dumps(an_order(user, product)).encode() for user in users for product in products]
+    core = Core(SERVICES_CORE, [process.pid for process in system.running.values()])
+    told = 0
+
+    def load(function: Callable[..., Load], *arguments: float) -> Load:
+        nonlocal told
+        port = system.base_port + PORT_OFFSETS["order"]
+        found: Load = on_core(CLIENTS_CORE, function, core, port, bodies, *arguments)
+        print(f"{function.__name__}({', '.join(f'{number:.0f}' for number in arguments)}): {found}")
+        told += found.outcomes[201, ""]
+        return found
+
+    before = Counter(shop.stats()["order"]["by_status"])
+    load(saturate, CLIENTS, 2.0)  # warms up
+    capacity = load(saturate, CLIENTS, SECONDS / 2)
+    normal = load(offer, capacity.rate / 2, SECONDS / 2)
+    machines: list[float] = []
+    over: list[bool] = []
+    with beside(lambda: ask_machines(system, machines, over)):
+        overload = load(offer, capacity.rate * 3, SECONDS)
+        over.append(True)
+    afterwards = load(offer, capacity.rate / 2, RECOVERY_SECONDS + 3)
+    stored = Counter(shop.stats()["order"]["by_status"]) - before
+    reserved = sum(shop.units(product).reserved for product in products)
+    return Run(normal, capacity, overload, afterwards, machines, told, stored, reserved)
+
+
+def ask_machines(system: System, seconds: list[float], over: list[bool]) -> None:
+    """Until it is over; notes how long each question took."""
+    while not over:
+        for service in SERVICES:
+            for path in ("/health", "/metrics"):
+                started = time.monotonic()
+                assert system.api.get(service, path).status_code == 200
+                seconds.append(time.monotonic() - started)
+        time.sleep(0.1)
+
+
+def test_it_sells_nearly_as_much_as_it_can(run: Run) -> None:
+    assert run.overload.core_rate >= 0.8 * run.capacity.core_rate
+
+
+def test_who_is_let_in_is_served_in_time(run: Run) -> None:
+    assert quantile(run.overload.times(201), 0.99) <= 2
+
+
+def test_the_rest_is_refused_at_once(run: Run) -> None:
+    assert set(run.overload.outcomes) == {(201, ""), (503, "overloaded")}
+    assert quantile(run.overload.times(503), 0.5) <= 0.1
+
+
+def test_machines_are_answered_meanwhile(run: Run) -> None:
+    print(f"{len(run.machines)} answers, at most {max(run.machines):.3f} s")
+    assert max(run.machines) <= 1
+
+
+def test_it_is_itself_again_when_that_is_over(run: Run) -> None:
+    assert set(run.afterwards.outcomes) == set(run.normal.outcomes) == {(201, "")}
+    normal, now = quantile(run.normal.times(201), 0.5), quantile(run.afterwards.times(201, RECOVERY_SECONDS), 0.5)
+    assert now <= 2 * normal + 0.05
+
+
+def test_every_201_is_one_order_and_nothing_else_is(run: Run) -> None:
+    assert run.stored == {"confirmed": run.told}
+    assert run.reserved == run.told
