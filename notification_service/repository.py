@@ -75,8 +75,9 @@ def waiting(session: Reader) -> tuple[int, datetime | None]:
 
 def _claim() -> sa.UpdateBase:
     moment = epoch()
-    # A time far ahead is no promise but the trace of a clock that was set back: it holds nothing up.
-    due = sa.or_(c.due_at <= moment, c.due_at > moment + MAX_BACKOFF_SECONDS)
+    # A time further ahead than any lease or pause is the trace of a clock that was set back: it holds nothing up.
+    furthest = sa.case((c.status == "queued", LEASE_SECONDS), else_=MAX_BACKOFF_SECONDS)
+    due = sa.or_(c.due_at <= moment, c.due_at > moment + furthest)
     chosen = (
         sa.select(c.id)
         .where(c.channel == sa.bindparam("_channel"), c.due_at.is_not(None), due)

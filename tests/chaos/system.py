@@ -25,7 +25,7 @@ from tests.e2e import system as e2e
 from tests.engines import consumers
 from tests.engines.servers import Postgres, RabbitMQ
 
-QUIET_SECONDS = 60.0
+QUIET_SECONDS = 90.0
 
 FAST = {
     "REQUEST_DEADLINE_SECONDS": "3", "READ_TIMEOUT_SECONDS": "1", "RECOVERY_SECONDS": "0.5",

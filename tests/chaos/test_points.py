@@ -48,6 +48,8 @@ def test_a_service_may_die_here(shop: Shop, name: str) -> None:
     system, crowd, point = *shop, POINTS[name]
     if point.transport and point.transport != ("broker" if system.engines else "http"):
         pytest.skip("it belongs to the other transport")
+    if system.engines and point.service != "order" and not LONG:
+        pytest.skip("on these engines only with LONG=1")
     with crowd.at_work():
         if point.first:
             # What is under way now will be sent again, and left alone by recovery.

@@ -285,6 +285,16 @@ def test_a_sender_that_was_away_too_long_marks_nothing(start: Callable[..., Runn
 
 def test_a_clock_that_was_set_back_holds_nothing_up(service: Running) -> None:
     made = service.send(recipient="ada@example.com")
+    service.set(due_at=epoch() + 60.0)
+    service.step()
+    assert service.get(made["id"])["status"] == "sent"
+
+
+def test_what_has_failed_may_wait_for_longer_and_not_for_ever(service: Running) -> None:
+    made = service.send(recipient="ada@example.com")
+    service.set(status="failed", due_at=epoch() + 60.0)
+    service.step()
+    assert service.get(made["id"])["status"] == "failed"
     service.set(due_at=epoch() + 10 * 3600.0)
     service.step()
     assert service.get(made["id"])["status"] == "sent"
