@@ -241,7 +241,7 @@ def test_clients_that_stop_in_the_middle_hold_up_nobody_and_are_gone_in_time(has
         assert slowest(hasty) < 2
         assert resident(hasty) - memory < 64 * MEBIBYTE
         assert eventually(lambda: sockets(hasty) <= before, 8)
-        assert unread(hasty) == 0
+        assert eventually(lambda: unread(hasty) == 0)
 
 
 @pytest.mark.parametrize("begin", [half_a_body, half_a_chunk])
