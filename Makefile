@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down demo test lock env-example clean
+.PHONY: help up down demo test lock env-example clean wheelhouse images compose-up compose-secrets compose-test
 
 # What is set already wins over .env.
 define settings
@@ -75,6 +75,8 @@ lock: .venv-tox/.installed ## Write the locked requirements again; LOCK_FLAGS=--
 	@.venv-tox/bin/$(compile) setup.cfg --extra postgres --extra rabbitmq --extra redis --output-file requirements.txt
 	@.venv-tox/bin/$(compile) setup.cfg --all-extras --constraint requirements.txt --output-file requirements-dev.txt
 	@printf 'tox\ntox-uv\n' | .venv-tox/bin/$(compile) - --constraint requirements-dev.txt --output-file requirements-tox.txt
+	@printf 'setuptools\n' | .venv-tox/bin/$(compile) - --output-file compose/requirements-build.txt
+	@printf 'checkov\n' | .venv-tox/bin/$(compile) - --output-file requirements-checkov.txt
 	@rm -rf quintet.egg-info
 
 compile = uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
@@ -82,6 +84,36 @@ compile = uv pip compile --universal --python-version 3.11 --generate-hashes --q
 
 env-example: .venv/.installed ## Write .env.example from the declared settings
 	@python -m demo.env_example > .env.example
+
+# The images have a Python and a C library of their own: what this machine would install is nothing to them. Only
+# zope-interface has no wheel for musl; it comes as its source, and needs what builds it.
+wheelhouse: .venv-tox/.installed ## Fetch what the images are built of, so that they build without a network
+	@set -e; for machine in x86_64 aarch64; do \
+		.venv-tox/bin/uv pip compile --quiet --no-config --no-deps --generate-hashes --no-annotate --no-header \
+			--python-version 3.13 --python-platform $$machine-unknown-linux-musl \
+			requirements.txt compose/requirements-build.txt --output-file compose/wheelhouse/$$machine.txt; \
+		.venv-tox/bin/pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+			--implementation cp --python-version 3.13 --platform musllinux_1_2_$$machine \
+			--requirement compose/wheelhouse/$$machine.txt --dest compose/wheelhouse; \
+	done
+
+compose := docker compose -f compose/compose.yaml
+
+images: .venv-tox/.installed ## Build the image of each service, and its bill of materials beside it in build/
+	@$(settings); $(compose) build
+	@mkdir -p build; set -e; for name in $(SERVICES); do \
+		.venv-tox/bin/tox exec --quiet -e containers -- syft scan --quiet --output spdx-json=build/quintet-$$name.spdx.json \
+			docker:$$($(compose) config --images | grep -- "-$$name:" | head -n 1); \
+	done
+
+compose-up: ## Start the five services in containers; Ctrl-C stops them
+	@$(settings); exec $(compose) up --build
+
+compose-secrets: ## Write the secrets that compose.production.yaml needs and that are not there yet
+	@$(check_python); $(PYTHON) compose/write_secrets.py compose/secrets
+
+compose-test: .venv-tox/.installed ## Check the images and the compose files, and run the scenarios through the containers
+	@.venv-tox/bin/tox run --no-list-dependencies -e containers
 
 clean: ## Remove what was built, and the embedded databases under DATA_DIR
 	@$(settings); \

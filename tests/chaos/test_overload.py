@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from statistics import mean
 from typing import NamedTuple
 
 import pytest
@@ -37,7 +38,8 @@ RECOVERY_SECONDS = 5.0
 
 class Run(NamedTuple):
     normal: Load
-    capacity: Load
+    capacity: tuple[Load, Load]
+    """Before the overload and after it: what else the machine does may change meanwhile."""
     overload: Load
     afterwards: Load
     machines: list[float]
@@ -85,9 +87,10 @@ def drive(system: System) -> Run:
         overload = load(offer, capacity.rate * 3, SECONDS)
         over.append(True)
     afterwards = load(offer, capacity.rate / 2, RECOVERY_SECONDS + 3)
+    again = load(saturate, CLIENTS, SECONDS / 2)
     stored = Counter(shop.stats()["order"]["by_status"]) - before
     reserved = sum(shop.units(product).reserved for product in products)
-    return Run(normal, capacity, overload, afterwards, machines, told, stored, reserved)
+    return Run(normal, (capacity, again), overload, afterwards, machines, told, stored, reserved)
 
 
 def ask_machines(system: System, seconds: list[float], over: list[bool]) -> None:
@@ -102,7 +105,7 @@ def ask_machines(system: System, seconds: list[float], over: list[bool]) -> None
 
 
 def test_it_sells_nearly_as_much_as_it_can(run: Run) -> None:
-    assert run.overload.core_rate >= 0.8 * run.capacity.core_rate
+    assert run.overload.core_rate >= 0.8 * mean(load.core_rate for load in run.capacity)
 
 
 def test_who_is_let_in_is_served_in_time(run: Run) -> None:

@@ -78,6 +78,10 @@ class System:
     def log_dir(self) -> Path:
         return self.data_dir / "log"
 
+    def metrics_dir(self, service: str) -> Path:
+        """What the workers of a service have counted, in a file for each."""
+        return self.data_dir / "run" / service / "metrics"
+
     def command(self, service: str) -> str:
         return commands()[service]
 
