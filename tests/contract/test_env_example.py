@@ -48,7 +48,7 @@ def test_no_service_reads_a_variable_that_is_not_in_the_example(service: str) ->
     read = set()
     for path in (*(ROOT / "libs").rglob("*.py"), *(ROOT / f"{service}_service").rglob("*.py")):
         read |= set(
-            re.findall(r"(?:environ(?:\.get\(|\[)|getenv\()\s*[\"']([A-Z_]+)", path.read_text(encoding="utf-8"))
+            re.findall(r"(?:os\.environ(?:\.get\(|\[)|getenv\()\s*[\"']([A-Z_]+)", path.read_text(encoding="utf-8"))
         )
     assert read <= known
 
