@@ -12,7 +12,8 @@ from pathlib import Path
 import requests
 
 ROOT = Path(__file__).resolve().parents[1]
-_ports = count(18500, 10)
+# Those of pytest-xdist's second process begin elsewhere: to look whether a port is free and to take it are two things.
+_ports = count(18500 + 250 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), 10)
 
 
 def free_base_port() -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.chaos.bugs import BUGS
 from tests.chaos.conftest import LONG, Start
+from tests.chaos.customers import Crowd
 from tests.chaos.storm import Storm
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,7 +34,14 @@ def test_a_classic_mistake_is_noticed(with_bug: Start, bug: str) -> None:
 
 def test_a_client_that_repeats_a_post_without_a_key_gets_two_orders(with_bug: Start) -> None:
     with with_bug() as system:
-        found = Storm(system, seed=7, keys=False).run(KILLS)
+        crowd = Crowd(system.base_port, seed=7, keys=False)
+        crowd.prepare()
+        with crowd.at_work():
+            for _ in range(3):
+                system.trap.arm("order.after_t2")
+                assert system.await_death("order", 20)
+                system.bury("order")
+        found = system.check(crowd.history)
     assert any("nobody was told of it" in violation for violation in found), found
 
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import subprocess
 import threading
@@ -22,16 +23,21 @@ from tests.e2e.system import ROOT
 pytestmark = pytest.mark.timeout(600)
 
 START_SECONDS = 30.0
+BUSY = 3.0
+"""Processes for each core. Five services that start are not so many."""
 MEBIBYTES = 600
 
 each_service = pytest.mark.parametrize("service", SERVICES)
 
 
-def test_all_are_healthy_within_half_a_minute(running: ComposeSystem, tmp_path: Path) -> None:
-    """One that was disturbed by what else the machine does may try once more."""
-    seconds = [running.seconds_to_start]
+def test_all_are_healthy_within_half_a_minute(system: ComposeSystem, tmp_path: Path) -> None:
+    """What was slowed down by something else on this machine may try once more."""
+    seconds = [system.seconds_to_start]
     if seconds[0] >= START_SECONDS:
-        with ComposeSystem(running.base_port + 100, tmp_path) as another:
+        if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+            pytest.skip(f"this machine is too busy to tell: healthy after {seconds[0]:.1f} s")
+        system.stop(*SERVICES)
+        with ComposeSystem(system.base_port + 100, tmp_path) as another:
             seconds.append(another.seconds_to_start)
     print(f"healthy after {seconds[-1]:.1f} s")
     assert min(seconds) < START_SECONDS

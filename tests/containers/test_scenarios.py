@@ -27,7 +27,7 @@ from tests.e2e.test_races import (  # noqa: F401
 )
 from tests.e2e.test_walk import test_the_walk_goes_through_and_again_on_the_used_system  # noqa: F401
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_newman_finds_no_fault(system: ComposeSystem, tmp_path: Path) -> None:
