@@ -54,6 +54,9 @@ class Customer:
 
     def order_twice(self) -> None:
         """An impatient client: the same request over two connections at once."""
+        if self._crowd.hasty:
+            self.order_and_leave()
+            return
         intent = self._wish_for_order()
         if not self._crowd.keys:  # else there would be two orders with all well
             self._send(intent, "order", "/orders")
