@@ -55,6 +55,10 @@ class Admission:
             metrics.IN_PROGRESS.dec()
             self._leave()
 
+    def is_busy(self) -> bool:
+        """Whether a request that comes now has to wait."""
+        return not self._free
+
     def is_full(self) -> bool:
         """Whether a request that comes now is refused at once."""
         return not self._free and len(self._waiting) >= self._may_wait(time.monotonic())

@@ -14,12 +14,13 @@ from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 import gevent
+from gevent.server import StreamServer
 from gunicorn import SERVER, util
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers import ggevent
 
 from libs.common import logs
 from libs.common.admission import App
@@ -217,7 +218,26 @@ def _read(body: Any) -> bytes:
     return b"".join(parts)
 
 
-class Worker(GeventWorker):  # type: ignore[misc]
+class _Listener(StreamServer):
+    """Takes one connection in each turn of the loop, so that workers get like shares of them. A worker without a free
+    place takes all there are: its turns are long, and nobody is to wait here to be refused, or to hear of its health.
+    """
+
+    is_busy: ClassVar[Callable[[], bool]]
+
+    @property
+    def max_accept(self) -> int:
+        return 100 if _Listener.is_busy() else 1
+
+    @max_accept.setter
+    def max_accept(self, value: int) -> None:
+        """Gunicorn's, which is always 1."""
+
+
+ggevent.StreamServer = _Listener
+
+
+class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     """On SIGTERM: not ready, stop accepting, finish what runs, hand back leases, exit 0.
 
     Connections that only wait for their client are closed. The stock worker waits for them until the master kills it,
@@ -232,7 +252,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.cfg.__dict__["admission"] = self.app.callable.wsgi_app
+        self.cfg.__dict__["admission"] = admission = self.app.callable.wsgi_app
+        _Listener.is_busy = admission.is_busy
         self.wsgi = BodyFirst(self.app.callable)
 
     def run(self) -> None:

@@ -10,7 +10,7 @@ import random
 import select
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,7 +155,8 @@ class _Crowd:
         head = b"POST /api/v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         self._requests = [b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body) for body in bodies]
         self._epoll = select.epoll()
-        self.idle = [_Connection(port) for _ in range(connections)]
+        # The one that has been idle for longest goes first, or the service would close it.
+        self.idle = deque(_Connection(port) for _ in range(connections))
         self._all = {connection.sock.fileno(): connection for connection in self.idle}
         for number in self._all:
             self._epoll.register(number, select.EPOLLIN)
@@ -169,7 +170,7 @@ class _Crowd:
         if not self.idle:
             self._answers.append(Answer(due, 0, "no connection was free", 0.0))
             return
-        connection = self.idle.pop()
+        connection = self.idle.popleft()
         connection.due = due
         connection.sock.sendall(random.choice(self._requests))
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from demo.api import Quintet
 from libs.topology import PORT_OFFSETS, SERVICES
 from tests.chaos.conftest import BASE_PORT, LONG
 from tests.chaos.overload import Core, Load, offer, on_core, pinned, quantile, saturate
@@ -95,25 +96,25 @@ def drive(system: System) -> Run:
 
 
 def ask_machines(system: System, seconds: list[float], over: list[bool]) -> None:
-    """Until it is over; notes how long each question took. A question costs the core as much as two orders, so that
-    many of them would be what is measured.
+    """Until it is over, over a new connection each time; notes how long each question took. A question costs the core
+    as much as two orders, so that many of them would be what is measured.
     """
-    for service, path in cycle(product(SERVICES, ("/health", "/metrics"))):
+    for service, path in cycle(product(sorted(SERVICES, key="order".__ne__), ("/health", "/metrics"))):
         if over:
             return
         started = time.monotonic()
-        assert system.api.get(service, path).status_code == 200
+        assert Quintet(system.base_port).get(service, path).status_code == 200
         seconds.append(time.monotonic() - started)
         time.sleep(0.25)
 
 
 def test_it_goes_on_selling(run: Run) -> None:
-    """Four fifths of what it can are the aim; docs/reliability.md says how much it is."""
-    assert run.overload.core_rate >= 0.6 * mean(load.core_rate for load in run.capacity)
+    """At four fifths of what it can; a short run, beside whatever else a machine does, proves a little less."""
+    assert run.overload.core_rate >= (0.8 if LONG else 0.7) * mean(load.core_rate for load in run.capacity)
 
 
 def test_who_is_let_in_is_served_in_time(run: Run) -> None:
-    assert quantile(run.overload.times(201), 0.99) <= 3
+    assert quantile(run.overload.times(201), 0.99) <= 2.5
 
 
 def test_the_rest_is_refused_at_once(run: Run) -> None:
