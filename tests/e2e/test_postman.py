@@ -1,9 +1,7 @@
 """The Postman collection: complete, as generated, and green on the running system, twice."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from libs.topology import SERVICES
 from tests.e2e.shop import Shop
 from tests.e2e.system import System
 from tests.postman.generate import COLLECTION, ENVIRONMENT, collection, environment, text
+from tests.programs import program
 
 Operation = tuple[str, str, str]
 
@@ -62,20 +61,10 @@ def test_the_committed_files_are_the_generated_ones() -> None:
     assert text(environment()) == ENVIRONMENT.read_text(encoding="utf-8"), advice
 
 
-def newman() -> str:
-    found = shutil.which("newman")
-    if found is None:
-        reason = "newman is not on PATH; `npm install --global newman` brings it"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
 def run_collection(system: System, report: Path) -> subprocess.CompletedProcess[str]:
     urls = [word for s in SERVICES for word in ("--env-var", f"{s}_url={system.api.url(s)}")]
     return subprocess.run(
-        [newman(), "run", COLLECTION, "--environment", ENVIRONMENT, *urls, "--color", "off", "--timeout", "110000",
+        [program("newman"), "run", COLLECTION, "--environment", ENVIRONMENT, *urls, "--color", "off", "--timeout", "110000",
          "--reporters", "cli,json", "--reporter-cli-no-banner", "--reporter-json-export", report],
         capture_output=True, text=True, timeout=115,
     )  # fmt: skip

@@ -14,23 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import amqp
-import pytest
 
 from demo.api import eventually
+from tests.programs import program
 
 START_SECONDS = 90.0
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-
-
-def program(*names: str | Path) -> str:
-    """The first of these programs that is there; skips the test where none is, and fails it in CI."""
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    reason = f"{names[0]} is not installed"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def free_port() -> int:
