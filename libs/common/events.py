@@ -86,7 +86,7 @@ def envelope(event: Event, service: str) -> dict[str, Any]:
         "subject": event.subject,
         "time": write_time(now()),
         "datacontenttype": "application/json",
-        "dataschema": f"/schemas/{event.TYPE}.json",
+        "dataschema": f"urn:quintet:event:{event.TYPE}",
         "correlationid": correlation_id or event_id,
         "data": event.data(),
     }

@@ -29,7 +29,7 @@ def test_an_event_is_a_cloud_event_on_the_wire() -> None:
         "type": "order.shipped.v1",
         "subject": "o-1",
         "datacontenttype": "application/json",
-        "dataschema": "/schemas/order.shipped.v1.json",
+        "dataschema": "urn:quintet:event:order.shipped.v1",
         "correlationid": "req-1",
         "traceparent": work.traceparent,
         "data": {"order_id": "o-1", "shipped_at": "2026-01-31T12:00:00Z"},
