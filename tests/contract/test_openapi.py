@@ -11,32 +11,15 @@ from flask import Flask
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis.config import SchemathesisConfig
-from schemathesis.engine import events, from_schema
 
 from libs.common import errors
 from libs.topology import SERVICES
+from tests.findings import GENERATION, find, labels
 
 pytestmark = [
     pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session"),
     pytest.mark.parametrize("service", SERVICES),
 ]
-
-# What a valid request may be refused for, since no schema can say it. Everything else that the schema lets through,
-# the service must take.
-NOT_IN_A_SCHEMA = {
-    "precondition-failed": "which version is the current one",
-    "idempotency-key-reused": "what was sent with the key before",
-    "unknown-user": "which users there are",
-    "unknown-product": "which products there are",
-}
-RULES = {
-    "/price": "More digits than",  # that the currency has
-    "/delta": "At most",  # units of stock, the present ones included
-    "/recipient": "Give a user or a recipient.",
-    "/body": "Give either a body or a template.",
-    "/from": "",  # how far it is from `to`
-    "/to": "",
-}
 
 
 def document_of(app: Flask) -> dict[str, Any]:
@@ -102,55 +85,13 @@ def test_no_generated_request_finds_the_service_at_odds_with_its_document(
 ) -> None:
     # A hash of full strength takes 40 ms, and hundreds of passwords are generated.
     monkeypatch.setattr("user_service.models._hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    # The other phases are those of tests/e2e/test_schemathesis.py, where the services run as processes.
+    phases = {phase: {"enabled": False} for phase in ("examples", "coverage", "stateful")}
     config = SchemathesisConfig.from_dict(
-        {
-            "seed": 1,
-            "generation": {
-                "deterministic": True,
-                "database": "none",
-                "max-examples": 20,
-                # NUL is refused in every text. A schema could say so only by a pattern on each of them; that it is
-                # refused, tests/integration/libs/test_bad_input.py shows.
-                "allow-x00": False,
-            },
-            # There are no links between the operations, so it would only send the same once more. What follows from
-            # what, the integration tests show.
-            "phases": {"stateful": {"enabled": False}},
-        }
+        {"seed": 1, "generation": {**GENERATION, "max-examples": 20}, "phases": phases}
     )
     schema = schemathesis.openapi.from_wsgi("/openapi.json", make_app(service), config=config)
-    phases: set[str] = set()
-    checked = 0
-    faults: list[str] = []
-    for event in from_schema(schema).execute():
-        if isinstance(event, events.NonFatalError | events.FatalError):
-            raise AssertionError(getattr(event, "info", None) or event.exception)
-        if isinstance(event, events.ScenarioFinished):
-            phases.add(str(event.phase.value))
-            for case_id, checks in event.recorder.checks.items():
-                checked += len(checks)
-                response = event.recorder.interactions[case_id].response
-                faults += [_told(check, response) for check in checks if _is_fault(check, response)]
-    assert faults == []
-    assert {"examples", "coverage", "fuzzing"} <= phases
-    assert checked > 500
-
-
-def _is_fault(check: Any, response: Any) -> bool:
-    if check.status.name != "FAILURE":
-        return False
-    if check.name != "positive_data_acceptance":
-        return True
-    problem = response.json()
-    code, pointers = problem["code"], {fault["pointer"]: fault["detail"] for fault in problem.get("errors", ())}
-    if code == "malformed-request":
-        # A cursor is opaque: only those that were issued are taken. Bodies that are generated are well-formed.
-        return "ursor" not in problem["detail"]
-    if code == "validation-failed":
-        return not all(pointer in RULES and detail.startswith(RULES[pointer]) for pointer, detail in pointers.items())
-    return code not in NOT_IN_A_SCHEMA
-
-
-def _told(check: Any, response: Any) -> str:
-    failure = check.failure_info
-    return f"{check.name}: {failure.failure.title}: {failure.code_sample} answered {response.status_code} {response.content[:500]}"
+    findings = find(schema)
+    assert findings.faults == []
+    assert set(findings.answers["fuzzing"]) == labels(schema)
+    assert findings.checked > 500

@@ -1,0 +1,107 @@
+"""What schemathesis finds at odds between a service and its OpenAPI document, without what no schema can say."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemathesis.engine import events, from_schema
+from schemathesis.openapi.checks import RejectedPositiveData
+
+# What a valid request may be refused for, since no schema can say it. Everything else that the schema lets through,
+# the service must take.
+NOT_IN_A_SCHEMA = {
+    "precondition-failed": "which version is the current one",
+    "idempotency-key-reused": "what was sent with the key before",
+    "unknown-user": "which users there are",
+    "unknown-product": "which products there are",
+}
+RULES = {
+    "/price": ("More digits than",),  # that the currency has
+    "/delta": ("At most",),  # units of stock, the present ones included
+    "/recipient": ("Give a user or a recipient.", "Must be an"),  # address, as the channel needs it
+    "/body": ("Give either a body or a template.",),
+    "/from": ("",),  # how far it is from `to`
+    "/to": ("",),
+}
+
+GENERATION: dict[str, Any] = {
+    "deterministic": True,
+    "database": "none",
+    # NUL is refused in every text. A schema could say so only by a pattern on each of them; that it is refused,
+    # tests/integration/libs/test_bad_input.py shows.
+    "allow-x00": False,
+}
+"""The same requests in every run."""
+
+
+@dataclass
+class Findings:
+    """What was sent, and what was wrong with the answers."""
+
+    answers: dict[str, dict[str, Counter[int]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(Counter))
+    )
+    """Phase → operation, such as `GET /users` → status → how many answers had it."""
+    reached: set[str] = field(default_factory=set)
+    """Operations that succeeded with what an earlier answer told."""
+    checked: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def succeeded(self, phase: str) -> set[str]:
+        """The operations that did what they are for."""
+        return {name for name, statuses in self.answers[phase].items() if any(200 <= s < 300 for s in statuses)}
+
+
+def labels(schema: Any) -> set[str]:
+    """Every operation of the document, such as `GET /users`."""
+    return {operation.ok().label for operation in schema.get_all_operations()}
+
+
+def find(schema: Any) -> Findings:
+    """Run every phase that the schema's configuration enables. Raises AssertionError when schemathesis itself fails,
+    or gets no answer.
+    """
+    # What is excused is dropped before schemathesis counts it as found: of the refusals that an operation answers with
+    # one status it keeps the first, and generates no more.
+    schema.hook(filter_failure)
+    findings = Findings()
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.NonFatalError | events.FatalError):
+            raise AssertionError(getattr(event, "info", None) or event.exception)
+        if isinstance(event, events.ScenarioFinished):
+            _add(findings, str(event.phase.value), event.recorder)
+    return findings
+
+
+def _add(findings: Findings, phase: str, recorder: Any) -> None:
+    for case_id, checks in recorder.checks.items():
+        node, response = recorder.cases[case_id], recorder.interactions[case_id].response
+        label = node.value.operation.label
+        findings.answers[phase][label][response.status_code] += 1
+        if node.is_transition_applied and response.status_code < 300:
+            findings.reached.add(label)
+        findings.checked += len(checks)
+        findings.faults += [_told(check, response) for check in checks if check.status.name == "FAILURE"]
+
+
+def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
+    """Whether it is one; schemathesis knows the hook by its name."""
+    if not isinstance(failure, RejectedPositiveData):
+        return True
+    problem = response.json()
+    code, pointers = problem["code"], {fault["pointer"]: fault["detail"] for fault in problem.get("errors", ())}
+    if code == "malformed-request":
+        # A cursor is opaque: only those that were issued are taken. Bodies that are generated are well-formed.
+        return "ursor" not in problem["detail"]
+    if code == "validation-failed":
+        return not all(pointer in RULES and detail.startswith(RULES[pointer]) for pointer, detail in pointers.items())
+    if code == "method-not-allowed":
+        # The last part of `/reservations/batch`, which an answer names, looks to schemathesis like an id.
+        return case.path_parameters != {"order_id": "batch"}
+    return code not in NOT_IN_A_SCHEMA
+
+
+def _told(check: Any, response: Any) -> str:
+    failure = check.failure_info
+    answer = f"{response.status_code} {response.content[:500]!r}"
+    return f"{check.name}: {failure.failure.message}: {failure.code_sample} answered {answer}"
