@@ -8,10 +8,12 @@ from libs.common.db import Database
 
 
 def contents(db: Database) -> dict[str, list[Any]]:
-    """Table → its rows. The shadow tables of a full-text index follow the table that they index."""
+    """Table → its rows, in full, which the repr of a Row is not. The shadow tables of a full-text index follow the
+    table that they index.
+    """
     found = {}
     with db.read() as connection:
         for name in sorted(sa.inspect(connection).get_table_names()):
             if "_fts" not in name:
-                found[name] = sorted(map(repr, connection.execute(sa.text(f"SELECT * FROM {name}"))))
+                found[name] = sorted(repr(tuple(row)) for row in connection.execute(sa.text(f"SELECT * FROM {name}")))
     return found
