@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 from analytics_service import schemas, use_cases
 from libs.common.api import Routes
 
-routes = Routes()
+routes = Routes(analytics="What the system did and does: figures, time series, best sellers, delivery.")
 pages = Blueprint("pages", __name__)
 
 _dashboard = (Path(__file__).parent / "templates" / "dashboard.html").read_text(encoding="utf-8")
@@ -24,30 +24,46 @@ def dashboard() -> Response:
 
 @routes.get("/analytics/summary", returns=schemas.Summary)
 def summary(db: Any, figures: Any) -> Any:
-    """Get the figures of all services; each is live, stale or unavailable, and says so."""
+    """Get the figures of all services.
+
+    They are asked side by side. The figures of each are live, stale or unavailable, and say so: a service that is down
+    neither fails the answer nor becomes a zero.
+    """
     return use_cases.summarise(db, figures)
 
 
 @routes.get("/analytics/services", returns=schemas.ServiceHealths)
 def service_healths(db: Any, healths: Any) -> Any:
-    """Get the health and the latency of each service."""
+    """Get the health and the latency of each service.
+
+    They are asked side by side, and not waited for without end.
+    """
     return use_cases.check_services(db, healths)
 
 
 @routes.get("/analytics/orders/timeseries", query=schemas.SeriesQuery, returns=schemas.Series)
 def order_series(session: Any, query: Any) -> Any:
-    """Get orders and revenue by hour or day (UTC) of their confirmation. At most 1000 buckets, empty ones included."""
+    """Get orders and revenue by hour or day.
+
+    Hour and day are those of the confirmation, in UTC. There are at most 1000 buckets, empty ones included.
+    """
     return use_cases.order_series(session, query["interval"], query.get("from_"), query.get("to"))
 
 
 @routes.get("/analytics/products/top", query=schemas.TopQuery, returns=schemas.TopProducts)
 def top_products(session: Any, query: Any) -> Any:
-    """Get the products that sell best, each in one currency; cancelled orders do not count."""
+    """Get the products that sell best.
+
+    A product that was sold in two currencies is there twice. Cancelled orders do not count.
+    """
     items = use_cases.top_products(session, query["by"], query["limit"], query.get("currency"))
     return {"items": items}
 
 
 @routes.get("/analytics/notifications/delivery", returns=schemas.Delivery)
 def delivery(session: Any) -> Any:
-    """Get how many notifications arrive, and how fast."""
+    """Get how many notifications arrive, and how fast.
+
+    All in all, and by channel. Those that still wait do not count.
+    """
     return use_cases.delivery(session)

@@ -4,67 +4,107 @@ from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow as ma
-from marshmallow import fields, validate
 
-from analytics_service.models import INTERVALS
-from libs.common.fields import Currency, Id, QueryInteger, Schema, Timestamp
+from analytics_service.models import INTERVALS, MAX_BUCKETS
+from libs.common.fields import (
+    Answer,
+    Boolean,
+    Choice,
+    Count,
+    Currency,
+    CurrencyCode,
+    Dict,
+    Float,
+    Id,
+    List,
+    Nested,
+    QueryInteger,
+    Schema,
+    String,
+    Timestamp,
+    WrittenAmount,
+)
+from libs.common.json_schema import EXAMPLE_TIME
+from libs.common.money import CURRENCIES
 
 STATES = ("live", "stale", "unavailable")
 STATUSES = ("healthy", "degraded", "unhealthy", "unavailable")
 
 
-class Revenue(Schema):
-    currency = Currency()
-    amount = fields.String(metadata={"examples": ["19.99"]})
+class Revenue(Answer):
+    """What the orders of one currency bring."""
+
+    currency = CurrencyCode(example="EUR")
+    amount = WrittenAmount(digits=15, example="9.50")
 
 
-class UserFigures(Schema):
-    state = fields.String(
-        validate=validate.OneOf(STATES),
-        metadata={"description": "`stale`: last known figures; `unavailable`: there are none, and they are null."},
-    )
-    total = fields.Integer(allow_none=True)
-    as_of = Timestamp(allow_none=True)
+def _revenue(**kwargs: Any) -> List:
+    return List(Nested(Revenue), max=len(CURRENCIES), example=[{"currency": "EUR", "amount": "9.50"}], **kwargs)
+
+
+def _numbers(example: dict[str, int]) -> Dict:
+    """How many there are, by a word of the service that says so."""
+    return Dict(keys=String(max=40), values=Count(), allow_none=True, example=example)
+
+
+class UserFigures(Answer):
+    """The figures of the users."""
+
+    state = Choice(STATES, doc="`stale`: last known figures; `unavailable`: there are none, and they are null.")
+    total = Count(allow_none=True, example=3)
+    as_of = Timestamp(allow_none=True, doc="When the service said so.", example=EXAMPLE_TIME)
 
 
 class ProductFigures(UserFigures):
-    stock_units = fields.Integer(allow_none=True)
+    """The figures of the products."""
+
+    total = Count(allow_none=True, example=2)
+    stock_units = Count(allow_none=True, doc="Units that can still be sold.", example=40)
 
 
 class NotificationFigures(UserFigures):
-    by_status = fields.Dict(keys=fields.String(), values=fields.Integer(), allow_none=True)
+    """The figures of the notifications."""
+
+    total = Count(allow_none=True, example=1)
+    by_status = _numbers({"sent": 1})
 
 
-class OrderFigures(NotificationFigures):
-    total = fields.Integer(allow_none=True, metadata={"description": "Orders that were ever confirmed."})
-    revenue = fields.List(fields.Nested(Revenue), allow_none=True)
+class OrderFigures(UserFigures):
+    """The figures of the orders."""
+
+    total = Count(allow_none=True, doc="Orders that were ever confirmed.", example=1)
+    by_status = _numbers({"confirmed": 1})
+    revenue = _revenue(allow_none=True)
 
 
-class Summary(Schema):
+class Summary(Answer):
+    """The figures of all services."""
+
     generated_at = Timestamp()
-    degraded = fields.Boolean(metadata={"description": "Whether any state is not `live`."})
-    users = fields.Nested(UserFigures)
-    products = fields.Nested(ProductFigures)
-    orders = fields.Nested(OrderFigures)
-    notifications = fields.Nested(NotificationFigures)
+    degraded = Boolean(doc="Whether any state is not `live`.", example=False)
+    users = Nested(UserFigures)
+    products = Nested(ProductFigures)
+    orders = Nested(OrderFigures)
+    notifications = Nested(NotificationFigures)
 
 
-class ServiceHealth(Schema):
-    service = fields.String()
-    status = fields.String(
-        validate=validate.OneOf(STATUSES), metadata={"description": "`unavailable`: no useful answer in time."}
-    )
-    latency_ms = fields.Float(allow_none=True)
+class ServiceHealth(Answer):
+    """How a service is."""
+
+    service = String(max=20, example="user")
+    status = Choice(STATUSES, doc="`unavailable`: no useful answer in time.")
+    latency_ms = Float(allow_none=True, doc="How long the answer took; null where there is none.", example=1.5)
 
 
-class ServiceHealths(Schema):
+class ServiceHealths(Answer):
+    """How all services are."""
+
     generated_at = Timestamp()
-    degraded = fields.Boolean(metadata={"description": "Whether any status is not `healthy`."})
-    services = fields.List(fields.Nested(ServiceHealth))
-
-
-def _interval(**kwargs: Any) -> fields.String:
-    return fields.String(validate=validate.OneOf(tuple(INTERVALS)), **kwargs)
+    degraded = Boolean(doc="Whether any status is not `healthy`.", example=False)
+    services = List(Nested(ServiceHealth), max=5, example=[
+        {"service": name, "status": "healthy", "latency_ms": 1.5}
+        for name in ("user", "product", "order", "notification", "analytics")
+    ])  # fmt: skip
 
 
 def _since_1970(moment: datetime) -> None:
@@ -73,63 +113,82 @@ def _since_1970(moment: datetime) -> None:
 
 
 class SeriesQuery(Schema):
+    """Which part of the past is asked for."""
+
     from_ = Timestamp(
-        data_key="from", validate=_since_1970,
-        metadata={"description": "Inclusive; rounded down to its bucket. Default: the seven days up to `to`."},
+        data_key="from", validate=_since_1970, example="2026-01-30T00:00:00Z",
+        doc="Inclusive; rounded down to its bucket. Default: the seven days up to `to`.",
     )  # fmt: skip
     to = Timestamp(
-        validate=_since_1970, metadata={"description": "Exclusive: buckets that begin before. Default: now."}
+        validate=_since_1970, example="2026-02-01T00:00:00Z", doc="Exclusive: buckets that begin before. Default: now."
     )
-    interval = _interval(load_default="day")
+    interval = Choice(INTERVALS, load_default="day", doc="How long a bucket is.", example="day")
 
 
-class Bucket(Schema):
-    start = Timestamp()
-    orders = fields.Integer(metadata={"description": "Confirmed in this time, cancelled ones included."})
-    cancelled = fields.Integer(metadata={"description": "How many of these were cancelled, then or later."})
-    revenue = fields.List(fields.Nested(Revenue), metadata={"description": "Without what was cancelled."})
+class Bucket(Answer):
+    """The orders of an hour or a day."""
+
+    start = Timestamp(doc="When it begins.")
+    orders = Count(doc="Confirmed in this time, cancelled ones included.", example=1)
+    cancelled = Count(doc="How many of these were cancelled, then or later.", example=0)
+    revenue = _revenue(doc="Without what was cancelled.")
 
 
-class Series(Schema):
-    from_ = Timestamp(data_key="from")
-    to = Timestamp()
-    interval = _interval()
-    items = fields.List(fields.Nested(Bucket))
+class Series(Answer):
+    """Orders and revenue, bucket by bucket."""
+
+    from_ = Timestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
+    to = Timestamp(example="2026-02-01T00:00:00.000000Z")
+    interval = Choice(INTERVALS, example="day")
+    items = List(Nested(Bucket), max=MAX_BUCKETS, example=[
+        {"start": "2026-01-30T00:00:00.000000Z", "orders": 0, "cancelled": 0, "revenue": []},
+        {"start": "2026-01-31T00:00:00.000000Z", "orders": 1, "cancelled": 0,
+         "revenue": [{"currency": "EUR", "amount": "9.50"}]},
+    ])  # fmt: skip
 
 
 class TopQuery(Schema):
-    by = fields.String(validate=validate.OneOf(("units", "revenue")), load_default="units")
-    limit = QueryInteger(min=1, max=100, load_default=10)
+    """What is a best seller."""
+
+    by = Choice(("units", "revenue"), load_default="units", doc="What counts.", example="revenue")
+    limit = QueryInteger(min=1, max=100, load_default=10, doc="How many products.", example=3)
     currency = Currency(
-        metadata={
-            "description": "Only what is sold in this currency (ISO 4217). Amounts of different currencies do not "
-            "compare, so by revenue the default is EUR; by units it is every currency."
-        }
+        doc="Only what is sold in this currency (ISO 4217). Amounts of different currencies do not compare, so by "
+        "revenue the default is EUR; by units it is every currency.",
+        example="EUR",
     )
 
 
-class TopProduct(Schema):
+class TopProduct(Answer):
+    """What was sold of a product in one currency."""
+
     product_id = Id()
-    name = fields.String()
-    units = fields.Integer()
-    revenue = fields.String(metadata={"examples": ["19.99"]})
-    currency = Currency()
+    name = String(max=200, doc="The name that it was last sold under.", example="Laptop")
+    units = Count(example=1)
+    revenue = WrittenAmount(digits=15, example="9.50")
+    currency = CurrencyCode(example="EUR")
 
 
-class TopProducts(Schema):
-    items = fields.List(fields.Nested(TopProduct))
+class TopProducts(Answer):
+    """The products that sell best, the best one first."""
+
+    items = List(Nested(TopProduct), max=100)
 
 
-class ChannelDelivery(Schema):
-    sent = fields.Integer()
-    dead = fields.Integer()
-    delivery_rate = fields.Float(
-        allow_none=True, metadata={"description": "Sent, of all that are sent or dead; null when there are none."}
+class ChannelDelivery(Answer):
+    """How many notifications arrive, and how fast."""
+
+    sent = Count(example=1)
+    dead = Count(doc="Those that were given up.", example=0)
+    delivery_rate = Float(
+        allow_none=True, doc="Sent, of all that are sent or dead; null when there are none.", example=1.0
     )
-    average_seconds = fields.Float(
-        allow_none=True, metadata={"description": "From creation to sending; null when none is sent."}
-    )
+    average_seconds = Float(allow_none=True, doc="From creation to sending; null when none is sent.", example=2.0)
 
 
 class Delivery(ChannelDelivery):
-    by_channel = fields.Dict(keys=fields.String(), values=fields.Nested(ChannelDelivery))
+    """How many notifications arrive and how fast, all in all and by channel."""
+
+    by_channel = Dict(keys=String(max=40), values=Nested(ChannelDelivery), example={
+        "email": {"sent": 1, "dead": 0, "delivery_rate": 1.0, "average_seconds": 2.0}
+    })  # fmt: skip

@@ -6,7 +6,7 @@ from libs.common.api import Routes
 from libs.common.errors import InvalidTransition
 from notification_service import repository, schemas, use_cases
 
-routes = Routes()
+routes = Routes(notifications="What users are told, by mail and other channels, and what became of it.")
 
 
 @routes.post(
@@ -16,7 +16,8 @@ routes = Routes()
 def send_notification(session: Any, body: Any) -> Any:
     """Queue a notification.
 
-    It needs a user or a recipient, and either a body or a template whose needs its data meets. It is sent soon after.
+    It needs a user or a recipient, and either a body or a template whose needs its data meets. It is sent soon after:
+    at least once, mail with a Message-ID that stays the same.
     """
     return use_cases.send_notification(session, body)
 
@@ -25,37 +26,59 @@ def send_notification(session: Any, body: Any) -> Any:
     "/notifications", query=schemas.NotificationFilters, sorts=("created_at",), returns=schemas.Notification
 )  # fmt: skip
 def list_notifications(session: Any, query: Any, page: Any) -> Any:
-    """List notifications."""
+    """List notifications.
+
+    The newest come first, unless `sort` says otherwise.
+    """
     return repository.find_page(session, query, page)
 
 
 @routes.get("/notifications/stats", returns=schemas.NotificationStats)
 def notification_stats(session: Any) -> Any:
-    """Count notifications by status and by channel."""
+    """Count notifications by status and by channel.
+
+    The figures are maintained with every change, so they cost the same however many notifications there are.
+    """
     return use_cases.notification_stats(session)
 
 
 @routes.get("/notifications/<id:notification_id>", returns=schemas.Notification)
 def get_notification(session: Any, notification_id: str) -> Any:
-    """Get a notification."""
+    """Get a notification.
+
+    Its status and its attempts say what became of it.
+    """
     return repository.find(session, notification_id)
 
 
-@routes.patch("/notifications/<id:notification_id>", body=schemas.NotificationChange, returns=schemas.Notification)
+@routes.patch(
+    "/notifications/<id:notification_id>", body=schemas.NotificationChange, returns=schemas.Notification,
+    shows={"read_at": "2026-01-31T12:05:00.000000Z", "version": 2},
+)  # fmt: skip
 def update_notification(session: Any, notification_id: str, body: Any, match: Any) -> Any:
-    """Mark a notification as read or unread."""
+    """Mark a notification as read or unread.
+
+    Saying the same again changes nothing.
+    """
     return use_cases.mark_notification(session, notification_id, body, match)
 
 
 @routes.delete("/notifications/<id:notification_id>")
 def delete_notification(session: Any, notification_id: str, match: Any) -> None:
-    """Delete a notification; what still waits is not sent."""
+    """Delete a notification.
+
+    What it says is erased, and it is not sent if it still waits.
+    """
     use_cases.delete_notification(session, notification_id, match)
 
 
 @routes.post(
-    "/notifications/<id:notification_id>/retry", returns=schemas.Notification, refuses=[InvalidTransition]
+    "/notifications/<id:notification_id>/retry", returns=schemas.Notification, refuses=[InvalidTransition],
+    shows={"last_error": "The mail server refused it (550).", "version": 4},
 )  # fmt: skip
 def retry_notification(session: Any, notification_id: str, match: Any) -> Any:
-    """Send a dead notification again."""
+    """Send a dead notification again.
+
+    It is queued, with all of its attempts before it.
+    """
     return use_cases.retry_notification(session, notification_id, match)

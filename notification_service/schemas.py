@@ -1,12 +1,25 @@
 """The HTTP shapes of the notification service."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import marshmallow as ma
-from marshmallow import fields, validate
 
-from libs.common.fields import Id, Integer, QueryBoolean, Schema, String, Timestamp
+from libs.common.fields import (
+    Answer,
+    Choice,
+    Count,
+    Dict,
+    Documented,
+    Id,
+    Integer,
+    QueryBoolean,
+    Schema,
+    String,
+    Timestamp,
+    Version,
+    example_id,
+)
 from notification_service.models import CHANNELS, MAX_BODY, MAX_SUBJECT, STATUSES, TEMPLATES, fault_of_recipient
 
 MAX_DEPTH = 10
@@ -15,12 +28,13 @@ MAX_NUMBER = 2**53
 _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 
 
-class Data(fields.Field):
+class Data(Documented):
     """Any JSON object that every engine can store: no NUL, no lone surrogate, and numbers that a double can hold."""
 
+    keywords: ClassVar = {"type": "object", "additionalProperties": True}
+
     def __init__(self, **kwargs: Any):
-        metadata = {"type": "object", "additionalProperties": True, **kwargs.pop("metadata", {})}
-        super().__init__(metadata=metadata, **kwargs)
+        super().__init__(**kwargs)
         self._text = String(max=MAX_BODY)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
@@ -42,11 +56,10 @@ class Data(fields.Field):
         return float(value) if isinstance(value, Decimal) else value
 
 
-class Flag(fields.Field):
+class Flag(Documented):
     """True or false; "true" and 1 are neither."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(metadata={"type": "boolean", **kwargs.pop("metadata", {})}, **kwargs)
+    keywords: ClassVar = {"type": "boolean"}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -54,34 +67,25 @@ class Flag(fields.Field):
         return value
 
 
-def _channel(**kwargs: Any) -> fields.String:
-    return fields.String(validate=validate.OneOf(CHANNELS), **kwargs)
-
-
-def _status(**kwargs: Any) -> fields.String:
-    return fields.String(validate=validate.OneOf(STATUSES), **kwargs)
-
-
 class NewNotification(Schema):
-    user_id = Id(load_default=None, allow_none=True, metadata={"description": "Whether there is one, sending shows."})
+    """A notification to send: to a user or a recipient, with a body or a template."""
+
+    user_id = Id(load_default=None, allow_none=True, doc="Whether there is one, sending shows.")
     recipient = String(
-        min=1, max=2000, load_default=None, allow_none=True,
-        metadata={
-            "description": "An e-mail address, a telephone number or a URL, as the channel needs it. A user needs none "
-                           "for `email`, `push` and `log`; where there is one, it is used.",
-            "examples": ["ada@example.com"],
-        },
+        min=1, max=2000, load_default=None, allow_none=True, example="ada@example.com",
+        doc="An e-mail address, a telephone number or a URL, as the channel needs it. A user needs none for `email`, "
+            "`push` and `log`; where there is one, it is used.",
     )  # fmt: skip
-    channel = _channel(load_default="email")
+    channel = Choice(CHANNELS, load_default="email", doc="The way that it goes.", example="email")
     subject = String(
         max=MAX_SUBJECT, pattern=_ONE_LINE, load_default=None, allow_none=True,
-        metadata={"description": "With a template, instead of the template's own."},
+        doc="With a template, instead of the template's own.", example="Your parcel",
     )  # fmt: skip
     body = String(
-        min=1, max=MAX_BODY, load_default=None, allow_none=True, metadata={"examples": ["Your parcel is on its way."]}
+        min=1, max=MAX_BODY, load_default=None, allow_none=True, doc="The text.", example="Your parcel is on its way."
     )
-    template = fields.String(validate=validate.OneOf(TEMPLATES), load_default=None, allow_none=True)
-    data = Data(load_default=dict, metadata={"description": "What the template needs; a gateway gets it, too."})
+    template = Choice(TEMPLATES, load_default=None, allow_none=True, doc="The text is made from it and `data`.")
+    data = Data(load_default=dict, doc="What the template needs; a gateway gets it, too.")
 
     @ma.validates_schema
     def _is_complete(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -94,40 +98,49 @@ class NewNotification(Schema):
 
 
 class NotificationChange(Schema):
-    read = Flag(required=True)
+    """All that a client may set of a notification."""
+
+    read = Flag(required=True, doc="Whether it was read.", example=True)
 
 
-class Notification(Schema):
+class Notification(Answer):
+    """A notification."""
+
     id = Id()
     user_id = Id(allow_none=True)
-    order_id = Id(allow_none=True)
-    channel = _channel()
-    recipient = fields.String(
-        allow_none=True, metadata={"description": "As it was given: the address of a user is looked up, and not kept."}
+    order_id = Id(allow_none=True, doc="The order that it tells of.")
+    channel = Choice(CHANNELS)
+    recipient = String(
+        max=2000, allow_none=True, doc="As it was given: the address of a user is looked up, and not kept.",
+        example="ada@example.com",
+    )  # fmt: skip
+    template = String(max=64, allow_none=True)
+    subject = String(max=MAX_SUBJECT, allow_none=True, example="Your parcel")
+    body = String(
+        max=MAX_BODY, allow_none=True, doc="The text; null once it is erased.", example="Your parcel is on its way."
     )
-    template = fields.String(allow_none=True)
-    subject = fields.String(allow_none=True)
-    body = fields.String(allow_none=True, metadata={"description": "The text; null once it is erased."})
-    status = _status(
-        metadata={"description": "`failed`: another attempt will come; `dead`: none will, unless it is asked for."}
-    )
-    attempts = Integer(min=0, max=2**31)
-    last_error = fields.String(allow_none=True)
+    status = Choice(STATUSES, doc="`failed`: another attempt will come; `dead`: none will, unless it is asked for.")
+    attempts = Integer(min=0, max=2**31 - 1, doc="How often sending was tried.", example=0)
+    last_error = String(max=200, allow_none=True, doc="Why the last attempt failed.")
     read_at = Timestamp(allow_none=True)
     sent_at = Timestamp(allow_none=True)
     created_at = Timestamp()
-    version = Integer(min=1, max=2**31)
+    version = Version(example=1)
 
 
 class NotificationFilters(Schema):
-    user_id = Id()
-    order_id = Id()
-    status = _status()
-    channel = _channel()
-    unread = QueryBoolean()
+    """What notifications may be looked for by."""
+
+    user_id = Id(doc="Only those to this user.", example=example_id("user_id"))
+    order_id = Id(doc="Only those that tell of this order.", example=example_id("order_id"))
+    status = Choice(STATUSES, doc="Only those with this status.", example="queued")
+    channel = Choice(CHANNELS, doc="Only those that go this way.", example="email")
+    unread = QueryBoolean(doc="Only those that were not read, or only those that were.", example=True)
 
 
-class NotificationStats(Schema):
-    total = fields.Integer()
-    by_status = fields.Dict(keys=fields.String(), values=fields.Integer())
-    by_channel = fields.Dict(keys=fields.String(), values=fields.Integer())
+class NotificationStats(Answer):
+    """How many notifications there are."""
+
+    total = Count(example=1)
+    by_status = Dict(keys=Choice(STATUSES), values=Count(), example={"queued": 1})
+    by_channel = Dict(keys=Choice(CHANNELS), values=Count(), example={"email": 1})

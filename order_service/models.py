@@ -11,7 +11,7 @@ The row is also the saga's state and the idempotency record: see use_cases.py.
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from libs.common.db import NAMING, Amount, Id, Json, Moment, Text
 from libs.common.errors import InvalidTransition, Problem, ValidationFailed
 from libs.common.events import Origin
-from libs.common.fields import now
+from libs.common.fields import example_id, now
 from libs.common.idempotency import Key
 from libs.common.money import format_amount
 
@@ -35,24 +35,38 @@ class UnknownUser(Problem):
     """The user of the order does not exist, or may not order."""
 
     status, code, title = 422, "unknown-user", "There is no such active user"
+    example: ClassVar = {"errors": [{"pointer": "/user_id", "detail": "There is no such user."}]}
 
 
 class UnknownProduct(Problem):
     """A product of the order does not exist; `errors` names each."""
 
     status, code, title = 422, "unknown-product", "There is no such product"
+    example: ClassVar = {
+        "errors": [{
+            "pointer": "/items/0/product_id", "detail": "There is no such product.",
+            "product_id": example_id("product_id"),
+        }]
+    }  # fmt: skip
 
 
 class InsufficientStock(Problem):
     """There is less to sell than was ordered; `errors` names each short line with what is available."""
 
     status, code, title = 409, "insufficient-stock", "There is too little stock"
+    example: ClassVar = {
+        "errors": [{
+            "pointer": "/items/0/quantity", "detail": "1 available.",
+            "product_id": example_id("product_id"), "available": 1,
+        }]
+    }  # fmt: skip
 
 
 class CurrencyMismatch(Problem):
     """The products of one order must have one currency."""
 
     status, code, title = 422, "currency-mismatch", "The products have different currencies"
+    example: ClassVar = {"detail": "The products are priced in EUR, USD."}
 
 
 class Base(DeclarativeBase):

@@ -1,87 +1,131 @@
 """The HTTP shapes of the order service."""
 
-from marshmallow import fields, validate
+from typing import ClassVar
 
-from libs.common.fields import Currency, Id, Integer, Money, Schema, String, Timestamp
+from libs.common.fields import (
+    Amount,
+    Answer,
+    Choice,
+    Count,
+    CurrencyCode,
+    Dict,
+    Dumped,
+    Id,
+    Integer,
+    List,
+    Nested,
+    Schema,
+    String,
+    Timestamp,
+    Version,
+    WrittenAmount,
+    example_id,
+)
+from libs.common.money import CURRENCIES
 from order_service.models import STATUSES
+
+_CONFIRMED_AT = "2026-01-31T12:00:00.250000Z"
+_UNTIL_CONFIRMED = "Null until the order is confirmed."
 
 
 class OrderItem(Schema):
+    """So many units of a product."""
+
     product_id = Id(required=True)
-    quantity = Integer(min=1, max=10_000, required=True)
+    quantity = Integer(min=1, max=10_000, required=True, example=2)
 
 
 class NewOrder(Schema):
-    user_id = Id(required=True)
-    items = fields.List(fields.Nested(OrderItem), required=True, validate=validate.Length(1, 100))
-    note = String(max=1000, load_default=None, allow_none=True)
+    """What a user orders. The prices are those of the product service."""
+
+    user_id = Id(required=True, doc="Who orders: a user who is active.")
+    items = List(Nested(OrderItem), min=1, max=100, required=True, doc="The same product twice becomes one line.")
+    note = String(max=1000, load_default=None, allow_none=True, doc="Kept as it is.", example="Please ring twice.")
 
 
 class Cancellation(Schema):
-    reason = String(min=1, max=200, load_default=None, allow_none=True)
+    """Why an order is cancelled."""
+
+    reason = String(min=1, max=200, load_default=None, allow_none=True, example="Ordered by mistake.")
 
 
-def _when_confirmed() -> fields.String:
-    return fields.String(
-        allow_none=True, dump_default=None, metadata={"description": "Null until the order is confirmed."}
-    )
+class OrderLine(Answer):
+    """So many units of a product, at the price of the moment of confirmation."""
 
-
-class OrderLine(Schema):
     product_id = Id()
-    name = _when_confirmed()
-    quantity = Integer(min=1, max=1_000_000)
-    unit_price = _when_confirmed()
-    line_total = _when_confirmed()
+    name = String(max=200, allow_none=True, dump_default=None, doc=_UNTIL_CONFIRMED, example="Laptop")
+    quantity = Integer(min=1, max=1_000_000, example=2)
+    unit_price = WrittenAmount(allow_none=True, dump_default=None, doc=_UNTIL_CONFIRMED, example="2499.99")
+    line_total = WrittenAmount(digits=13, allow_none=True, dump_default=None, doc=_UNTIL_CONFIRMED, example="4999.98")
 
 
-class Rejection(Schema):
-    code = fields.String()
-    detail = fields.String()
-    errors = fields.List(fields.Dict())
+class Rejection(Answer):
+    """Why an order was rejected: from the problem document that its request got."""
+
+    optional: ClassVar = ("errors",)
+
+    code = String(max=40, metadata={"pattern": "^[a-z]+(-[a-z]+)*$"}, example="insufficient-stock")
+    detail = String(max=2000, example="There is too little stock")
+    errors = List(Dumped("Fault"), max=100)
 
 
-class Order(Schema):
+class Order(Answer):
+    """An order."""
+
     id = Id()
     user_id = Id()
-    status = fields.String(validate=validate.OneOf(STATUSES))
-    confirmed_at = Timestamp(allow_none=True)
+    status = Choice(STATUSES, doc="`pending` becomes `confirmed` or `rejected`; after that see the times.",
+                    example="confirmed")  # fmt: skip
+    confirmed_at = Timestamp(allow_none=True, example=_CONFIRMED_AT)
     shipped_at = Timestamp(allow_none=True)
     delivered_at = Timestamp(allow_none=True)
     cancelled_at = Timestamp(allow_none=True)
-    items = fields.List(fields.Nested(OrderLine), attribute="lines")
-    total = Money(dump_only=True, allow_none=True, metadata={"pattern": r"^\d{1,13}(\.\d{1,4})?$"})
-    currency = Currency(allow_none=True)
-    note = fields.String(allow_none=True)
-    rejection = fields.Nested(Rejection, allow_none=True)
+    items = List(Nested(OrderLine), max=100, attribute="lines")
+    total = Amount(digits=13, allow_none=True, doc=_UNTIL_CONFIRMED, example="4999.98")
+    currency = CurrencyCode(allow_none=True, doc=f"A code of ISO 4217. {_UNTIL_CONFIRMED}", example="EUR")
+    note = String(max=1000, allow_none=True, example="Please ring twice.")
+    rejection = Nested(Rejection, allow_none=True)
     created_at = Timestamp()
-    updated_at = Timestamp()
-    version = Integer(min=1, max=2**53)
+    updated_at = Timestamp(example=_CONFIRMED_AT)
+    version = Version(example=2)
 
 
 class OrderFilters(Schema):
-    user_id = Id()
-    status = fields.String(validate=validate.OneOf(STATUSES))
-    created_from = Timestamp(metadata={"description": "At this time or later."})
-    created_to = Timestamp(metadata={"description": "Before this time."})
+    """What orders may be looked for by."""
+
+    user_id = Id(doc="Only those of this user.", example=example_id("user_id"))
+    status = Choice(STATUSES, doc="Only those with this status.", example="confirmed")
+    created_from = Timestamp(doc="Only those that were made at this time or later.", example="2026-01-01T00:00:00Z")
+    created_to = Timestamp(doc="Only those that were made before this time.", example="2100-01-01T00:00:00Z")
 
 
-class Transition(Schema):
-    status = fields.String(validate=validate.OneOf(STATUSES))
+class Transition(Answer):
+    """A step of the life of an order."""
+
+    status = Choice(STATUSES)
     at = Timestamp()
-    reason = fields.String(allow_none=True)
+    reason = String(max=2000, allow_none=True, doc="Why it was rejected or cancelled.")
 
 
-class OrderHistory(Schema):
-    items = fields.List(fields.Nested(Transition))
+class OrderHistory(Answer):
+    """The steps of the life of an order, the oldest first."""
+
+    items = List(Nested(Transition), max=len(STATUSES), example=[
+        {"status": "pending", "at": "2026-01-31T12:00:00.000000Z", "reason": None},
+        {"status": "confirmed", "at": _CONFIRMED_AT, "reason": None},
+    ])  # fmt: skip
 
 
-class Revenue(Schema):
-    currency = Currency()
-    amount = Money(dump_only=True, metadata={"pattern": r"^\d+(\.\d{1,4})?$"})
+class Revenue(Answer):
+    """What the orders of one currency bring."""
+
+    currency = CurrencyCode(example="EUR")
+    amount = Amount(digits=15, doc="Of orders that are confirmed and not cancelled.", example="4999.98")
 
 
-class OrderStats(Schema):
-    total = fields.Integer(metadata={"description": "Orders that were ever confirmed."})
-    by_status = fields.Dict(keys=fields.String(), values=fields.Integer())
-    revenue = fields.List(fields.Nested(Revenue))
+class OrderStats(Answer):
+    """How many orders there are, and what they bring."""
+
+    total = Count(doc="Orders that were ever confirmed.", example=1)
+    by_status = Dict(keys=Choice(STATUSES), values=Count(), doc="All orders.", example={"confirmed": 1})
+    revenue = List(Nested(Revenue), max=len(CURRENCIES))

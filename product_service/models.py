@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.db import NAMING, Amount, Id, Json, Moment, Text, new_id
 from libs.common.errors import Problem, ValidationFailed
-from libs.common.fields import now
+from libs.common.fields import example_id, now
 from libs.common.money import format_amount
 
 metadata = sa.MetaData(naming_convention=NAMING)
@@ -29,18 +29,31 @@ class InsufficientStock(Problem):
     """There is less to sell than was asked for; `errors` names each short line with what is available."""
 
     status, code, title = 409, "insufficient-stock", "There is too little stock"
+    example: ClassVar = {
+        "errors": [{
+            "pointer": "/items/0/quantity", "detail": "24 available.",
+            "product_id": example_id("product_id"), "available": 24,
+        }]
+    }  # fmt: skip
 
 
 class UnknownProduct(Problem):
     """A product of the order does not exist; `errors` names each."""
 
     status, code, title = 422, "unknown-product", "There is no such product"
+    example: ClassVar = {
+        "errors": [{
+            "pointer": "/items/0/product_id", "detail": "There is no such product.",
+            "product_id": example_id("product_id"),
+        }]
+    }  # fmt: skip
 
 
 class UnknownUser(Problem):
     """The user that is named does not exist."""
 
     status, code, title = 422, "unknown-user", "There is no such user"
+    example: ClassVar = {"errors": [{"pointer": "/seller_id", "detail": "There is no such user."}]}
 
 
 class SkuTaken(Problem):
@@ -53,6 +66,7 @@ class ProductInUse(Problem):
     """Units of the product are reserved."""
 
     status, code, title = 409, "product-in-use", "The product has reservations"
+    example: ClassVar = {"detail": "3 units are reserved."}
 
 
 class Base(DeclarativeBase):

@@ -16,7 +16,10 @@ from product_service.models import (
     Wanted,
 )
 
-routes = Routes()
+routes = Routes(
+    products="What is for sale, with its price and its units.",
+    reservations="What orders hold of the products. The order service asks for it; others may look.",
+)
 
 
 def _seller_exists(raw: Any, users: Any) -> None:
@@ -30,58 +33,85 @@ def _seller_exists(raw: Any, users: Any) -> None:
     refuses=[SkuTaken, UnknownUser], idempotent=True, before=_seller_exists,
 )  # fmt: skip
 def create_product(session: Any, body: Any) -> Any:
-    """Put a product on sale."""
+    """Put a product on sale.
+
+    The SKU must be free and the seller must exist, where they are given. The price must have no more digits than its
+    currency.
+    """
     return use_cases.create_product(session, body)
 
 
 @routes.list("/products", query=schemas.ProductFilters, sorts=("created_at", "name", "price"), returns=schemas.Product)
 def list_products(session: Any, query: Any, page: Any) -> Any:
-    """List products."""
+    """List products.
+
+    The newest come first, unless `sort` says otherwise. Prices are compared as numbers, whatever their currency.
+    """
     return repository.find_page(session, query, page)
 
 
 @routes.get("/products/stats", returns=schemas.ProductStats)
 def product_stats(session: Any) -> Any:
-    """Count products and units."""
+    """Count products and units.
+
+    The figures are maintained with every change, so they cost the same however many products there are.
+    """
     return use_cases.product_stats(session)
 
 
 @routes.get("/products/<id:product_id>", returns=schemas.Product)
 def get_product(session: Any, product_id: str) -> Any:
-    """Get a product."""
+    """Get a product.
+
+    One that was taken off sale is not found.
+    """
     return repository.find(session, product_id)
 
 
 @routes.put(
     "/products/<id:product_id>", body=schemas.ProductChange, returns=schemas.Product,
-    refuses=[SkuTaken, UnknownUser], before=_seller_exists,
+    refuses=[SkuTaken, UnknownUser], before=_seller_exists, shows={"version": 2},
 )  # fmt: skip
 def replace_product(session: Any, product_id: str, body: Any, match: Any) -> Any:
-    """Replace a product."""
+    """Replace a product.
+
+    What is left out falls back to its default. The units stay: only a change of stock and orders move them.
+    """
     return use_cases.change_product(session, product_id, body, match)
 
 
 @routes.patch(
     "/products/<id:product_id>", body=schemas.ProductChange, returns=schemas.Product,
     refuses=[SkuTaken, UnknownUser], before=_seller_exists,
+    example={"price": "2299.00", "category": None}, shows={"price": "2299.00", "category": None, "version": 2},
 )  # fmt: skip
 def update_product(session: Any, product_id: str, body: Any, match: Any) -> Any:
-    """Change some members of a product."""
+    """Change some members of a product.
+
+    The body is a merge patch (RFC 7396): what is left out stays, and null removes. Orders keep the price that they
+    were confirmed with.
+    """
     return use_cases.change_product(session, product_id, body, match)
 
 
 @routes.delete("/products/<id:product_id>", refuses=[ProductInUse])
 def delete_product(session: Any, product_id: str, match: Any) -> None:
-    """Take a product off sale."""
+    """Take a product off sale.
+
+    That is refused while orders hold units of it. Its SKU is free again.
+    """
     use_cases.delete_product(session, product_id, match)
 
 
 @routes.post(
     "/products/<id:product_id>/stock", body=schemas.StockAdjustment, returns=schemas.Product,
-    refuses=[InsufficientStock], idempotent=True,
+    refuses=[InsufficientStock], idempotent=True, shows={"stock": 35, "version": 2},
 )  # fmt: skip
 def adjust_stock(session: Any, product_id: str, body: Any) -> Any:
-    """Put units of a product in or take them out."""
+    """Put units of a product in or take them out.
+
+    This is the only way to change `stock` after creation. It is atomic, and more than there is cannot be taken out.
+    """
     return use_cases.adjust_stock(session, product_id, **body)
 
 
@@ -93,7 +123,11 @@ def adjust_stock(session: Any, product_id: str, body: Any) -> Any:
     refuses=[InsufficientStock, InvalidTransition, UnknownProduct],
 )  # fmt: skip
 def create_reservation(db: Any, body: Any) -> Any:
-    """Reserve all lines of an order, or none; the same order again gets the same answer."""
+    """Reserve all lines of an order, or none.
+
+    The same order again gets the same answer, so no key is needed. `errors` of a refusal names each line that is
+    short, with the units that are available, or each product that is not known.
+    """
     outcome = use_cases.reserve(db, [_wanted(body)])[0]
     if isinstance(outcome, Problem):
         raise outcome
@@ -102,20 +136,29 @@ def create_reservation(db: Any, body: Any) -> Any:
 
 @routes.post("/reservations/batch", body=schemas.NewReservations, returns=schemas.Outcomes)
 def create_reservations(db: Any, body: Any) -> Any:
-    """Reserve for many orders at once, each judged on its own."""
+    """Reserve for many orders at once.
+
+    Each is judged on its own, in the order of the list, and gets what a single call would have answered.
+    """
     batch = [_wanted(item) for item in body["reservations"]]
     return {"outcomes": [_outcome(w, outcome) for w, outcome in zip(batch, use_cases.reserve(db, batch), strict=True)]}
 
 
 @routes.get("/reservations/<id:order_id>", returns=schemas.Reservation)
 def get_reservation(session: Any, order_id: str) -> Any:
-    """Get what an order holds."""
+    """Get what an order holds.
+
+    It is also found when it was released or sold.
+    """
     return repository.find_reservation(session, order_id)
 
 
 @routes.delete("/reservations/<id:order_id>")
 def delete_reservation(session: Any, order_id: str) -> None:
-    """Release what an order holds; before its reserve, it refuses the late reserve."""
+    """Release what an order holds.
+
+    A second time changes nothing. A release that comes before its reservation is kept, and refuses the late one.
+    """
     use_cases.release(session, [order_id])
 
 

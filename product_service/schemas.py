@@ -3,31 +3,47 @@
 from typing import Any
 
 import marshmallow as ma
-from marshmallow import fields, validate
 
 from libs.common.fields import (
+    MAX_COUNT,
+    Amount,
+    Answer,
+    Choice,
+    Count,
     Currency,
+    CurrencyCode,
+    Dumped,
     Id,
     IdList,
     Integer,
+    List,
     Money,
+    Nested,
     QueryBoolean,
+    QueryMoney,
     Schema,
     String,
     Timestamp,
+    Version,
+    WrittenAmount,
+    example_id,
 )
 from libs.common.money import fits
 from product_service.models import MAX_STOCK
 
 
 class ProductChange(Schema):
-    name = String(min=1, max=200, required=True, metadata={"examples": ["Laptop"]})
-    price = Money(required=True)
-    currency = Currency(load_default="EUR")
-    sku = String(min=1, max=64, load_default=None, allow_none=True)
-    description = String(max=5000, load_default="")
-    category = String(min=1, max=100, load_default=None, allow_none=True)
-    seller_id = Id(load_default=None, allow_none=True)
+    """All that a client may set of a product."""
+
+    name = String(min=1, max=200, required=True, example="Laptop")
+    price = Money(required=True, doc="With no more digits after the point than the currency has.", example="2499.99")
+    currency = Currency(load_default="EUR", example="EUR")
+    sku = String(
+        min=1, max=64, load_default=None, allow_none=True, doc="The shop's own number; unique.", example="LAP-14-1"
+    )
+    description = String(max=5000, load_default="", example="14 inches, 32 GB, very light.")
+    category = String(min=1, max=100, load_default=None, allow_none=True, example="computers")
+    seller_id = Id(load_default=None, allow_none=True, doc="A user, who must exist.", example=example_id("seller_id"))
 
     @ma.validates_schema
     def _price_fits(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -36,89 +52,113 @@ class ProductChange(Schema):
 
 
 class NewProduct(ProductChange):
-    stock = Integer(min=0, max=MAX_STOCK, load_default=0)
+    """A product to put on sale."""
+
+    stock = Integer(min=0, max=MAX_STOCK, load_default=0, doc="Units that can be sold.", example=25)
 
 
-class Product(Schema):
+class Product(Answer):
+    """A product. What can still be sold, what is reserved and what is sold add up to all that was ever put in."""
+
     id = Id()
-    sku = fields.String(allow_none=True)
-    name = fields.String()
-    description = fields.String()
-    category = fields.String(allow_none=True)
-    price = Money(dump_only=True)
-    currency = Currency()
-    stock = Integer(min=0, max=MAX_STOCK)
-    reserved = Integer(min=0, max=MAX_STOCK)
-    sold = Integer(min=0, max=MAX_STOCK)
-    seller_id = Id(allow_none=True)
+    sku = String(max=64, allow_none=True, doc="The shop's own number.", example="LAP-14-1")
+    name = String(max=200, example="Laptop")
+    description = String(max=5000, example="14 inches, 32 GB, very light.")
+    category = String(max=100, allow_none=True, example="computers")
+    price = Amount(example="2499.99")
+    currency = CurrencyCode(example="EUR")
+    stock = Integer(min=0, max=MAX_COUNT, doc="Units that can still be sold.", example=25)
+    reserved = Integer(min=0, max=MAX_COUNT, doc="Units in orders that are not shipped yet.", example=0)
+    sold = Integer(min=0, max=MAX_COUNT, doc="Units in orders that are shipped.", example=0)
+    seller_id = Id(allow_none=True, doc="A user.", example=example_id("seller_id"))
     created_at = Timestamp()
     updated_at = Timestamp()
-    version = Integer(min=1, max=2**53)
+    version = Version(example=1)
 
 
 class ProductFilters(Schema):
-    q = String(min=1, max=200, metadata={"description": "Every word, in the name or the description."})
-    category = String(max=100)
-    seller_id = Id()
-    min_price = Money()
-    max_price = Money()
-    in_stock = QueryBoolean()
-    ids = IdList()
+    """What products may be looked for by."""
+
+    q = String(min=1, max=200, doc="Every word, in the name or the description.", example="laptop light")
+    category = String(max=100, doc="Only those of this category.", example="computers")
+    seller_id = Id(doc="Only those of this seller.", example=example_id("seller_id"))
+    min_price = QueryMoney(doc="Only those that cost as much or more, whatever the currency.", example="10.00")
+    max_price = QueryMoney(doc="Only those that cost as much or less, whatever the currency.", example="2499.99")
+    in_stock = QueryBoolean(doc="Only those that can be sold, or only those that cannot.", example=True)
+    ids = IdList(example=example_id("product_id"))
 
 
 class StockAdjustment(Schema):
-    delta = Integer(min=-MAX_STOCK, max=MAX_STOCK, required=True)
-    reason = String(min=1, max=200, required=True, metadata={"examples": ["delivery"]})
+    """Units that come or go."""
+
+    delta = Integer(min=-MAX_STOCK, max=MAX_STOCK, required=True, doc="Negative to take units out.", example=10)
+    reason = String(min=1, max=200, required=True, doc="Kept with the change.", example="delivery")
 
 
-class ProductStats(Schema):
-    total = fields.Integer()
-    stock_units = fields.Integer()
-    reserved_units = fields.Integer()
-    sold_units = fields.Integer()
+class ProductStats(Answer):
+    """How many products and units there are."""
+
+    total = Count(doc="Products.", example=2)
+    stock_units = Count(doc="Units that can still be sold.", example=40)
+    reserved_units = Count(doc="Units in orders that are not shipped yet.", example=3)
+    sold_units = Count(doc="Units in orders that are shipped.", example=12)
 
 
 class WantedLine(Schema):
+    """So many units of a product."""
+
     product_id = Id(required=True)
-    quantity = Integer(min=1, max=1_000_000, required=True)
+    quantity = Integer(min=1, max=1_000_000, required=True, example=2)
 
 
 class NewReservation(Schema):
+    """What an order wants to hold."""
+
     order_id = Id(required=True)
-    items = fields.List(fields.Nested(WantedLine), required=True, validate=validate.Length(1, 100))
+    items = List(Nested(WantedLine), min=1, max=100, required=True, doc="The same product twice is added up.")
 
 
 class BatchedReservation(NewReservation):
+    """What one order of many wants to hold."""
+
     request_id = String(
-        max=128,
-        pattern=r"^[A-Za-z0-9._-]{1,128}$",
-        metadata={"description": "The request that this one of the batch belongs to."},
+        max=128, pattern=r"^[A-Za-z0-9._-]{1,128}$", doc="The request that this one of the batch belongs to."
     )
 
 
 class NewReservations(Schema):
-    reservations = fields.List(fields.Nested(BatchedReservation), required=True, validate=validate.Length(1, 100))
+    """What many orders want to hold."""
+
+    reservations = List(Nested(BatchedReservation), min=1, max=100, required=True, doc="Each is judged on its own.")
 
 
-class ReservedLine(Schema):
+class ReservedLine(Answer):
+    """What an order holds of a product, and the price that it is sold at."""
+
     product_id = Id()
-    quantity = fields.Integer()
-    name = fields.String()
-    unit_price = fields.String(metadata={"pattern": r"^\d{1,11}(\.\d{1,4})?$", "examples": ["19.99"]})
-    currency = Currency()
+    quantity = Integer(min=1, max=100_000_000, example=2)
+    name = String(max=200, example="Laptop")
+    unit_price = WrittenAmount(example="2499.99")
+    currency = CurrencyCode(example="EUR")
 
 
-class Reservation(Schema):
+class Reservation(Answer):
+    """What an order holds."""
+
     order_id = Id()
-    status = fields.String(validate=validate.OneOf(("reserved", "released", "sold")))
-    items = fields.List(fields.Nested(ReservedLine), attribute="lines")
-    version = Integer(min=1, max=2)
+    status = Choice(("reserved", "released", "sold"), doc="Shipping turns `reserved` into `sold`.")
+    items = List(Nested(ReservedLine), max=100, attribute="lines", doc="Empty if released before it was reserved.")
+    version = Integer(min=1, max=2, example=1)
 
 
-class Outcome(Schema):
-    status = fields.Integer(metadata={"description": "What a single call would have answered."})
-    body = fields.Dict(metadata={"description": "A reservation, or a problem document."})
+class Outcome(Answer):
+    """What became of one reservation of a batch."""
+
+    status = Integer(min=100, max=599, doc="The status that a single call would have answered with.", example=201)
+    body = Dumped(Reservation, "Problem", doc="The body that a single call would have answered with.")
 
 
-class Outcomes(Schema):
-    outcomes = fields.List(fields.Nested(Outcome))
+class Outcomes(Answer):
+    """What became of each reservation, in the order of the request."""
+
+    outcomes = List(Nested(Outcome), max=100)

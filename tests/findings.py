@@ -16,7 +16,7 @@ NOT_IN_A_SCHEMA = {
     "unknown-product": "which products there are",
 }
 RULES = {
-    "/price": ("More digits than",),  # that the currency has
+    "/price": ("More digits than", "Must be an amount"),  # a number may have any digits, and a currency has its own
     "/delta": ("At most",),  # units of stock, the present ones included
     "/recipient": ("Give a user or a recipient.", "Must be an"),  # address, as the channel needs it
     "/body": ("Give either a body or a template.",),
@@ -27,8 +27,8 @@ RULES = {
 GENERATION: dict[str, Any] = {
     "deterministic": True,
     "database": "none",
-    # NUL is refused in every text. A schema could say so only by a pattern on each of them; that it is refused,
-    # tests/integration/libs/test_bad_input.py shows.
+    # NUL is refused in every text. The schemas say so, except for the texts in objects that may hold anything; that it
+    # is refused, tests/integration/libs/test_bad_input.py shows.
     "allow-x00": False,
 }
 """The same requests in every run."""

@@ -2,9 +2,19 @@
 
 from typing import Any
 
-from marshmallow import fields, validate
-
-from libs.common.fields import Id, IdList, Integer, Schema, String, Timestamp
+from libs.common.fields import (
+    Answer,
+    Choice,
+    Count,
+    Dict,
+    Id,
+    IdList,
+    Schema,
+    String,
+    Timestamp,
+    Version,
+    example_id,
+)
 from user_service.models import ROLES, STATUSES, hash_password
 
 
@@ -13,8 +23,7 @@ class Email(String):
 
     def __init__(self, **kwargs: Any):
         pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+$"
-        metadata = {"examples": ["ada@example.com"], **kwargs.pop("metadata", {})}
-        super().__init__(min=3, max=254, pattern=pattern, metadata=metadata, **kwargs)
+        super().__init__(min=3, max=254, pattern=pattern, example="ada@example.com", **kwargs)
 
 
 class _Hash(str):
@@ -33,44 +42,46 @@ class Password(String):
         return _Hash(hash_password(plain)) if isinstance(plain, str) else plain
 
 
-def _role(**kwargs: Any) -> fields.String:
-    return fields.String(validate=validate.OneOf(ROLES), **kwargs)
-
-
-def _status(**kwargs: Any) -> fields.String:
-    return fields.String(validate=validate.OneOf(STATUSES), **kwargs)
-
-
 class NewUser(Schema):
-    email = Email(required=True)
-    name = String(min=1, max=200, required=True, metadata={"examples": ["Ada Lovelace"]})
-    password = Password(min=12, max=128, load_only=True)
-    role = _role(load_default="customer")
+    """A user to register."""
+
+    email = Email(required=True, doc="Unique among all users, without regard to case.")
+    name = String(min=1, max=200, required=True, doc="As the user is to be called.", example="Ada Lovelace")
+    password = Password(min=12, max=128, load_only=True, doc="Only its hash is kept.", example="correct horse battery")
+    role = Choice(ROLES, load_default="customer", doc="What the user is to the shop.")
 
 
 class UserChange(NewUser):
-    status = _status(load_default="active")
+    """All that a client may set of a user."""
+
+    status = Choice(STATUSES, load_default="active", doc="A user who is suspended cannot order.", example="active")
 
 
-class User(Schema):
+class User(Answer):
+    """A user."""
+
     id = Id()
-    email = fields.String()
-    name = fields.String()
-    role = _role()
-    status = _status()
+    email = Email()
+    name = String(max=200, example="Ada Lovelace")
+    role = Choice(ROLES)
+    status = Choice(STATUSES, doc="A user who is suspended cannot order.")
     created_at = Timestamp()
     updated_at = Timestamp()
-    version = Integer(min=1, max=2**53)
+    version = Version(example=1)
 
 
 class UserFilters(Schema):
-    email = String(max=254)
-    role = _role()
-    status = _status()
-    ids = IdList()
+    """What users may be looked for by."""
+
+    email = String(max=254, doc="Only the user with this e-mail, without regard to case.", example="ada@example.com")
+    role = Choice(ROLES, doc="Only those with this role.", example="customer")
+    status = Choice(STATUSES, doc="Only those with this status.", example="active")
+    ids = IdList(example=example_id("user_id"))
 
 
-class UserStats(Schema):
-    total = fields.Integer()
-    by_role = fields.Dict(keys=fields.String(), values=fields.Integer())
-    by_status = fields.Dict(keys=fields.String(), values=fields.Integer())
+class UserStats(Answer):
+    """How many users there are."""
+
+    total = Count(example=3)
+    by_role = Dict(keys=Choice(ROLES), values=Count(), example={"customer": 2, "admin": 1})
+    by_status = Dict(keys=Choice(STATUSES), values=Count(), example={"active": 3})

@@ -39,7 +39,7 @@ from sqlalchemy import Row
 
 from libs.common import errors, idempotency
 from libs.common.db import Database, roll_back_to
-from libs.common.fields import QueryInteger, Schema
+from libs.common.fields import Choice, QueryInteger, Schema
 from libs.common.paging import Page, PageQuery
 
 PREFIX = "/api/v1"
@@ -70,6 +70,10 @@ class Route:
     before: Callable[..., None] | None = None
     media_type: str = JSON
     location: str = ""
+    example: Mapping[str, Any] | None = None
+    """The body of the document's example, where that of its schema does not do."""
+    shows: Mapping[str, Any] = field(default_factory=dict)
+    """The members in which the document's example of the answer is not that of its schema."""
     needs: tuple[str, ...] = field(default=())
 
     @property
@@ -79,10 +83,13 @@ class Route:
 
 
 class Routes:
-    """The operations of one service, in the order of their declaration."""
+    """The operations of one service, in the order of their declaration. `tags` says what the resources are, by the
+    first part of their paths.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, **tags: str) -> None:
         self.all: list[Route] = []
+        self.tags = tags
 
     def get(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return self._add("GET", rule, options)
@@ -385,12 +392,13 @@ def _pointers(messages: Any, pointer: str = "") -> Any:
 def _list_query(schema: type[Schema], sorts: tuple[str, ...]) -> type[Schema]:
     names = [sign + name for name in sorts for sign in ("", "-")]
     return type(schema.__name__, (schema,), {
-        "limit": QueryInteger(min=1, max=200, load_default=50, metadata={"description": "Items of a page."}),
+        "limit": QueryInteger(min=1, max=200, load_default=50, doc="How many items a page may have."),
         # Whatever is wrong with a cursor, paging.py finds it.
-        "cursor": ma.fields.String(metadata={"description": "`next_cursor` of the page before."}),
-        "sort": ma.fields.String(
-            validate=ma.validate.OneOf(names), metadata={"description": f"Default `-{sorts[0]}`; `-` is descending."}
-        ),
+        "cursor": ma.fields.String(metadata={
+            "description": "`next_cursor` of the page before, with the same filters and the same sort.",
+            "pattern": "^[A-Za-z0-9_-]*$", "maxLength": 8190,
+        }),
+        "sort": Choice(names, doc=f"By what to sort; `-` is descending. Without it, `-{sorts[0]}`."),
     })  # fmt: skip
 
 

@@ -14,6 +14,7 @@ A service adds its own beside its rules (`class InsufficientStock(Problem)`) and
 stable code and its title. `detail` is for people and must name nothing internal: no host, path, SQL or traceback.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 PROBLEM_JSON = "application/problem+json"
@@ -27,6 +28,8 @@ class Problem(Exception):
     title: ClassVar[str] = "Internal error"
     retry_after: ClassVar[int | None] = None
     """Seconds; every 429, 503 and 504 names them."""
+    example: ClassVar[Mapping[str, Any]] = {}
+    """What it is made with in the examples of the OpenAPI document."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class MalformedRequest(Problem):
     """The bytes are not what they claim to be: broken JSON, bad UTF-8, a cursor that was not issued here."""
 
     status, code, title = 400, "malformed-request", "Malformed request"
+    example: ClassVar = {"detail": "The body is not JSON in UTF-8."}
 
 
 class Unauthenticated(Problem):
@@ -94,6 +98,7 @@ class InvalidTransition(Problem):
     """The lifecycle of the resource forbids the step."""
 
     status, code, title = 409, "invalid-transition", "The lifecycle forbids this"
+    example: ClassVar = {"detail": "The order is shipped; only a confirmed one can be cancelled."}
 
 
 class RequestInFlight(Problem):
@@ -106,24 +111,28 @@ class PreconditionFailed(Problem):
     """`If-Match` names a version that is not the current one."""
 
     status, code, title = 412, "precondition-failed", "The resource has changed"
+    example: ClassVar = {"detail": "If-Match does not name the current version."}
 
 
 class PayloadTooLarge(Problem):
     """The body is larger than the service takes."""
 
     status, code, title = 413, "payload-too-large", "The body is too large"
+    example: ClassVar = {"detail": "At most 1048576 bytes are taken."}
 
 
 class UnsupportedMediaType(Problem):
     """The body is not JSON."""
 
     status, code, title = 415, "unsupported-media-type", "Unsupported media type"
+    example: ClassVar = {"detail": "Send application/json."}
 
 
 class ValidationFailed(Problem):
     """The request is well-formed and wrong; `errors` points at each fault."""
 
     status, code, title = 422, "validation-failed", "The request is not valid"
+    example: ClassVar = {"errors": [{"pointer": "/colour", "detail": "Unknown parameter."}]}
 
 
 class IdempotencyKeyReused(Problem):
@@ -154,6 +163,7 @@ class DependencyUnavailable(Problem):
     """Something that this call needs is down."""
 
     status, code, title, retry_after = 503, "dependency-unavailable", "A dependency is unavailable", 2
+    example: ClassVar = {"detail": "The user service is unavailable."}
 
 
 class DeadlineExceeded(Problem):

@@ -4,11 +4,12 @@ The stock Integer takes "1_000" and 2.7, the stock Decimal rounds 1.005 in silen
 and lone surrogates, which PostgreSQL then refuses.
 """
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import marshmallow as ma
 from marshmallow import ValidationError, validate
@@ -16,13 +17,20 @@ from marshmallow import ValidationError, validate
 from libs.common.money import CURRENCIES, format_amount
 
 MAX_AMOUNT = Decimal("99999999999.9999")
+MAX_COUNT = 2**53
+"""The highest whole number that every reader of JSON can take (RFC 8259, section 6)."""
+_ANY_TEXT = r"^[^\x00]*$"
 _amount = re.compile(r"\d{1,11}(\.\d{1,4})?")
 _uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _moment = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 
 
 class Schema(ma.Schema):
-    """Members in declared order; unknown ones are refused."""
+    """What a request carries: members in declared order; unknown ones are refused.
+
+    The docstring of a schema, and of each field its `doc`, its `example` and its `metadata`, which are keywords of JSON
+    Schema, go into the OpenAPI document.
+    """
 
     class Meta:
         unknown = ma.RAISE
@@ -64,6 +72,59 @@ class Schema(ma.Schema):
         return shown
 
 
+class Answer(Schema):
+    """What is answered: every member is there, null where it has no value, except for those that are `optional`. Later
+    versions may have more members.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+
+class Documented(ma.fields.Field):
+    """A field that says what it is."""
+
+    keywords: ClassVar[Mapping[str, Any]] = {}
+    """Keywords of JSON Schema that all fields of the class have."""
+
+    def __init__(self, *args: Any, doc: str | None = None, example: Any = None, **kwargs: Any):
+        told = {"description": doc, "examples": None if example is None else [example]}
+        own = {name: value for name, value in told.items() if value is not None}
+        super().__init__(*args, metadata={**self.keywords, **kwargs.pop("metadata", {}), **own}, **kwargs)
+
+
+class Boolean(Documented, ma.fields.Boolean):
+    """True or false, in an answer."""
+
+
+class Float(Documented, ma.fields.Float):
+    """A number that is not negative, in an answer."""
+
+    keywords: ClassVar = {"minimum": 0}
+
+
+class Nested(Documented, ma.fields.Nested):
+    """An object of another schema."""
+
+
+class Dumped(Documented, ma.fields.Dict):
+    """An object that is dumped already, in one of these shapes: a schema, or the name of one of the document."""
+
+    def __init__(self, *shapes: type[Schema] | str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.shapes = shapes
+
+
+class Dict(Documented, ma.fields.Dict):
+    """An object whose members have names of one kind and values of another."""
+
+
+class List(Documented, ma.fields.List):
+    """`min` to `max` items."""
+
+    def __init__(self, inner: ma.fields.Field, *, min: int = 0, max: int, **kwargs: Any):
+        super().__init__(inner, validate=validate.Length(min=min or None, max=max), **kwargs)
+
+
 class _Pattern(validate.Regexp):
     """Covers the whole text: for `re.match`, `$` also means before a newline at the end."""
 
@@ -73,13 +134,16 @@ class _Pattern(validate.Regexp):
         return value
 
 
-class String(ma.fields.String):
+class String(Documented, ma.fields.String):
     """Text that every engine can store: no NUL, no lone surrogate. Length counts characters."""
+
+    keywords: ClassVar = {"pattern": _ANY_TEXT}
 
     def __init__(self, *, min: int = 0, max: int, pattern: str | None = None, **kwargs: Any):
         checks: list[Any] = [validate.Length(min=min or None, max=max)]
         if pattern:
             checks.append(_Pattern(pattern))
+            kwargs["metadata"] = {"pattern": pattern, **kwargs.get("metadata", {})}
         super().__init__(validate=checks, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
@@ -90,11 +154,20 @@ class String(ma.fields.String):
         return value
 
 
-class Integer(ma.fields.Field):
+class Choice(Documented, ma.fields.String):
+    """One of these words; the first of them is the example."""
+
+    def __init__(self, words: Iterable[str], **kwargs: Any):
+        self.words = tuple(words)
+        super().__init__(validate=validate.OneOf(self.words), **kwargs)
+
+
+class Integer(Documented):
     """A whole JSON number; "2", true and 1.5 are not. 2.0 is, as JSON Schema has it."""
 
     def __init__(self, *, min: int, max: int, **kwargs: Any):
-        metadata = {"type": "integer", "minimum": min, "maximum": max, **kwargs.pop("metadata", {})}
+        width = "int32" if min >= -(2**31) and max < 2**31 else "int64"
+        metadata = {"type": "integer", "format": width, "minimum": min, "maximum": max, **kwargs.pop("metadata", {})}
         super().__init__(metadata=metadata, **kwargs)
         self.min, self.max = min, max
 
@@ -109,6 +182,15 @@ class Integer(ma.fields.Field):
         return int(value)
 
 
+class Version(Integer):
+    """The version of a resource that has an ETag."""
+
+    keywords: ClassVar = {"description": "Grows with every change; the `ETag` is made of it."}
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(min=1, max=MAX_COUNT, **kwargs)
+
+
 class QueryInteger(Integer):
     """The same in a query string, where all is text."""
 
@@ -118,11 +200,16 @@ class QueryInteger(Integer):
         return super()._deserialize(int(value), attr, data, **kwargs)
 
 
-class QueryBoolean(ma.fields.Field):
+class Count(Documented, ma.fields.Integer):
+    """How many there are, in an answer."""
+
+    keywords: ClassVar = {"format": "int64", "minimum": 0, "maximum": MAX_COUNT}
+
+
+class QueryBoolean(Documented):
     """`true` or `false`."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(metadata={"type": "boolean", **kwargs.pop("metadata", {})}, **kwargs)
+    keywords: ClassVar = {"type": "boolean"}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
         if value not in ("true", "false"):
@@ -130,16 +217,20 @@ class QueryBoolean(ma.fields.Field):
         return bool(value == "true")
 
 
-class Money(ma.fields.Field):
+def _amount_text(digits: int) -> dict[str, Any]:
+    pattern = rf"^\d{{1,{digits}}}(\.\d{{1,4}})?$"
+    return {"type": "string", "maxLength": digits + 5, "pattern": pattern}
+
+
+class Money(Documented):
     """An amount, not negative, of at most eleven digits and four after the point; which of these the currency has,
-    the schema checks. Read from a string or a number; written as a string with the digits of the object's `currency`.
+    the schema checks. Read from a string or a number.
     """
 
-    def __init__(self, **kwargs: Any):
-        text = {"type": "string", "pattern": r"^\d{1,11}(\.\d{1,4})?$", "examples": ["19.99"]}
-        number = {"type": "number", "minimum": 0, "maximum": 99999999999, "multipleOf": 0.01}
-        metadata = {**text} if kwargs.get("dump_only") else {"anyOf": [text, number]}
-        super().__init__(metadata={**metadata, **kwargs.pop("metadata", {})}, **kwargs)
+    # How many digits a number may have, JSON Schema cannot say: to `multipleOf`, 19.99 is no multiple of 0.01.
+    keywords: ClassVar = {
+        "anyOf": [_amount_text(11), {"type": "number", "minimum": 0, "maximum": float(MAX_AMOUNT)}],
+    }
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Decimal:
         if isinstance(value, str) and _amount.fullmatch(value) and value.isascii():
@@ -152,24 +243,52 @@ class Money(ma.fields.Field):
         raise ValidationError('Must be an amount such as "19.99": not negative, at most four digits after the point.')
 
     def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:
+        """With the digits of the object's `currency`."""
         currency = obj["currency"] if isinstance(obj, Mapping) else obj.currency
         return None if value is None or currency is None else format_amount(value, currency)
 
 
-class Currency(ma.fields.String):
+class QueryMoney(Money):
+    """The same in a query string, where all is text."""
+
+    keywords: ClassVar = _amount_text(11)
+
+
+class Amount(Money):
+    """An amount in an answer: always a string, with so many digits before the point and those of the object's
+    `currency` after it.
+    """
+
+    keywords: ClassVar = {}
+
+    def __init__(self, *, digits: int = 11, **kwargs: Any):
+        super().__init__(metadata=_amount_text(digits), **kwargs)
+
+
+class WrittenAmount(Documented, ma.fields.String):
+    """The same where the string is there already."""
+
+    def __init__(self, *, digits: int = 11, **kwargs: Any):
+        super().__init__(metadata=_amount_text(digits), **kwargs)
+
+
+class Currency(Documented, ma.fields.String):
     """A code of ISO 4217."""
 
     def __init__(self, **kwargs: Any):
-        metadata = {"description": "ISO 4217", **kwargs.pop("metadata", {})}
-        super().__init__(validate=validate.OneOf(sorted(CURRENCIES)), metadata=metadata, **kwargs)
+        super().__init__(validate=validate.OneOf(sorted(CURRENCIES)), **kwargs)
 
 
-class Id(ma.fields.Field):
+class CurrencyCode(Documented, ma.fields.String):
+    """The same in an answer, where another one may come some day."""
+
+    keywords: ClassVar = {"pattern": "^[A-Z]{3}$", "maxLength": 3, "description": "A code of ISO 4217."}
+
+
+class Id(Documented):
     """A UUID, written in lower case."""
 
-    def __init__(self, **kwargs: Any):
-        metadata = {"type": "string", "format": "uuid", **kwargs.pop("metadata", {})}
-        super().__init__(metadata=metadata, **kwargs)
+    keywords: ClassVar = {"type": "string", "format": "uuid", "maxLength": 36}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str) or not _uuid.fullmatch(value):
@@ -177,13 +296,21 @@ class Id(ma.fields.Field):
         return value.lower()
 
 
-class IdList(ma.fields.Field):
+def example_id(name: str) -> str:
+    """The id of the examples that the members of this name share, such as `user_id`."""
+    digits = hashlib.sha256(name.encode()).hexdigest()
+    return f"019c13a2-7c00-7{digits[:3]}-8{digits[3:6]}-{digits[6:18]}"
+
+
+class IdList(Documented):
     """Up to 200 UUIDs, comma separated, in a query string."""
 
-    def __init__(self, **kwargs: Any):
-        one = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-        metadata = {"type": "string", "pattern": f"^{one}(,{one}){{0,199}}$", **kwargs.pop("metadata", {})}
-        super().__init__(metadata=metadata, **kwargs)
+    keywords: ClassVar = {
+        "type": "string",
+        "pattern": f"^{_uuid.pattern}(,{_uuid.pattern}){{0,199}}$",
+        "maxLength": 200 * 37 - 1,
+        "description": "Only those with one of these ids: up to 200, separated by commas.",
+    }
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[str]:
         ids = str(value).split(",")
@@ -192,12 +319,10 @@ class IdList(ma.fields.Field):
         return [part.lower() for part in ids]
 
 
-class Timestamp(ma.fields.Field):
+class Timestamp(Documented):
     """RFC 3339. Read with any offset, written in UTC with `Z`."""
 
-    def __init__(self, **kwargs: Any):
-        metadata = {"type": "string", "format": "date-time", **kwargs.pop("metadata", {})}
-        super().__init__(metadata=metadata, **kwargs)
+    keywords: ClassVar = {"type": "string", "format": "date-time", "maxLength": 32}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
         try:

@@ -1,130 +1,246 @@
-"""The OpenAPI 3.1 document of a service, made from its routes."""
+"""The OpenAPI 3.1 document of a service, made from its routes.
+
+What a document says of something stands beside it: in the docstring of a view, of a schema or of a problem, in the
+`doc` and the `example` of a field. Whole bodies are examples that are put together from those of their members.
+"""
 
 import re
 from typing import Any
 
-import marshmallow as ma
-from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
-
 from libs.common import errors
-from libs.common.api import JSON, MERGE_PATCH, PREFIX, Route, Routes
-from libs.common.fields import Schema
+from libs.common.api import JSON, MAX_BODY, MERGE_PATCH, PREFIX, Route, Routes
+from libs.common.fields import example_id
+from libs.common.json_schema import COMPONENTS, JsonSchemas, example_of
 
-PROBLEM = {
+CONVENTIONS = f"""
+- Paths are below `{PREFIX}`; `/api` without a version is an alias of the current one.
+- Every error is a problem document (RFC 9457). Switch on its `code`.
+- Every request may carry `X-Request-ID` and `traceparent` (W3C), which are passed on, and `X-Request-Timeout-Ms`: how
+  long the caller will wait.
+- Members and parameters that are not known are refused. Answers may get new members: ignore what you do not know.
+"""
+EXAMPLE_REQUEST_ID = "0f1c9b0e5a7d4c3b8e2f6a1d9c4b7e30"
+
+_TEXT = {"type": "string", "pattern": "^[^\\x00]*$"}
+_REQUEST_ID = {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9._-]{1,128}$"}
+_TAGS = {**_TEXT, "maxLength": 8190, "examples": ['"1"']}
+_FAULT = {
+    "type": "object",
+    "description": "One fault of a request. Some codes add members of their own.",
+    "properties": {
+        # It may hold the name of a member that is not known, however long that is.
+        "pointer": {"type": "string", "format": "json-pointer", "maxLength": 2 * MAX_BODY,
+                    "description": "Where it is (RFC 6901): a member of the body, a parameter or a header."},
+        "detail": {**_TEXT, "maxLength": 2000, "description": "What is wrong there, for people."},
+    },
+    "required": ["pointer", "detail"],
+}  # fmt: skip
+_PROBLEM = {
     "type": "object",
     "description": "A problem document (RFC 9457).",
     "properties": {
-        "type": {"type": "string", "format": "uri-reference", "description": "A page that explains the code."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "code": {"type": "string", "description": "Stable; what programs switch on."},
-        "request_id": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-                "required": ["pointer", "detail"],
-            },
-        },
+        "type": {"type": "string", "format": "uri-reference", "maxLength": 100,
+                 "description": "A page on the same service that explains the code."},
+        "title": {**_TEXT, "maxLength": 100, "description": "What the code means, for people."},
+        "status": {"type": "integer", "format": "int32", "minimum": 400, "maximum": 599,
+                   "description": "The status of the answer."},
+        "detail": {**_TEXT, "maxLength": 2000, "description": "What is wrong, for people."},
+        "instance": {"type": "string", "maxLength": 8190, "pattern": "^/", "description": "The path of the request."},
+        "code": {"type": "string", "maxLength": 40, "pattern": "^[a-z]+(-[a-z]+)*$",
+                 "description": "Stable: what programs switch on."},
+        "request_id": {**_REQUEST_ID, "description": "It stands in the log lines of the request."},
+        # No fault takes less than a byte of the body.
+        "errors": {"type": "array", "maxItems": MAX_BODY, "items": {"$ref": COMPONENTS + "Fault"}},
     },
     "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
-}
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "Makes a repetition safe: the same key and body get the same answer for 24 hours.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
-}
+}  # fmt: skip
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "Makes a repetition safe: the same key and body get the same answer for 24 hours.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$",
+                   "examples": ["4b1d6c5e-my-first-order"]},
+    },
+    "If-Match": {"description": "Refuse with 412 unless the resource has this `ETag`.", "schema": _TAGS},
+    "If-None-Match": {"description": "Answer with 304 while the resource has this `ETag`.", "schema": _TAGS},
+}  # fmt: skip
+_HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-ID": {"description": "The id of the request: the caller's own, or a new one.", "required": True,
+                     "schema": _REQUEST_ID},
+    "RateLimit": {"description": "Where a limit is set: what is left of it, and for how many seconds.",
+                  "schema": {"type": "string", "maxLength": 100, "pattern": '^"default";r=[0-9]+;t=[0-9]+$'}},
+    "RateLimit-Policy": {"description": "Where a limit is set: how many requests in how many seconds.",
+                         "schema": {"type": "string", "maxLength": 100, "pattern": '^"default";q=[0-9]+;w=[0-9]+$'}},
+    "Access-Control-Allow-Origin": {"description": "To a browser: the origin that may read this.",
+                                    "schema": {"type": "string", "maxLength": 255, "pattern": "^(\\*|https?://.+)$"}},
+    "ETag": {"description": "The version of the resource, for `If-Match` and `If-None-Match`.", "required": True,
+             "schema": {"type": "string", "maxLength": 18, "pattern": '^"[0-9]{1,16}"$'}},
+    "Location": {"description": "The path of what was made.", "required": True,
+                 "schema": {"type": "string", "format": "uri-reference", "maxLength": 255}},
+    "Link": {"description": "The next page, where there is one.",
+             "schema": {"type": "string", "maxLength": 16380, "pattern": '^<.+>; rel="next"$'}},
+    "Idempotent-Replayed": {"description": "An earlier request with the same key got this answer.",
+                            "schema": {"type": "string", "enum": ["true"]}},
+    "Retry-After": {"description": "After so many seconds another attempt makes sense.",
+                    "schema": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86400}},
+    "Allow": {"description": "The methods that the path takes.",
+              "schema": {"type": "string", "maxLength": 100, "pattern": "^[A-Z]+(, [A-Z]+)*$"}},
+}  # fmt: skip
+_ON_ALL = ("X-Request-ID", "RateLimit", "RateLimit-Policy", "Access-Control-Allow-Origin")
 
 
 def document(service: str, version: str, description: str, routes: Routes) -> dict[str, Any]:
     """The document as plain JSON values."""
-    plugin = MarshmallowPlugin(schema_name_resolver=_schema_name)
-    spec = APISpec(
-        title=f"Quintet {service} service",
-        version=version,
-        openapi_version="3.1.0",
-        plugins=[plugin],
-        info={"description": description, "license": {"name": "MIT", "identifier": "MIT"}},
-        servers=[{"url": PREFIX}],
-        tags=[{"name": service}],
-    )
-    spec.components.schema("Problem", PROBLEM)
+    made = _Document()
     paths: dict[str, dict[str, Any]] = {}
     for route in routes.all:
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.rule)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(service, route)
-    for path, operations in paths.items():
-        spec.path(path=path, operations=operations)
-    return spec.to_dict()
+        paths.setdefault(_path(route), {})[route.method.lower()] = made.operation(route)
+    tags = dict.fromkeys(_tag(route) for route in routes.all)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Quintet {service} service",
+            "version": version,
+            "description": f"{description}\n{CONVENTIONS}",
+            "contact": {"name": "The Quintet authors"},
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{
+            "url": PREFIX, "x-internal": False,
+            "description": "The service that serves this document, be it local, for tests or in production.",
+        }],
+        "tags": [{"name": tag, "description": routes.tags.get(tag, description)} for tag in tags],
+        "paths": paths,
+        "components": made.components,
+    }  # fmt: skip
 
 
-def _schema_name(schema: Any) -> str:
-    cls = ma.class_registry.get_class(schema) if isinstance(schema, str) else schema
-    name = cls.__name__ if isinstance(cls, type) else type(cls).__name__
-    return str(name)
+class _Document:
+    """The operations of one document, and the components that they share."""
 
+    def __init__(self) -> None:
+        self._schemas = JsonSchemas()
+        self.components: dict[str, dict[str, Any]] = {
+            "schemas": self._schemas.found, "parameters": {}, "headers": {}, "responses": {}, "examples": {},
+        }  # fmt: skip
+        self._schemas.refer("Fault", _FAULT)
+        self._schemas.refer("Problem", _PROBLEM)
 
-def _operation(service: str, route: Route) -> dict[str, Any]:
-    doc = (route.view.__doc__ or route.view.__name__.replace("_", " ").capitalize() + ".").strip()
-    operation: dict[str, Any] = {
-        "operationId": route.view.__name__,
-        "tags": [service],
-        "summary": doc.splitlines()[0].rstrip("."),
-        "description": re.sub(r"\s+", " ", doc),
-        "parameters": _parameters(route),
-        "responses": _responses(route),
-    }
-    if route.body:
-        media_types = [MERGE_PATCH, JSON] if route.patch else [route.media_type]
-        content = {media_type: {"schema": route.patch or route.body} for media_type in media_types}
-        operation["requestBody"] = {"required": not route.body_optional, "content": content}
-    return operation
-
-
-def _parameters(route: Route) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-        for name in re.findall(r"<(?:\w+:)?(\w+)>", route.rule)
-    ]
-    if route.query:
-        found.append({"in": "query", "schema": route.query})
-    if route.idempotent:
-        found.append(_KEY)
-    if route.versioned and route.method == "GET":
-        found.append({"name": "If-None-Match", "in": "header", "schema": {"type": "string"}})
-    if "match" in route.needs:
-        found.append({"name": "If-Match", "in": "header", "schema": {"type": "string"}})
-    return found
-
-
-def _responses(route: Route) -> dict[str, Any]:
-    headers: dict[str, Any] = {"X-Request-ID": {"schema": {"type": "string"}}}
-    if route.versioned:
-        headers["ETag"] = {"schema": {"type": "string"}}
-    if route.status == 201:
-        headers["Location"] = {"schema": {"type": "string", "format": "uri-reference"}}
-    if route.idempotent:
-        headers["Idempotent-Replayed"] = {"schema": {"type": "string", "enum": ["true"]}}
-    if route.sorts:
-        headers["Link"] = {"schema": {"type": "string"}, "description": "The next page, if there is one."}
-    success: dict[str, Any] = {"description": "Done.", "headers": headers}
-    if route.returns:
-        success["content"] = {JSON: {"schema": _page(route.returns) if route.many else route.returns}}
-    responses: dict[str, Any] = {str(route.status): success}
-    if route.versioned and route.method == "GET":
-        responses["304"] = {"description": "Not modified.", "headers": {"ETag": headers["ETag"]}}
-    for status, problems in sorted(_problems(route).items()):
-        codes = ", ".join(f"`{problem.code}`" for problem in problems)
-        responses[str(status)] = {
-            "description": f"{problems[0].title} ({codes}).",
-            "content": {errors.PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    def operation(self, route: Route) -> dict[str, Any]:
+        first, *more = _paragraphs(route.view.__doc__ or route.view.__name__.replace("_", " ").capitalize() + ".")
+        operation: dict[str, Any] = {
+            "operationId": route.view.__name__,
+            "tags": [_tag(route)],
+            "summary": first.removesuffix("."),
+            "description": "\n\n".join(more or [first]),
+            "parameters": self._parameters(route),
         }
-    return responses
+        if route.body:
+            schema = route.patch or route.body
+            content = {
+                "schema": self._schemas.resolve_nested_schema(schema),
+                "example": route.example or example_of(schema()),
+            }
+            media_types = [MERGE_PATCH, JSON] if route.patch else [route.media_type]
+            operation["requestBody"] = {
+                "required": not route.body_optional, "content": dict.fromkeys(media_types, content)
+            }  # fmt: skip
+        return {**operation, "responses": self._responses(route)}
+
+    def _parameters(self, route: Route) -> list[dict[str, Any]]:
+        found = [self._path_parameter(name) for name in _names(route)]
+        if route.query:
+            found += self._schemas.schema2parameters(route.query(), location="query")
+        headers = {
+            "Idempotency-Key": route.idempotent,
+            "If-None-Match": route.versioned and route.method == "GET",
+            "If-Match": "match" in route.needs,
+        }
+        for name in (name for name, taken in headers.items() if taken):
+            found.append(self._refer("parameters", name, {"name": name, "in": "header", **_PARAMETERS[name]}))
+        return found
+
+    def _path_parameter(self, name: str) -> dict[str, Any]:
+        schema = {"type": "string", "format": "uuid", "maxLength": 36, "examples": [example_id(name)]}
+        about = {"description": f"The id of the {name.removesuffix('_id')}.", "schema": schema}
+        return self._refer("parameters", name, {"name": name, "in": "path", "required": True, **about})
+
+    def _responses(self, route: Route) -> dict[str, Any]:
+        sent = {
+            "ETag": route.versioned,
+            "Location": route.status == 201,
+            "Link": route.many,
+            "Idempotent-Replayed": route.idempotent,
+        }
+        headers = self._headers(*(name for name, is_sent in sent.items() if is_sent))
+        found: dict[str, Any] = {str(route.status): self._success(route, headers)}
+        if route.versioned and route.method == "GET":
+            found["304"] = {"description": "It still has that `ETag`.", "headers": self._headers("ETag")}
+        for status, problems in sorted(_problems(route).items()):
+            found[str(status)] = self._refusal(route, status, problems)
+        return found
+
+    def _success(self, route: Route, headers: dict[str, Any]) -> dict[str, Any]:
+        if not route.returns:
+            return {"description": "Done. There is nothing to show.", "headers": headers}
+        schema = self._schemas.resolve_nested_schema(route.returns)
+        example: Any = {**example_of(route.returns()), **route.shows}
+        description = " ".join((route.returns.__doc__ or "Done.").split())
+        if route.many:
+            schema = self._schemas.refer(f"{route.returns.__name__}Page", _page(schema))
+            example = {"items": [example], "next_cursor": None}
+            description = "A page of the list."
+        content = {JSON: {"schema": schema, "example": example}}
+        return {"description": description, "headers": headers, "content": content}
+
+    def _refusal(self, route: Route, status: int, problems: list[type[errors.Problem]]) -> dict[str, Any]:
+        """Shared by all operations that are refused with this status for the same reasons."""
+        sent: dict[str, bool] = {
+            "Retry-After": any(problem.retry_after is not None for problem in problems),
+            "Allow": errors.MethodNotAllowed in problems,
+            "ETag": errors.PreconditionFailed in problems,
+            # A refusal on the merits is kept, and told again.
+            "Idempotent-Replayed": route.idempotent and status == 409,
+        }
+        kept = "OrReplayed" if sent["Idempotent-Replayed"] else ""
+        content = {
+            "schema": {"$ref": COMPONENTS + "Problem"},
+            "examples": {problem.code: self._example(route, problem) for problem in problems},
+        }
+        response = {
+            "description": "\n".join(f"- `{problem.code}`: {' '.join((problem.__doc__ or '').split())}"
+                                     for problem in problems),
+            "headers": self._headers(*(name for name, is_sent in sent.items() if is_sent)),
+            "content": {errors.PROBLEM_JSON: content},
+        }  # fmt: skip
+        return self._refer("responses", "Or".join(problem.__name__ for problem in problems) + kept, response)
+
+    def _example(self, route: Route, problem: type[errors.Problem]) -> dict[str, Any]:
+        instance = PREFIX + re.sub(r"{(\w+)}", lambda found: example_id(found[1]), _path(route))
+        value = problem(**problem.example).document(instance, EXAMPLE_REQUEST_ID)
+        return self._refer("examples", problem.code, {"summary": problem.title, "value": value})
+
+    def _headers(self, *names: str) -> dict[str, Any]:
+        return {name: self._refer("headers", name, _HEADERS[name]) for name in (*names, *_ON_ALL)}
+
+    def _refer(self, kind: str, name: str, component: dict[str, Any]) -> dict[str, Any]:
+        self.components[kind].setdefault(name, component)
+        return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _path(route: Route) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.rule)
+
+
+def _names(route: Route) -> list[str]:
+    return re.findall(r"<(?:\w+:)?(\w+)>", route.rule)
+
+
+def _tag(route: Route) -> str:
+    return route.rule.split("/")[1]
+
+
+def _paragraphs(doc: str) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in doc.strip().split("\n\n")]
 
 
 def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
@@ -140,16 +256,24 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
         found.append(errors.IdempotencyKeyReused)
     if "match" in route.needs:
         found.append(errors.PreconditionFailed)
-    found += [errors.InternalError, errors.Overloaded, errors.DependencyUnavailable, errors.DeadlineExceeded]
+    found += [errors.RateLimited, errors.InternalError]
+    found += [errors.Overloaded, errors.DependencyUnavailable, errors.DeadlineExceeded]
     by_status: dict[int, list[type[errors.Problem]]] = {}
     for problem in dict.fromkeys(found):
         by_status.setdefault(problem.status, []).append(problem)
     return by_status
 
 
-def _page(item: type[Schema]) -> dict[str, Any]:
+def _page(item: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"items": {"type": "array", "items": item}, "next_cursor": {"type": ["string", "null"]}},
+        "description": "A page of a list.",
+        "properties": {
+            "items": {"type": "array", "maxItems": 200, "items": item},
+            "next_cursor": {
+                "type": ["string", "null"], "maxLength": 8190, "pattern": "^[A-Za-z0-9_-]+$",
+                "description": "Where the next page begins: its `cursor`; null on the last page.",
+            },
+        },
         "required": ["items", "next_cursor"],
-    }
+    }  # fmt: skip

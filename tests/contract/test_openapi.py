@@ -31,6 +31,13 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     return [(path, method, found) for path, methods in document["paths"].items() for method, found in methods.items()]
 
 
+def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """A part of the document, or the component that it refers to."""
+    for name in part.get("$ref", "").split("/")[1:]:
+        document = document[name]
+    return document if "$ref" in part else part
+
+
 def test_a_document_is_valid_openapi_3_1(service: str, make_app: Callable[[str], Flask]) -> None:
     document = document_of(make_app(service))
     assert document["openapi"].startswith("3.1.")
@@ -61,7 +68,8 @@ def test_every_operation_says_what_it_does_and_which_problems_it_may_answer_with
     service: str, make_app: Callable[[str], Flask]
 ) -> None:
     known = {problem.status for problem in errors.all_problems().values()}
-    found = operations(document_of(make_app(service)))
+    document = document_of(make_app(service))
+    found = operations(document)
     assert len({operation["operationId"] for _, _, operation in found}) == len(found)
     for path, method, operation in found:
         assert operation["summary"], (path, method)
@@ -74,7 +82,7 @@ def test_every_operation_says_what_it_does_and_which_problems_it_may_answer_with
         for status, response in responses.items():
             if status >= "400":
                 assert int(status) in known
-                assert set(response["content"]) == {errors.PROBLEM_JSON}
+                assert set(resolved(document, response)["content"]) == {errors.PROBLEM_JSON}
 
 
 # Its own warnings are about what it cannot generate, and about clients that it would rather see.

@@ -185,6 +185,6 @@ def test_a_service_without_handlers_takes_no_events(api: Api) -> None:
 def test_every_problem_that_a_route_may_answer_with_is_in_the_document(app: Flask) -> None:
     document = app.test_client().get("/openapi.json").json
     responses = document["paths"]["/deposits"]["post"]["responses"]
-    assert set(responses) == {"201", "400", "405", "409", "413", "415", "422", "500", "503", "504"}
+    assert set(responses) == {"201", "400", "405", "409", "413", "415", "422", "429", "500", "503", "504"}
     assert {cls.status for cls in all_problems().values()} >= {int(status) for status in responses} - {201}
     assert document["paths"]["/empty"]["post"]["requestBody"]["required"] is False

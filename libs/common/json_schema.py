@@ -1,0 +1,85 @@
+"""The JSON Schema and an example of what a request or an answer carries, made from its marshmallow schema."""
+
+from typing import Any
+
+import marshmallow as ma
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+
+from libs.common import fields
+from libs.common.money import CURRENCIES
+
+COMPONENTS = "#/components/schemas/"
+_CURRENCY = {"type": "string", "description": "A code of ISO 4217.", "enum": sorted(CURRENCIES)}
+EXAMPLE_TIME = "2026-01-31T12:00:00.000000Z"
+
+
+class JsonSchemas(OpenAPIConverter):
+    """Makes JSON Schemas, and collects in `found` those that others refer to."""
+
+    def __init__(self) -> None:
+        super().__init__("3.1.0", None, None)  # type: ignore[arg-type]
+        self.found: dict[str, dict[str, Any]] = {}
+
+    def refer(self, name: str, schema: dict[str, Any]) -> dict[str, Any]:
+        self.found[name] = schema
+        return {"$ref": COMPONENTS + name}
+
+    def resolve_nested_schema(self, schema: Any) -> dict[str, Any]:
+        """A reference to the schema, which is an instance, a class or the name of one that is in `found`."""
+        if isinstance(schema, str):
+            return {"$ref": COMPONENTS + schema}
+        made = schema if isinstance(schema, ma.Schema) else schema()
+        name = type(made).__name__
+        return {"$ref": COMPONENTS + name} if name in self.found else self.refer(name, self.schema2jsonschema(made))
+
+    def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {"type": "object"}
+        if doc := type(schema).__dict__.get("__doc__"):
+            found["description"] = " ".join(doc.split())
+        found |= super().schema2jsonschema(schema)
+        if isinstance(schema, fields.Answer):
+            del found["additionalProperties"]
+            found["required"] = sorted(found["properties"].keys() - set(schema.optional))
+        return found
+
+    def field2property(self, field: ma.fields.Field) -> dict[str, Any]:
+        found: dict[str, Any] = super().field2property(field)
+        if isinstance(field, fields.Currency):
+            named = self.refer("Currency", _CURRENCY)
+            others = {name: value for name, value in found.items() if name in ("description", "default", "examples")}
+            return {**others, **({"anyOf": [named, {"type": "null"}]} if field.allow_none else named)}
+        if isinstance(field, fields.Dumped):
+            first, *more = [self.resolve_nested_schema(shape) for shape in field.shapes]
+            return {"anyOf": [first, *more], **field.metadata} if more else first
+        if isinstance(field, ma.fields.Dict) and field.key_field:
+            found["propertyNames"] = self.field2property(field.key_field)
+        return found
+
+
+def example_of(schema: ma.Schema) -> dict[str, Any]:
+    """An object that fits the schema. Of a request it has the members that are required or have an example."""
+    whole = isinstance(schema, fields.Answer)
+    return {
+        field.data_key or name: example_value(field, f"{type(schema).__name__.lower()}_id" if name == "id" else name)
+        for name, field in schema.fields.items()
+        if whole or field.required or "examples" in field.metadata
+    }
+
+
+def example_value(field: ma.fields.Field, name: str) -> Any:
+    """A value that fits the field; None where nothing tells one."""
+    if "examples" in field.metadata:
+        return field.metadata["examples"][0]
+    if field.allow_none:
+        return None
+    if isinstance(field, ma.fields.Nested):
+        return example_of(field.schema)
+    if isinstance(field, fields.Dumped):
+        return example_of(field.shapes[0]())  # type: ignore[operator]
+    if isinstance(field, ma.fields.List):
+        return [example_value(field.inner, name)]
+    if isinstance(field, fields.Choice):
+        return field.words[0]
+    if isinstance(field, fields.Timestamp):
+        return EXAMPLE_TIME
+    return fields.example_id(name) if isinstance(field, fields.Id) else None
