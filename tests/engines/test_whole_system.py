@@ -8,12 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 import requests
 
 from demo.api import Quintet, eventually
+from libs.common import broker
+from libs.topology import SUBSCRIPTIONS
 from tests.e2e import test_crashes
 from tests.e2e.shop import Json, Shop, Units
 from tests.e2e.system import System
@@ -39,7 +43,10 @@ from tests.e2e.test_races import (  # noqa: F401
     test_one_key_makes_one_user_however_many_send_it,
     test_orders_for_the_same_products_in_any_order_never_block_each_other,
 )
+from tests.e2e.test_wire import let_everything_happen
+from tests.engines import consumers
 from tests.engines.servers import Postgres, RabbitMQ
+from tests.events import faults
 
 pytestmark = [pytest.mark.postgres, pytest.mark.rabbitmq, pytest.mark.redis, pytest.mark.timeout(240)]
 
@@ -82,6 +89,27 @@ def check(shop: Shop, user: Json, laptop: Json, acknowledged: set[str]) -> None:
     assert eventually(lambda: counted(shop, laptop) == len(confirmed), LEASE_SECONDS), counted(shop, laptop)
     for service in ("order", "notification", "product", "analytics", "user"):
         assert shop.get(service, "/health")["checks"]["events"]["dead_letters"] == 0
+
+
+def test_every_event_on_the_exchange_is_a_cloud_event_and_true_to_its_schema(shop: Shop, rabbitmq: RabbitMQ) -> None:
+    """As a listener from outside gets them: those too that nobody here reads."""
+    heard: list[Any] = []
+    with consumers.channel(rabbitmq.url) as listener:
+        queue = listener.queue_declare(exclusive=True).queue
+        listener.queue_bind(queue, broker.events.name, "#")
+        let_everything_happen(shop)
+
+        def all_types() -> bool:
+            while message := listener.basic_get(queue, no_ack=True):
+                heard.append(message)
+            return {message.delivery_info["routing_key"] for message in heard} == set(SUBSCRIPTIONS)
+
+        assert eventually(all_types, 30)
+    for message in heard:
+        event = orjson.loads(message.body)
+        assert faults(event) == []
+        assert message.delivery_info["routing_key"] == event["type"]
+        assert message.properties["content_type"] == broker.EVENT_JSON
 
 
 def counted(shop: Shop, laptop: Json) -> int:
