@@ -19,16 +19,23 @@ from tests.e2e.test_outages import (  # noqa: F401
     test_orders_do_not_wait_for_the_notification_service,
     test_without_the_product_service_orders_are_put_off_and_nothing_leaks,
 )
-from tests.e2e.test_postman import test_newman_finds_no_fault_on_a_system_however_used_it_is as newman_finds_no_fault
+from tests.e2e.test_postman import run_collection
 from tests.e2e.test_races import (  # noqa: F401
     test_200_simultaneous_requests_with_one_key_make_one_order,
     test_500_simultaneous_orders_sell_a_stock_of_100_exactly,
     test_cancelling_and_shipping_at_one_moment_leaves_one_winner,
 )
 from tests.e2e.test_walk import test_the_walk_goes_through_and_again_on_the_used_system  # noqa: F401
+from tests.postman.generate import ENVIRONMENTS
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def test_newman_finds_no_fault(system: ComposeSystem, tmp_path: Path) -> None:
-    newman_finds_no_fault(system, tmp_path, "first")
+    run_collection(system, tmp_path)
+
+
+def test_the_environment_of_compose_leads_to_the_services_from_a_container(system: ComposeSystem) -> None:
+    ask = "import json, urllib.request; print(json.load(urllib.request.urlopen('{}/health'))['service'])"
+    for service, url in ENVIRONMENTS["compose"].items():
+        assert system.run_inside("analytics", ask.format(url)).strip() == service

@@ -1,31 +1,51 @@
-"""Writes the Postman collection and its environment from `table.py`: `python -m tests.postman.generate`."""
+"""Writes the Postman collection and its environments from `table.py`: `python -m tests.postman.generate`."""
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from libs.topology import PORT_OFFSETS
-from tests.postman.table import FOLDERS, Request
+from tests.postman.table import FOLDERS, SERVICES, Request
 
 HERE = Path(__file__).parent
 COLLECTION = HERE / "quintet.postman_collection.json"
-ENVIRONMENT = HERE / "local.postman_environment.json"
+ENVIRONMENTS = {
+    "local": {service: f"http://127.0.0.1:{8000 + PORT_OFFSETS[service]}" for service in SERVICES},
+    "compose": {service: f"http://{service}:8000" for service in SERVICES},
+}
+"""Where each service is: from this machine, for `make up` and for what compose.yaml publishes, and from a container on
+the network of compose.yaml.
+"""
 TRIES = 100
 PAUSE_MS = 100
 
 EVERY_ANSWER = """
+const has = (name) => pm.expect(pm.response.headers.get(name), name).to.be.a("string");
 pm.test("no fault of the service", () => pm.expect(pm.response.code).to.not.be.oneOf([500, 501, 502, 504]));
 pm.test("names the request", () => pm.expect(pm.response.headers.get("X-Request-ID")).to.match(/^[A-Za-z0-9._-]{1,128}$/));
+if (pm.response.code === 201) {
+    pm.test("says where it is", () => has("Location"));
+}
 if (pm.response.code >= 400) {
     const problem = pm.response.json();
     pm.test("is a problem document", () => {
         pm.expect(pm.response.headers.get("Content-Type")).to.eql("application/problem+json");
         pm.expect(problem).to.include.keys("type", "title", "status", "detail", "instance", "code", "request_id");
         pm.expect(problem.status).to.eql(pm.response.code);
-        pm.expect(problem.request_id).to.eql(pm.response.headers.get("X-Request-ID"));
+        pm.expect(problem.type).to.eql(`/errors/${problem.code}`);
+        pm.expect(problem.instance).to.eql(pm.request.url.getPath());
     });
+    // What is repeated names the request that it was said to first.
+    if (!pm.response.headers.has("Idempotent-Replayed")) {
+        pm.test("tells of this request", () => pm.expect(problem.request_id).to.eql(pm.response.headers.get("X-Request-ID")));
+    }
+    const header = { 405: "Allow", 412: "ETag", 429: "Retry-After", 503: "Retry-After" }[pm.response.code];
+    if (header) {
+        pm.test("says what would do", () => has(header));
+    }
 }
 """
 
@@ -45,12 +65,15 @@ def collection() -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    values = [
-        {"key": f"{service}_url", "value": f"http://127.0.0.1:{8000 + offset}", "enabled": True}
-        for service, offset in PORT_OFFSETS.items()
-    ]
-    return {"id": str(uuid5(NAMESPACE_URL, "quintet/local")), "name": "Quintet, local", "values": values}
+def environment(name: str) -> dict[str, Any]:
+    values = [{"key": f"{service}_url", "value": url, "enabled": True} for service, url in ENVIRONMENTS[name].items()]
+    return {"id": str(uuid5(NAMESPACE_URL, f"quintet/{name}")), "name": f"Quintet, {name}", "values": values}
+
+
+def generated() -> dict[Path, str]:
+    """Every file that this makes, and what is in it."""
+    environments = {HERE / f"{name}.postman_environment.json": text(environment(name)) for name in ENVIRONMENTS}
+    return {COLLECTION: text(collection()), **environments}
 
 
 def text(document: dict[str, Any]) -> str:
@@ -85,42 +108,43 @@ def _fresh(name: str, pattern: str) -> list[str]:
 
 
 def _test(request: Request) -> list[str]:
-    expected = dict(request.expect)
-    if request.problem:
-        expected["code"] = request.problem
     lines = [f'pm.test("answers {request.status}", () => pm.response.to.have.status({request.status}));']
-    if expected or request.keep or any("body" in line for line in request.also):
+    claims = list(_claims(request))
+    if request.keep or any("body" in claim for _, claim in claims):
         lines.append("const body = pm.response.json();")
     lines += [f'pm.collectionVariables.set("{name}", {_found(where)});' for name, where in request.keep.items()]
+    lines += [f"pm.test({json.dumps(what)}, () => {{ {claim} }});" for what, claim in claims]
+    return _patient(claims, lines) if request.patiently else lines
+
+
+def _claims(request: Request) -> Iterator[tuple[str, str]]:
+    """What is said of the answer, and the JavaScript that throws where it is not so."""
     for name, value in request.has.items():
-        header = f'pm.response.headers.get("{name}")'
         assertion = f"to.eql({_value(value)})" if value else "to.be.a('string')"
-        lines.append(_assert(f"header {name}", f"pm.expect({header}).{assertion};"))
+        yield f"header {name}", f'pm.expect(pm.response.headers.get("{name}")).{assertion};'
+    expected = request.expect | ({"code": request.problem} if request.problem else {})
     for member, value in expected.items():
-        lines.append(_assert(member, f"pm.expect(body.{member}).to.eql({_value(value)});"))
-    lines += [_assert(f"and more ({number})", line) for number, line in enumerate(request.also, 1)]
-    return _patient(request, lines) if request.patiently else lines
+        yield member, f"pm.expect(body.{member}).to.eql({_value(value)});"
+    for number, line in enumerate(request.also, 1):
+        yield f"and more ({number})", line
 
 
-def _patient(request: Request, lines: list[str]) -> list[str]:
-    """Ask again as long as the answer is not the expected one; the last answer is judged."""
-    met = " && ".join(f"now.{member} === {_value(value)}" for member, value in request.expect.items())
+def _patient(claims: list[tuple[str, str]], lines: list[str]) -> list[str]:
+    """Ask again as long as a claim does not hold; the last answer is judged."""
     return [
-        "const now = pm.response.json();",
+        "const holds = () => {",
+        "    const body = pm.response.json();",
+        f"    try {{ {' '.join(claim for _, claim in claims)} return true; }} catch {{ return false; }}",
+        "};",
         'const tries = Number(pm.collectionVariables.get("tries") || 0) + 1;',
         'pm.collectionVariables.set("tries", tries);',
-        f"if (!({_careful(met)}) && tries < {TRIES}) {{",
+        f"if (!holds() && tries < {TRIES}) {{",
         "    pm.execution.setNextRequest(pm.info.requestName);",
         "} else {",
         '    pm.collectionVariables.unset("tries");',
         *(f"    {line}" for line in lines),
         "}",
     ]
-
-
-def _careful(condition: str) -> str:
-    """`now.items[0].id` of an empty list must not throw."""
-    return condition.replace("[0].", "[0]?.")
 
 
 def _found(where: str) -> str:
@@ -137,14 +161,10 @@ def _value(value: Any) -> str:
     return f"pm.variables.replaceIn({literal})" if "{{" in literal else literal
 
 
-def _assert(what: str, line: str) -> str:
-    return f"pm.test({json.dumps(what)}, () => {{ {line} }});"
-
-
 def _script(listen: str, lines: list[str]) -> dict[str, Any]:
     return {"listen": listen, "script": {"type": "text/javascript", "exec": lines}}
 
 
 if __name__ == "__main__":
-    COLLECTION.write_text(text(collection()), encoding="utf-8")
-    ENVIRONMENT.write_text(text(environment()), encoding="utf-8")
+    for path, content in generated().items():
+        path.write_text(content, encoding="utf-8")
