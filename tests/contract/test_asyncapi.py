@@ -11,10 +11,11 @@ import pytest
 
 from libs.common import broker
 from libs.topology import SERVICES, SUBSCRIPTIONS
+from tests.cloudevents import faults
 from tests.contract import asyncapi
 from tests.contract.additive import breaches
 from tests.contract.asyncapi import committed, document, schemas, text
-from tests.events import ASYNCAPI, faults
+from tests.events import ASYNCAPI
 from tests.programs import NODE_MODULES, program
 
 Json = dict[str, Any]
@@ -88,6 +89,39 @@ def test_the_example_of_a_message_is_an_event(event_type: str) -> None:
     [example] = committed()["components"]["messages"][event_type]["examples"]
 
     assert faults(example["payload"]) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"specversion": "1.1"},
+        {"id": ""},
+        {"id": "x" * 65},
+        {"source": "/user_service"},
+        {"type": "order.shipped.v2"},
+        {"subject": ""},
+        {"subject": "0198c0de-0000-7000-8000-0000000000fe"},
+        {"time": "yesterday"},
+        {"time": None},
+        {"datacontenttype": "text/plain"},
+        {"dataschema": "/schemas/order.shipped.v1.json"},
+        {"dataschema": "urn:quintet:event:order.shipped.v2"},
+        {"correlationid": ""},
+        {"correlationid": None},
+        {"traceparent": "00-a-b-01"},
+        {"data": {}},
+        {"data": None},
+        {"not_a_name": "x"},
+        {"extension": {"of": "an object"}},
+    ],
+    ids=str,
+)
+def test_an_event_that_is_none_is_found_out(change: Json) -> None:
+    [example] = committed()["components"]["messages"]["order.shipped.v1"]["examples"]
+
+    assert faults({**example["payload"], **change})
+    for name in change.keys() & example["payload"].keys() - {"traceparent"}:
+        assert faults({other: value for other, value in example["payload"].items() if other != name})
 
 
 def names(references: list[Json]) -> set[str]:

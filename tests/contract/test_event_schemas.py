@@ -19,7 +19,8 @@ from order_service.app import OrderSettings
 from order_service.app import create_app as create_order_app
 from order_service.clients import FakeProducts, FakeUsers
 from product_service.app import create_app as create_product_app
-from tests.events import EVENTS, ROOT, classes_of, data_faults, example_of, faults, publisher_of, schema_of
+from tests.cloudevents import data_faults, faults
+from tests.events import EVENTS, ROOT, classes_of, example_of, publisher_of, schema_of
 from tests.factories import a_product, a_user
 from tests.web import Api, answered
 from user_service.app import create_app as create_user_app

@@ -13,10 +13,11 @@ from demo.api import eventually
 from demo.walk import STEPS, Walk, take
 from libs.common.events import BATCH_JSON, MAX_BYTES
 from libs.topology import SUBSCRIPTIONS
+from tests.cloudevents import faults
 from tests.e2e.recorder import Exchange, recorded
 from tests.e2e.shop import Json, Shop, answered
 from tests.e2e.system import System, environment
-from tests.events import ASYNCAPI, faults
+from tests.events import ASYNCAPI
 
 PUBLISHERS = ("user", "order", "notification")
 REQUEST_ID, TRACE_ID = f"wire-{uuid4()}", uuid4().hex

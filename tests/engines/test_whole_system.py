@@ -18,6 +18,7 @@ import requests
 from demo.api import Quintet, eventually
 from libs.common import broker
 from libs.topology import SUBSCRIPTIONS
+from tests.cloudevents import faults
 from tests.e2e import test_crashes
 from tests.e2e.shop import Json, Shop, Units
 from tests.e2e.system import System
@@ -46,7 +47,6 @@ from tests.e2e.test_races import (  # noqa: F401
 from tests.e2e.test_wire import let_everything_happen
 from tests.engines import consumers
 from tests.engines.servers import Postgres, RabbitMQ
-from tests.events import faults
 
 pytestmark = [pytest.mark.postgres, pytest.mark.rabbitmq, pytest.mark.redis, pytest.mark.timeout(240)]
 
