@@ -16,7 +16,7 @@ from werkzeug.routing import BaseConverter
 
 from libs.common import admission, api, cli, context, errors, health, logs, metrics
 from libs.common.background import Loop
-from libs.common.client import ServiceClient
+from libs.common.client import ServiceClient, user_agent
 from libs.common.config import Settings
 from libs.common.db import Database
 from libs.common.events import BATCH_JSON, MAX_BYTES, MAX_EVENTS
@@ -26,6 +26,7 @@ from libs.common.inbox import trim as trim_inbox
 from libs.common.openapi import document
 from libs.common.outbox import BROKER, Relay, Route
 from libs.common.transport import Courier, HttpSender
+from libs.topology import SERVICES
 
 if TYPE_CHECKING:
     from libs.common.broker import Broker
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("quintet.request")
 EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "RateLimit"]
 
+CALLERS = {user_agent(service): service for service in SERVICES}
+"""Looked up, and not cut out: whatever else a client calls itself is kept out of the log."""
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 
 try:
@@ -242,6 +245,8 @@ def _flask(settings: Settings) -> Flask:
         method = request.method if request.method in METHODS else "other"
         metrics.count_request(method, rule, response.status_code, elapsed)
         fields = {"route": rule, "status": response.status_code, "latency_ms": round(elapsed * 1000, 2)}
+        if caller := CALLERS.get(request.environ.get("HTTP_USER_AGENT", "")):
+            fields["caller"] = caller
         log.info("request", extra={"method": request.method, **fields})
         return response
 

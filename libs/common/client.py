@@ -29,6 +29,11 @@ HEALTH = ("/health", "/livez", "/readyz")
 log = logging.getLogger(__name__)
 
 
+def user_agent(service: str) -> str:
+    """How a service names itself to those that it calls; their logs say who called."""
+    return f"quintet-{service}"
+
+
 class Answer(NamedTuple):
     """What a service said: any status below 500 except 429."""
 
@@ -60,6 +65,7 @@ class ServiceClient:
     def __init__(self, service: str, settings: Settings):
         self.service = service
         self._base = settings.url_of(service)
+        self._headers = {"Accept": "application/json", "User-Agent": user_agent(settings.service)}
         self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
         self._deadline = settings.request_deadline_seconds
         self._attempts = settings.call_attempts
@@ -119,7 +125,7 @@ class ServiceClient:
         self, method: str, path: str, json: Any, headers: dict[str, str] | None, work: context.Context | None
     ) -> requests.PreparedRequest:
         root = "" if path.startswith(HEALTH) else "/api/v1"
-        sent = {"Accept": "application/json", "User-Agent": "quintet", **(headers or {})}
+        sent = {**self._headers, **(headers or {})}
         if work:
             sent[context.REQUEST_ID] = work.request_id
             sent[context.TRACEPARENT] = work.traceparent

@@ -250,6 +250,17 @@ def test_a_request_is_one_line_of_facts(api: Api, logged: Callable[[], str]) -> 
     }
 
 
+@ON_ONE_ENGINE
+@pytest.mark.parametrize(
+    ("agent", "caller"), [("quintet-order", "order"), ("quintet-ada@example.com", None), ("curl/8.0", None)]
+)
+def test_a_line_names_the_service_that_asked_and_no_stranger(
+    api: Api, logged: Callable[[], str], agent: str, caller: str | None
+) -> None:
+    api.get("/users", headers={"User-Agent": agent})
+    assert json.loads(logged()).get("caller") == caller
+
+
 def test_the_log_holds_no_personal_data(api: Api, logged: Callable[[], str]) -> None:
     body = a_user(email="ada@secret.example", name="Augusta Secret", password="a secret of many letters")
     user = answered(api.post("/users", body), 201)

@@ -1,0 +1,74 @@
+"""What the notification service expects of the user service, and of the events of the order and the user service."""
+
+from flask import Flask
+from pact import match
+
+from notification_service.clients import FakeUsers, UserClient
+from tests.contract.pacts.drafts import Call, Told, a_time, an_amount, an_id, call, event, provided, text
+from tests.contract.pacts.order import ORDER, USER
+from tests.web import Api, answered
+
+STRANGER = "0198c0de-0000-7000-8000-000000000009"
+
+
+@call("notification", "user")
+def addresses_of_users(call: Call) -> None:
+    call.given("a user", status="active").asks("GET", "/users", ids=provided(USER, "${user_id}"), limit="200")
+    address = {"id": an_id(USER), "email": text("ada@example.com", "[^@]+@[^@]+")}
+    call.answers(200, {"items": match.each_like(address, min=1)})
+    with call.client() as client:
+        assert UserClient(client).addresses([USER, USER]) == {USER: "ada@example.com"}
+
+
+@call("notification", "user")
+def addresses_of_users_whom_nobody_knows(call: Call) -> None:
+    call.asks("GET", "/users", ids=f"{USER},{STRANGER}", limit="200").answers(200, {"items": []})
+    with call.client() as client:
+        assert UserClient(client).addresses([STRANGER, USER]) == {}
+
+
+@call("notification", "user")
+def the_address_of_a_user_who_was_deleted(call: Call) -> None:
+    call.given("a deleted user").asks("GET", "/users", ids=provided(USER, "${user_id}"), limit="200")
+    call.answers(200, {"items": []})
+    with call.client() as client:
+        assert UserClient(client).addresses([USER]) == {}
+
+
+@call("notification", "user")
+def a_user_service_with_too_much_to_do(call: Call) -> None:
+    call.asks("GET", "/users", ids=USER, limit="200")
+    call.too_much_to_do(lambda client: UserClient(client).addresses([USER]))
+
+
+def post_office(told: Told) -> Flask:
+    return told.services.start("notification", users=FakeUsers())
+
+
+@event("notification", "order.confirmed.v1")
+def a_confirmed_order_is_told_to_its_user(told: Told) -> None:
+    item = {
+        "name": match.str("Laptop"), "quantity": match.int(2),
+        "unit_price": an_amount("2499.99"), "line_total": an_amount("4999.98"),
+    }  # fmt: skip
+    told.given("a confirmed order").says(
+        {
+            "order_id": an_id(ORDER), "user_id": an_id(USER), "items": match.each_like(item, min=1),
+            "total": an_amount("4999.98"), "currency": text("EUR", "[A-Z]{3}"),
+            "confirmed_at": a_time("2026-01-31T12:00:00.000000Z"),
+        }
+    )  # fmt: skip
+    api = told.to(post_office(told))
+    (confirmation,) = answered(api.get(f"/notifications?user_id={USER}&order_id={ORDER}"))["items"]
+    assert f"Order {ORDER}, confirmed on 2026-01-31" in confirmation["body"]
+    assert "2 x Laptop, 2499.99 EUR each: 4999.98 EUR" in confirmation["body"]
+    assert "Total: 4999.98 EUR" in confirmation["body"]
+
+
+@event("notification", "user.deleted.v1")
+def what_was_said_to_a_deleted_user_is_erased(told: Told) -> None:
+    told.given("a deleted user")
+    told.says({"user_id": an_id(USER), "deleted_at": a_time("2026-01-31T12:00:00.000000Z")})
+    office = post_office(told)
+    sent = answered(Api(office).post("/notifications/send", {"user_id": USER, "body": "A text."}), 201)
+    assert answered(told.to(office).get(f"/notifications/{sent['id']}"))["body"] is None

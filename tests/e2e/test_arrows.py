@@ -1,0 +1,55 @@
+"""What the services really ask of each other, and tell each other, is what docs/contracts.md says."""
+
+import subprocess
+import sys
+from uuid import uuid4
+
+from demo.api import eventually
+from demo.walk import STEPS, Walk, take
+from libs.topology import SERVICES
+from tests.contract.pacts.documents import Arrow, arrows, operation
+from tests.e2e.shop import Shop, answered, refused
+from tests.e2e.system import ROOT, System, environment
+from tests.e2e.test_logs import lines
+
+
+def seen(system: System) -> set[Arrow]:
+    """Every arrow in the logs: a request says which service sent it, and an event which one published it."""
+    found = set()
+    for service in SERVICES:
+        for line in lines(system, service):
+            if line["event"] == "request" and "caller" in line:
+                found.add(Arrow(line["caller"], service, operation(line["method"], line["route"])))
+            if line["event"] == "event" and line["outcome"] == "done":
+                found.add(Arrow(service, line["type"].split(".")[0], line["type"]))
+    return found
+
+
+def do_everything(system: System, shop: Shop) -> None:
+    """Whatever makes one service need another."""
+    walk = Walk(system.api)
+    for step in STEPS:
+        take(step, walk)
+    stranger = {"id": str(uuid4())}
+    seller = shop.new_user()
+    laptop = shop.new_product(seller_id=seller["id"])
+    refused(shop.order(stranger, laptop), 422, "unknown-user")
+    answered(shop.order(seller, laptop), 201)
+    answered(shop.api.send("PATCH", "user", f"/users/{seller['id']}", {"name": "Grace"}), 200)
+    shop.api.send("DELETE", "user", f"/users/{seller['id']}")
+    answered(shop.api.post("notification", "/notifications/send", {"user_id": stranger["id"], "body": "A text."}), 201)
+    shop.get("analytics", "/analytics/summary")
+    shop.get("analytics", "/analytics/services")
+    rebuild = [sys.executable, "-m", "flask", "--app", "analytics_service.app", "rebuild"]
+    subprocess.run(rebuild, cwd=ROOT, env=environment(system.base_port, system.data_dir), check=True, timeout=60)
+
+
+def test_every_arrow_has_its_pact(system: System, shop: Shop) -> None:
+    """And every pact is of an arrow that there is."""
+    known = arrows().keys()
+
+    do_everything(system, shop)
+
+    eventually(lambda: seen(system) >= known, 10)
+    assert seen(system) - known == set(), "without a pact: see docs/contracts.md"
+    assert known - seen(system) == set(), "nobody needs this any more"
