@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down demo test lock env-example clean wheelhouse images compose-up compose-secrets compose-test
+.PHONY: help up down demo test lock env-example openapi clean wheelhouse images compose-up compose-secrets compose-test
 
 # What is set already wins over .env.
 define settings
@@ -84,6 +84,10 @@ compile = uv pip compile --universal --python-version 3.11 --generate-hashes --q
 
 env-example: .venv/.installed ## Write .env.example from the declared settings
 	@python -m demo.env_example > .env.example
+
+openapi: .venv/.installed ## Write docs/openapi from the declared routes
+	@set -e; export FLASK_SKIP_DOTENV=1; for service in $(SERVICES); do \
+		flask --app $${service}_service.app openapi > docs/openapi/$$service.json; done
 
 # The images have a Python and a C library of their own: what this machine would install is nothing to them. Only
 # zope-interface has no wheel for musl; it comes as its source, and needs what builds it.

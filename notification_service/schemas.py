@@ -70,7 +70,9 @@ class Flag(Documented):
 class NewNotification(Schema):
     """A notification to send: to a user or a recipient, with a body or a template."""
 
-    user_id = Id(load_default=None, allow_none=True, doc="Whether there is one, sending shows.")
+    user_id = Id(
+        load_default=None, allow_none=True, doc="Whether there is one, sending shows.", example=example_id("user_id")
+    )
     recipient = String(
         min=1, max=2000, load_default=None, allow_none=True, example="ada@example.com",
         doc="An e-mail address, a telephone number or a URL, as the channel needs it. A user needs none for `email`, "
@@ -107,7 +109,7 @@ class Notification(Answer):
     """A notification."""
 
     id = Id()
-    user_id = Id(allow_none=True)
+    user_id = Id(allow_none=True, example=example_id("user_id"))
     order_id = Id(allow_none=True, doc="The order that it tells of.")
     channel = Choice(CHANNELS)
     recipient = String(
@@ -132,7 +134,7 @@ class NotificationFilters(Schema):
     """What notifications may be looked for by."""
 
     user_id = Id(doc="Only those to this user.", example=example_id("user_id"))
-    order_id = Id(doc="Only those that tell of this order.", example=example_id("order_id"))
+    order_id = Id(doc="Only those that tell of this order.")
     status = Choice(STATUSES, doc="Only those with this status.", example="queued")
     channel = Choice(CHANNELS, doc="Only those that go this way.", example="email")
     unread = QueryBoolean(doc="Only those that were not read, or only those that were.", example=True)

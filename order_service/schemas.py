@@ -95,7 +95,7 @@ class OrderFilters(Schema):
 
     user_id = Id(doc="Only those of this user.", example=example_id("user_id"))
     status = Choice(STATUSES, doc="Only those with this status.", example="confirmed")
-    created_from = Timestamp(doc="Only those that were made at this time or later.", example="2026-01-01T00:00:00Z")
+    created_from = Timestamp(doc="Only those that were made at this time or later.", example="2020-01-01T00:00:00Z")
     created_to = Timestamp(doc="Only those that were made before this time.", example="2100-01-01T00:00:00Z")
 
 

@@ -98,10 +98,10 @@ class StockAdjustment(Schema):
 class ProductStats(Answer):
     """How many products and units there are."""
 
-    total = Count(doc="Products.", example=2)
-    stock_units = Count(doc="Units that can still be sold.", example=40)
-    reserved_units = Count(doc="Units in orders that are not shipped yet.", example=3)
-    sold_units = Count(doc="Units in orders that are shipped.", example=12)
+    total = Count(doc="Products.", example=1)
+    stock_units = Count(doc="Units that can still be sold.", example=23)
+    reserved_units = Count(doc="Units in orders that are not shipped yet.", example=2)
+    sold_units = Count(doc="Units in orders that are shipped.", example=0)
 
 
 class WantedLine(Schema):

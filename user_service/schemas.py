@@ -82,6 +82,6 @@ class UserFilters(Schema):
 class UserStats(Answer):
     """How many users there are."""
 
-    total = Count(example=3)
-    by_role = Dict(keys=Choice(ROLES), values=Count(), example={"customer": 2, "admin": 1})
-    by_status = Dict(keys=Choice(STATUSES), values=Count(), example={"active": 3})
+    total = Count(example=1)
+    by_role = Dict(keys=Choice(ROLES), values=Count(), example={"customer": 1})
+    by_status = Dict(keys=Choice(STATUSES), values=Count(), example={"active": 1})

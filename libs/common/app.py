@@ -74,6 +74,7 @@ class Service:
         self.loops: list[Loop] = []
         self.ready = health.Readiness()
         self.handlers: Handlers = {}
+        self.document = b""
         self.app = _flask(settings)
         self.app.extensions["quintet"] = self
         cli.register(self.app, self, package)
@@ -125,9 +126,10 @@ class Service:
         self._relay_events()
         api.install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
         broker: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
-        described = document(self.name, VERSION, description, routes)
+        # As text it takes a tenth of the memory.
+        self.document = orjson.dumps(document(self.name, VERSION, description, routes))
         self.app.register_blueprint(
-            health.blueprint(self.name, VERSION, self.db, {**broker, **(checks or {})}, described, self.ready)
+            health.blueprint(self.name, VERSION, self.db, {**broker, **(checks or {})}, self.document, self.ready)
         )
         self.app.register_blueprint(health.swagger_ui(self.name))
         return self.app

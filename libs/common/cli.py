@@ -1,4 +1,4 @@
-"""The commands of every service: `flask --app order_service.app db upgrade`, `... dlq list`."""
+"""The commands of every service: `flask --app order_service.app db upgrade`, `... dlq list`, `... openapi`."""
 
 import json
 import sys
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def register(app: Flask, service: "Service", package: str) -> None:
     app.cli.add_command(_db(service, package))
     app.cli.add_command(_dlq(service))
+    app.cli.add_command(_openapi(service))
 
 
 def _db(service: "Service", package: str) -> AppGroup:
@@ -90,6 +91,16 @@ def _dlq(service: "Service") -> AppGroup:
         click.echo(f"{event_id}  discarded")
 
     return group
+
+
+def _openapi(service: "Service") -> click.Command:
+    @click.command("openapi")
+    def openapi() -> None:
+        """Print the OpenAPI document, as it is committed in docs/openapi."""
+        logs.to_stderr()
+        click.echo(json.dumps(json.loads(service.document), indent=2, ensure_ascii=False))
+
+    return openapi
 
 
 def _none(event_id: str) -> None:

@@ -98,7 +98,6 @@ class InvalidTransition(Problem):
     """The lifecycle of the resource forbids the step."""
 
     status, code, title = 409, "invalid-transition", "The lifecycle forbids this"
-    example: ClassVar = {"detail": "The order is shipped; only a confirmed one can be cancelled."}
 
 
 class RequestInFlight(Problem):
@@ -163,7 +162,6 @@ class DependencyUnavailable(Problem):
     """Something that this call needs is down."""
 
     status, code, title, retry_after = 503, "dependency-unavailable", "A dependency is unavailable", 2
-    example: ClassVar = {"detail": "The user service is unavailable."}
 
 
 class DeadlineExceeded(Problem):

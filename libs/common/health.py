@@ -18,7 +18,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from libs.common import errors, inbox, metrics, outbox
-from libs.common.api import JsonResponse
+from libs.common.api import JSON, JsonResponse
 from libs.common.db import Database
 from libs.common.fields import now, write_time
 
@@ -42,7 +42,7 @@ class Readiness:
 
 
 def blueprint(
-    service: str, version: str, db: Database, checks: dict[str, Check], document: dict[str, Any], ready: Readiness
+    service: str, version: str, db: Database, checks: dict[str, Check], document: bytes, ready: Readiness
 ) -> Blueprint:
     routes = Blueprint("health", __name__)
     schemas = Path(import_module(f"{service}_service").__path__[0]) / "event_schemas"
@@ -80,7 +80,7 @@ def blueprint(
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return _json(document)
+        return Response(document, content_type=JSON, headers={"Cache-Control": "no-store"})
 
     @routes.get("/schemas/<name>")
     def event_schema(name: str) -> Response:

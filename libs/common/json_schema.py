@@ -39,7 +39,7 @@ class JsonSchemas(OpenAPIConverter):
         found |= super().schema2jsonschema(schema)
         if isinstance(schema, fields.Answer):
             del found["additionalProperties"]
-            found["required"] = sorted(found["properties"].keys() - set(schema.optional))
+            found["required"] = [name for name in found["properties"] if name not in schema.optional]
         return found
 
     def field2property(self, field: ma.fields.Field) -> dict[str, Any]:

@@ -34,6 +34,7 @@ _FAULT = {
         "detail": {**_TEXT, "maxLength": 2000, "description": "What is wrong there, for people."},
     },
     "required": ["pointer", "detail"],
+    "additionalProperties": True,
 }  # fmt: skip
 _PROBLEM = {
     "type": "object",
