@@ -1,5 +1,5 @@
-"""What the order service expects of the user service and of the product service, asked of the real ones; and the fakes
-answer the same.
+"""The fakes of the order service answer as the real services do: the same is asked of both. What exactly a service
+answers, its pacts say.
 """
 
 import re
@@ -15,15 +15,12 @@ from requests import PreparedRequest
 from libs.common.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.db import new_id
-from libs.common.errors import DependencyUnavailable, Problem
-from libs.common.events import Event, envelope
+from libs.common.errors import Problem
 from order_service.clients import Demand, FakeProducts, FakeUsers, ProductClient, Products, UserClient, Users
-from order_service.events import OrderCancelled, OrderRejected, OrderShipped
 from order_service.models import InsufficientStock, UnknownProduct
 from product_service.app import create_app as create_product_app
 from tests.factories import a_product, a_user
 from tests.network import network
-from tests.unit.order_service.factories import ORIGIN
 from tests.web import Api, answered
 from user_service.app import create_app as create_user_app
 
@@ -82,14 +79,6 @@ def test_the_fake_users_are_found_alike() -> None:
     users.known[suspended]["status"] = "suspended"
 
     check_users(users, active, suspended)
-
-
-def test_a_user_who_was_deleted_is_not_found(serve: Serve) -> None:
-    client, api = serve("user", create_user_app)
-    user_id = answered(api.post("/users", a_user()), 201)["id"]
-    answered(api.delete(f"/users/{user_id}"), 204)
-
-    assert UserClient(client).find(user_id) is None
 
 
 # Products ------------------------------------------------------------------------------------------------------------
@@ -171,71 +160,3 @@ def test_the_fake_products_do_not_remember_a_refusal() -> None:
     product_id = products.add(new_id(), stock=5)
 
     check_refused_again(products, lambda: products.stock.update({product_id: 6}), product_id)
-
-
-def test_a_refusal_names_the_line_and_what_is_available(product: tuple[ProductClient, Api, str]) -> None:
-    products, _, product_id = product
-    missing = new_id()
-
-    short, unknown = reserve(products, a_demand((product_id, 6)), a_demand((product_id, 1), (missing, 1)))
-
-    assert short.errors == [
-        {"pointer": "/items/0/quantity", "detail": "5 available.", "product_id": product_id, "available": 5}
-    ]
-    assert [(fault["pointer"], fault["product_id"]) for fault in unknown.errors] == [("/items/1/product_id", missing)]
-
-
-def told(api: Api, event: Event) -> list[str]:
-    answer = api.post("/events", [envelope(event, "order")], content_type="application/cloudevents-batch+json")
-    return [result["outcome"] for result in answered(answer)["results"]]
-
-
-def rejected(order_id: str) -> OrderRejected:
-    return OrderRejected(
-        order_id=order_id, user_id=new_id(), code="overloaded", rejected_at="2026-01-31T12:00:00.000000Z", version=2,
-        origin=ORIGIN,
-    )  # fmt: skip
-
-
-def units(api: Api, product_id: str) -> tuple[int, int, int]:
-    found = answered(api.get(f"/products/{product_id}"))
-    return found["stock"], found["reserved"], found["sold"]
-
-
-def test_a_rejection_releases_once_however_often_it_is_told(product: tuple[ProductClient, Api, str]) -> None:
-    products, api, product_id = product
-    demand = a_demand((product_id, 2))
-    reserve(products, demand)
-    assert units(api, product_id) == (3, 2, 0)
-
-    assert [told(api, rejected(demand.order_id)) for _ in range(2)] == [["done"], ["done"]]
-
-    assert units(api, product_id) == (5, 0, 0)
-
-
-def test_a_rejection_that_is_quicker_than_the_reservation_refuses_it(product: tuple[ProductClient, Api, str]) -> None:
-    products, api, product_id = product
-    late = a_demand((product_id, 2))
-
-    told(api, rejected(late.order_id))
-    (refused,) = reserve(products, late)
-
-    assert type(refused) is DependencyUnavailable  # for our fault, and not on the merits
-    assert units(api, product_id) == (5, 0, 0)
-
-
-def test_a_cancellation_releases_and_a_shipment_sells_in_whatever_order_they_come(
-    product: tuple[ProductClient, Api, str],
-) -> None:
-    products, api, product_id = product
-    cancelled, shipped = a_demand((product_id, 2)), a_demand((product_id, 3))
-    reserve(products, cancelled, shipped)
-    same = {"user_id": new_id(), "version": 3, "origin": ORIGIN}
-    moment = "2026-01-31T12:00:00.000000Z"
-
-    for _ in range(2):
-        told(api, OrderShipped(order_id=shipped.order_id, shipped_at=moment, **same))
-        told(api, OrderCancelled(order_id=cancelled.order_id, cancelled_at=moment, **same))
-    told(api, rejected(shipped.order_id))  # which never happens, and would change nothing
-
-    assert units(api, product_id) == (2, 0, 3)

@@ -17,6 +17,8 @@ from tests.contract.pacts.interactions import BY_PACT, INTERACTIONS, tables
 from tests.contract.pacts.providers import faults
 from tests.contract.pacts.services import Services
 
+ADVICE = f"say what is needed now in tests/contract/pacts, run `{COMMAND}`, and look at the difference"
+
 NAMED = {str(interaction): interaction for interaction in INTERACTIONS}
 
 each_interaction = pytest.mark.parametrize("interaction", INTERACTIONS, ids=str)
@@ -44,9 +46,13 @@ def committed(interaction: Interaction) -> dict[str, Any]:
 
 @each_interaction
 def test_a_consumer_does_what_its_pact_says(interaction: Interaction, services: Services) -> None:
-    made = interaction.tried(services)
+    try:
+        made = interaction.tried(services)
+    except Exception as exc:
+        exc.add_note(f"Where the {interaction.consumer} service is right: {ADVICE}.")
+        raise
 
-    assert made == committed(interaction), f"{interaction.consumer} needs something else now: run `{COMMAND}`"
+    assert made == committed(interaction), ADVICE
 
 
 @each_interaction
@@ -99,11 +105,11 @@ def test_a_mistake_of_a_provider_is_noticed(bug: Bug, services: Services) -> Non
 
 
 def test_the_pacts_are_those_of_the_services_and_written_in_one_way() -> None:
-    assert {path.stem for path in documents.PACTS.iterdir()} == BY_PACT.keys(), f"run `{COMMAND}`"
+    assert {path.stem for path in documents.PACTS.iterdir()} == BY_PACT.keys(), ADVICE
     for pact, interactions in BY_PACT.items():
         kept = documents.interactions_of(pact)
-        assert kept.keys() == {interaction.description for interaction in interactions}, f"run `{COMMAND}`"
-        assert path_of(pact).read_text(encoding="utf-8") == documents.text_of(pact, kept.values()), f"run `{COMMAND}`"
+        assert kept.keys() == {interaction.description for interaction in interactions}, ADVICE
+        assert path_of(pact).read_text(encoding="utf-8") == documents.text_of(pact, kept.values()), ADVICE
 
 
 def test_no_two_interactions_have_one_name() -> None:
@@ -123,4 +129,4 @@ def test_every_event_has_a_pact_with_each_service_that_it_goes_to() -> None:
 def test_the_tables_say_what_the_pacts_say() -> None:
     page = documents.PAGE.read_text(encoding="utf-8")
 
-    assert documents.with_tables(page, **tables()) == page, f"run `{COMMAND}`"
+    assert documents.with_tables(page, **tables()) == page, ADVICE
