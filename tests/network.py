@@ -1,9 +1,179 @@
-"""`responses`, where the services' client is."""
+"""`responses`, where the services' client is; and services that answer there as their documents say that they can."""
 
+import json
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import responses
+from jsonschema import Draft202012Validator
+
+from libs.common.api import JSON
+from libs.common.client import ServiceClient
+from libs.common.config import Settings
+from libs.common.errors import PROBLEM_JSON
+from tests.cloudevents import FORMATS
+from tests.events import ASYNCAPI
+
+Json = dict[str, Any]
+
+DOCUMENTS = Path(__file__).parents[1] / "docs/openapi"
+REFUSALS_OF_EVENTS = ("400", "413", "415", "422", "429", "500", "503", "504")
+OPEN = ("Fault",)
+"""Each code may tell more of a fault than all do."""
+HEALTH: Json = {
+    "content": {
+        JSON: {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "status": {"enum": ["healthy", "degraded", "unhealthy"]},
+                    "service": {"type": "string"},
+                    "version": {"type": "string"},
+                    "timestamp": {"type": "string", "format": "date-time"},
+                    "checks": {"type": "object", "additionalProperties": {"required": ["status", "latency_ms"]}},
+                },
+                "required": ["status", "service", "version", "timestamp", "checks"],
+                "additionalProperties": False,
+            },
+            "example": {
+                "status": "healthy",
+                "service": "user",
+                "version": "0.1.0",
+                "timestamp": "2026-01-31T12:00:00.000000Z",
+                "checks": {"database": {"status": "healthy", "latency_ms": 0.31}},
+            },
+        }
+    }
+}
+"""What is answered on /health, whatever the status is."""
 
 
 def network(**options: Any) -> responses.RequestsMock:
     return responses.RequestsMock(target="libs.common.adapter.Adapter.send", **options)
+
+
+class Provider:
+    """A service as its callers know it: what it answers, its OpenAPI document says that it can.
+
+    user.answers("GET", "/users/7")                         the example of the document
+    user.answers("GET", "/users/7", status="suspended")     the same, but for this member
+    user.answers("GET", "/users/7", 404)                    the example of that status
+    user.misbehaves("GET", "/users/7", because="a proxy is in between", status=502)
+    user.fails("GET", "/users/7", requests.ConnectionError())
+    """
+
+    def __init__(self, service: str, peer: responses.RequestsMock):
+        self._url, self._peer = f"http://{service}.test", peer
+        self._document = _document(service)
+        settings = {f"{service}_service_url": self._url}
+        self.client = ServiceClient(service, Settings(service="order", **settings))  # type: ignore[arg-type]
+
+    def answers(
+        self, method: str, path: str, status: int = 200, /, *, headers: dict[str, str] | None = None, **members: Any
+    ) -> responses.BaseResponse:
+        body = self.body(method, path, status, **members)
+        media_type = JSON if status < 400 else PROBLEM_JSON
+        answer = {"status": status, "json": body, "content_type": media_type, "headers": headers}
+        return self._peer.add(method, self._at(path), **answer)
+
+    def misbehaves(self, method: str, path: str, *, because: str, **answer: Any) -> responses.BaseResponse:
+        """It answers what it cannot, as whatever lies in between may do; raises AssertionError where it can."""
+        made = responses.Response(method, self._at(path), **answer)
+        try:
+            body = json.loads(made.body or b"null")
+        except ValueError:
+            body = made.body
+        assert self.faults(method, path, made.status, made.content_type, body), f"it can answer so, not only {because}"
+        return self._peer.add(made)
+
+    def fails(self, method: str, path: str, fault: Exception) -> responses.BaseResponse:
+        """No answer comes."""
+        return self._peer.add(method, self._at(path), body=fault)
+
+    def body(self, method: str, path: str, status: int = 200, /, **members: Any) -> Any:
+        """The example of the document with these members in the place of its own; raises AssertionError where the
+        service cannot answer so.
+        """
+        media_type = JSON if status < 400 else PROBLEM_JSON
+        example = self._example(method, path, status, media_type, members.get("code"))
+        body = {**(example or {}), **members} if members else example
+        assert (found := self.faults(method, path, status, media_type, body)) == [], found
+        return body
+
+    def faults(self, method: str, path: str, status: int, media_type: str | None, body: Any) -> list[str]:
+        """Why the service cannot answer so."""
+        answers = self._operation(method, path)
+        if str(status) not in answers:
+            return [f"{method} {path} is not answered with {status}"]
+        content = self._resolved(answers[str(status)]).get("content", {})
+        if not content:
+            return [] if body is None else [f"{status} has no body"]
+        if media_type not in content:
+            return [f"{status} is not {media_type}"]
+        schema = {**content[media_type]["schema"], "components": self._document["components"]}
+        validator = Draft202012Validator(schema, format_checker=FORMATS)
+        found = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+        examples = content[media_type].get("examples")
+        if examples and not found and body["code"] not in examples:
+            found.append(f"{status} does not mean {body['code']}")
+        return found
+
+    def _example(self, method: str, path: str, status: int, media_type: str, code: str | None) -> Any:
+        """Of problems there is one for each code; the first is the usual one."""
+        answer = self._resolved(self._operation(method, path).get(str(status), {}))
+        content = answer.get("content", {}).get(media_type, {})
+        if examples := content.get("examples"):
+            return self._resolved(examples.get(code) or next(iter(examples.values())))["value"]
+        return content.get("example")
+
+    def _operation(self, method: str, path: str) -> Json:
+        """Status → answer, of the operation that takes this path; a name in a rule is preferred to a parameter."""
+        plain = path.partition("?")[0]
+        for rule, operations in sorted(self._document["paths"].items(), key=lambda item: item[0].count("{")):
+            if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", rule), plain) and method.lower() in operations:
+                answers: Json = operations[method.lower()]["responses"]
+                return answers
+        raise AssertionError(f"there is no {method} {path}")
+
+    def _resolved(self, value: Json) -> Json:
+        while "$ref" in value:
+            found: Any = self._document
+            for name in value["$ref"].removeprefix("#/").split("/"):
+                found = found[name]
+            value = found
+        return value
+
+    def _at(self, path: str) -> str:
+        return self._url + ("" if path == "/health" else "/api/v1") + path
+
+
+@cache
+def _document(service: str) -> Json:
+    """The OpenAPI document of a service, with what lies outside of the API and so is no part of it: `GET /health`, and
+    `POST /events`, whose outcomes docs/asyncapi.json describes and whose refusals are those of any other body.
+    """
+    document: Json = json.loads((DOCUMENTS / f"{service}.json").read_text(encoding="utf-8"))
+    operations = [operation for each in document["paths"].values() for operation in each.values()]
+    refusals = {status: answer for operation in operations if "requestBody" in operation
+                for status, answer in operation["responses"].items() if status in REFUSALS_OF_EVENTS}  # fmt: skip
+    outcomes = json.loads(ASYNCAPI.read_text(encoding="utf-8"))["components"]["messages"]["outcomes"]["payload"]
+    taken = {"content": {JSON: {"schema": outcomes, "example": {}}}}
+    document["paths"]["/health"] = {"get": {"responses": {"200": HEALTH, "503": HEALTH}}}
+    document["paths"]["/events"] = {"post": {"responses": {**refusals, "200": taken}}}
+    _close(document)
+    return document
+
+
+def _close(value: Any) -> None:
+    """Callers are told to expect members that are not in the document, and no service has one yet."""
+    if isinstance(value, dict):
+        if "properties" in value:
+            value.setdefault("additionalProperties", False)
+        for name, each in value.items():
+            if name not in OPEN:
+                _close(each)
+    elif isinstance(value, list):
+        for each in value:
+            _close(each)

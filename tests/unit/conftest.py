@@ -1,13 +1,31 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import responses
 
-from tests.network import network
+from libs.common import client
+from tests.network import Provider, network
 
 
 @pytest.fixture
 def peer() -> Iterator[responses.RequestsMock]:
-    """The service that is called."""
+    """Whatever is called, answering anything: for tests of the client itself. Those of a service take `provider`."""
     with network() as mock:
         yield mock
+
+
+@pytest.fixture
+def provider(peer: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Provider]:
+    """`provider("user")`: a service that answers as its document says, with its client, which retries at once."""
+    monkeypatch.setattr(client.random, "uniform", lambda low, high: 0.0)
+    return lambda service: Provider(service, peer)
+
+
+@pytest.fixture
+def user(provider: Callable[[str], Provider]) -> Provider:
+    return provider("user")
+
+
+@pytest.fixture
+def product(provider: Callable[[str], Provider]) -> Provider:
+    return provider("product")

@@ -33,12 +33,15 @@ def a_notification_row(**given: Any) -> dict[str, Any]:
 
 def an_order(**given: Any) -> dict[str, Any]:
     """As the order service shows it."""
-    moments = dict.fromkeys(("shipped_at", "delivered_at", "cancelled_at"))
-    same = {"id": new_id(), "status": "confirmed", "confirmed_at": NOON_TEXT, "updated_at": NOON_TEXT}
-    return {**moments, **same, "items": [a_line()], "total": "19.98", "currency": "EUR", "note": None, **given}
+    later = dict.fromkeys(("shipped_at", "delivered_at", "cancelled_at", "rejection", "note"))
+    same = {"id": new_id(), "user_id": new_id(), "status": "confirmed", "version": 2, "currency": "EUR"}
+    moments = dict.fromkeys(("created_at", "confirmed_at", "updated_at"), NOON_TEXT)
+    return {**later, **same, **moments, "items": [{**a_line(), "unit_price": "9.99"}], "total": "19.98", **given}
 
 
 def a_notification(**given: Any) -> dict[str, Any]:
     """As the notification service shows it."""
-    same = {"id": new_id(), "status": "sent", "channel": "email", "created_at": NOON_TEXT, "sent_at": NOON_TEXT}
-    return {**same, "subject": "Hello", **given}
+    none = dict.fromkeys(("recipient", "last_error", "read_at"))
+    same = {"id": new_id(), "user_id": new_id(), "order_id": new_id(), "template": "order_confirmed"}
+    sent = {"status": "sent", "channel": "email", "created_at": NOON_TEXT, "sent_at": NOON_TEXT, "attempts": 1}
+    return {**none, **same, **sent, "subject": "Hello", "body": "Hello.", "version": 2, **given}

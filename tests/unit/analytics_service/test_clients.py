@@ -28,57 +28,52 @@ from analytics_service.events import (
     OrderShipped,
 )
 from libs.common import context
-from libs.common.client import Answer
 from libs.common.errors import DependencyUnavailable
+from tests.network import Provider
 from tests.unit.analytics_service.samples import NOON_TEXT, a_notification, an_order
-
-STATS: dict[str, dict[str, Any]] = {
-    "user": {"total": 3, "by_role": {}, "by_status": {}},
-    "product": {"total": 2, "stock_units": 40, "reserved_units": 0, "sold_units": 0},
-    "order": {"total": 1, "by_status": {}, "revenue": []},
-    "notification": {"total": 1, "by_status": {}, "by_channel": {}},
-}
-
-
-class Client:
-    """Answers every call alike."""
-
-    def __init__(self, body: Any, status: int = 200):
-        self._answer = Answer(status, body, {})
-        self.paths: list[str] = []
-
-    def get(self, path: str, **options: Any) -> Answer:
-        self.paths.append(path)
-        return self._answer
-
-
-def clients(client: Client, service: str = "order") -> ServiceClients:
-    return ServiceClients({service: client})  # type: ignore[dict-item]
-
 
 # Figures and health ------------------------------------------------------------------------------------------------
 
 
+def clients(provider: Provider, service: str = "order") -> ServiceClients:
+    return ServiceClients({service: provider.client})
+
+
+@pytest.fixture
+def order(provider: Callable[[str], Provider]) -> Provider:
+    return provider("order")
+
+
 @pytest.mark.parametrize("service", FIGURES)
-def test_a_service_is_asked_for_its_figures(service: str) -> None:
-    client = Client(STATS[service])
-    found = clients(client, service).figures(service)
-    assert client.paths == [f"/{service}s/stats"]
-    assert found.values == {name: STATS[service][name] for name in FIGURES[service]}
+def test_a_service_is_asked_for_its_figures(provider: Callable[[str], Provider], service: str) -> None:
+    asked = provider(service)
+    path = f"/{service}s/stats"
+    call = asked.answers("GET", path)
+
+    found = clients(asked, service).figures(service)
+
+    assert call.call_count == 1
+    assert found.values == {name: asked.body("GET", path)[name] for name in FIGURES[service]}
 
 
 @pytest.mark.parametrize(
-    "client", [Client(STATS["order"], 404), Client([]), Client(None), Client({"total": 1}), Client({"total": None})]
+    "answer",
+    [{"status": 404, "json": {}}, *({"json": body} for body in ([], None, {"total": 1}, {"total": None}))],
+    ids=str,
 )
-def test_an_answer_without_the_figures_is_none(client: Client) -> None:
+def test_an_answer_without_the_figures_is_none(order: Provider, answer: dict[str, Any]) -> None:
+    order.misbehaves("GET", "/orders/stats", because="something else listens there", **answer)
+
     with pytest.raises(DependencyUnavailable):
-        clients(client).figures("order")
+        clients(order).figures("order")
 
 
-def test_a_service_is_asked_for_its_health() -> None:
-    client = Client({"status": "degraded", "checks": {}})
-    found = clients(client).health("order")
-    assert client.paths == ["/health"]
+def test_a_service_is_asked_for_its_health(order: Provider) -> None:
+    call = order.answers("GET", "/health", status="degraded")
+
+    found = clients(order).health("order")
+
+    assert call.call_count == 1
     assert found.status == "degraded"
     assert found.latency_ms >= 0
 
@@ -86,59 +81,72 @@ def test_a_service_is_asked_for_its_health() -> None:
 # Pages -------------------------------------------------------------------------------------------------------------
 
 
-def page(service: str, *items: dict[str, Any]) -> list[Any]:
-    told, following = clients(Client({"items": list(items), "next_cursor": None}), service).page(service, None)
+def page(provider: Provider, service: str, *items: dict[str, Any]) -> list[Any]:
+    provider.answers("GET", f"/{service}s", items=list(items), next_cursor=None)
+    told, following = clients(provider, service).page(service, None)
     assert following is None
     return told
 
 
-def test_pages_are_asked_for_oldest_first() -> None:
-    client = Client({"items": [], "next_cursor": "n=xt"})
-    assert clients(client).page("order", None) == ([], "n=xt")
-    clients(client).page("order", "n=xt")
-    first = "/orders?limit=200&sort=created_at"
-    assert client.paths == [first, f"{first}&cursor=n%3Dxt"]
+def test_pages_are_asked_for_oldest_first(order: Provider) -> None:
+    call = order.answers("GET", "/orders", items=[], next_cursor="n-xt_")
+
+    assert clients(order).page("order", None) == ([], "n-xt_")
+    clients(order).page("order", "n=xt")
+
+    first = "/api/v1/orders?limit=200&sort=created_at"
+    assert [sent.request.path_url for sent in call.calls] == [first, f"{first}&cursor=n%3Dxt"]
 
 
-def test_a_confirmed_order_tells_what_its_event_told() -> None:
-    order = an_order()
-    (told,) = page("order", order)
+def test_a_confirmed_order_tells_what_its_event_told(order: Provider) -> None:
+    shown = an_order()
+
+    (told,) = page(order, "order", shown)
+
     assert isinstance(told, OrderConfirmed)
     assert told.data() == {
-        "order_id": order["id"], "items": order["items"], "total": "19.98", "currency": "EUR",
+        "order_id": shown["id"], "items": shown["items"], "total": "19.98", "currency": "EUR",
         "confirmed_at": NOON_TEXT,
     }  # fmt: skip
 
 
-def test_an_order_tells_each_of_its_steps() -> None:
+def test_an_order_tells_each_of_its_steps(order: Provider) -> None:
     delivered = an_order(status="delivered", shipped_at=NOON_TEXT, delivered_at=NOON_TEXT)
-    assert [type(told) for told in page("order", delivered)] == [OrderConfirmed, OrderShipped, OrderDelivered]
     cancelled = an_order(status="cancelled", cancelled_at=NOON_TEXT)
-    assert [type(told) for told in page("order", cancelled)] == [OrderConfirmed, OrderCancelled]
+
+    told = page(order, "order", delivered, cancelled)
+
+    steps = [OrderConfirmed, OrderShipped, OrderDelivered, OrderConfirmed, OrderCancelled]
+    assert [type(each) for each in told] == steps
 
 
-def test_an_order_without_a_confirmation_tells_no_lines() -> None:
-    assert page("order", an_order(status="pending", confirmed_at=None)) == []
-    (told,) = page("order", an_order(status="rejected", confirmed_at=None))
+def test_an_order_without_a_confirmation_tells_no_lines(order: Provider) -> None:
+    pending, rejected = (an_order(status=status, confirmed_at=None) for status in ("pending", "rejected"))
+
+    (told,) = page(order, "order", pending, rejected)
+
     assert isinstance(told, OrderRejected)
-    assert told.rejected_at == NOON_TEXT
+    assert (told.order_id, told.rejected_at) == (rejected["id"], NOON_TEXT)
 
 
-def test_a_notification_tells_what_became_of_it() -> None:
+def test_a_notification_tells_what_became_of_it(provider: Callable[[str], Provider]) -> None:
     sent, dead = a_notification(), a_notification(status="dead", sent_at=None)
-    first, second = page("notification", sent, dead)
+    waiting = [a_notification(status=status, sent_at=None) for status in ("queued", "failed")]
+
+    first, second = page(provider("notification"), "notification", sent, *waiting, dead)
+
     assert isinstance(first, NotificationSent)
     assert isinstance(second, NotificationDead)
-    for status in ("queued", "failed"):
-        assert page("notification", a_notification(status=status, sent_at=None)) == []
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"items": None, "next_cursor": None}, {"items": [{}], "next_cursor": None}, {"items": []}]
 )
-def test_an_answer_that_is_no_page_is_refused(body: dict[str, Any]) -> None:
+def test_an_answer_that_is_no_page_is_refused(order: Provider, body: dict[str, Any]) -> None:
+    order.misbehaves("GET", "/orders", because="something else listens there", json=body)
+
     with pytest.raises(DependencyUnavailable):
-        clients(Client(body)).page("order", None)
+        clients(order).page("order", None)
 
 
 # The fake ----------------------------------------------------------------------------------------------------------

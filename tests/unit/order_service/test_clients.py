@@ -10,11 +10,9 @@ import pytest
 import requests
 import responses
 
-from libs.common import client, context
-from libs.common.api import MAX_BODY
+from libs.common import context
+from libs.common.api import JSON, MAX_BODY
 from libs.common.batching import Batcher
-from libs.common.client import ServiceClient
-from libs.common.config import Settings
 from libs.common.db import new_id
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidTransition, Problem
 from order_service.clients import (
@@ -28,29 +26,22 @@ from order_service.clients import (
     Users,
 )
 from order_service.models import InsufficientStock, UnknownProduct
+from tests.network import Provider
 from tests.unit.order_service.factories import a_demand, a_line, a_reserved_line
 
 USER_ID = "0198c0de-0000-7000-8000-000000000001"
-USER_URL = f"http://127.0.0.1:18601/api/v1/users/{USER_ID}"
-BATCH_URL = "http://127.0.0.1:18602/api/v1/reservations/batch"
+USER = f"/users/{USER_ID}"
+BATCH = "/reservations/batch"
 
 
 @pytest.fixture
-def make_client(
-    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], ServiceClient]:
-    monkeypatch.setattr(client.random, "uniform", lambda low, high: 0.0)
-    return lambda service: ServiceClient(service, make_settings("order", base_port=18600))
+def users(user: Provider) -> UserClient:
+    return UserClient(user.client)
 
 
 @pytest.fixture
-def users(make_client: Callable[[str], ServiceClient]) -> UserClient:
-    return UserClient(make_client("user"))
-
-
-@pytest.fixture
-def products(make_client: Callable[[str], ServiceClient]) -> ProductClient:
-    return ProductClient(make_client("product"))
+def products(product: Provider) -> ProductClient:
+    return ProductClient(product.client)
 
 
 def soon() -> float:
@@ -60,35 +51,36 @@ def soon() -> float:
 # The user service --------------------------------------------------------------------------------------------------
 
 
-def test_a_user_is_told_by_status_and_version_and_nothing_personal(
-    users: UserClient, peer: responses.RequestsMock
-) -> None:
-    peer.get(USER_URL, json={"id": USER_ID, "email": "ada@example.com", "status": "suspended", "version": 3})
+def test_a_user_is_told_by_status_and_version_and_nothing_personal(user: Provider, users: UserClient) -> None:
+    user.answers("GET", USER, id=USER_ID, status="suspended", version=3)
 
     assert users.find(USER_ID) == {"status": "suspended", "version": 3}
 
 
-def test_a_user_that_the_service_does_not_know_is_none(users: UserClient, peer: responses.RequestsMock) -> None:
-    peer.get(USER_URL, status=404, json={"code": "not-found"})
+def test_a_user_that_the_service_does_not_know_is_none(user: Provider, users: UserClient) -> None:
+    user.answers("GET", USER, 404)
 
     assert users.find(USER_ID) is None
 
 
-@pytest.mark.parametrize("status", [301, 400, 403, 422])
-def test_an_answer_that_says_neither_is_never_taken_for_unknown(
-    users: UserClient, peer: responses.RequestsMock, status: int
-) -> None:
-    peer.get(USER_URL, status=status, json={"code": "something-else"})
+def test_a_refusal_is_never_taken_for_unknown(user: Provider, users: UserClient) -> None:
+    user.answers("GET", USER, 422)
+
+    with pytest.raises(DependencyUnavailable):
+        users.find(USER_ID)
+
+
+@pytest.mark.parametrize("status", [301, 400, 403])
+def test_nor_is_an_answer_from_elsewhere(user: Provider, users: UserClient, status: int) -> None:
+    user.misbehaves("GET", USER, because="a proxy is in between", status=status, json={"code": "something-else"})
 
     with pytest.raises(DependencyUnavailable):
         users.find(USER_ID)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'"active"', b'{"status": "active"}'])
-def test_a_user_without_status_or_version_is_no_useful_answer(
-    users: UserClient, peer: responses.RequestsMock, body: bytes
-) -> None:
-    peer.get(USER_URL, body=body)
+def test_a_user_without_status_or_version_is_no_useful_answer(user: Provider, users: UserClient, body: bytes) -> None:
+    user.misbehaves("GET", USER, because="something else listens there", body=body, content_type=JSON)
 
     with pytest.raises(DependencyUnavailable):
         users.find(USER_ID)
@@ -97,19 +89,19 @@ def test_a_user_without_status_or_version_is_no_useful_answer(
 @pytest.mark.parametrize(
     "fault",
     [
-        {"status": 500},
-        {"status": 503, "headers": {"Retry-After": "0"}},
-        {"status": 429},
-        {"body": b"<html>"},
-        {"body": requests.ConnectionError("refused")},
-        {"body": requests.ReadTimeout("too slow")},
+        lambda user: user.answers("GET", USER, 500),
+        lambda user: user.answers("GET", USER, 503, headers={"Retry-After": "0"}),
+        lambda user: user.answers("GET", USER, 429, headers={"Retry-After": "0"}),
+        lambda user: user.misbehaves("GET", USER, because="a proxy is in between", body=b"<html>"),
+        lambda user: user.fails("GET", USER, requests.ConnectionError("refused")),
+        lambda user: user.fails("GET", USER, requests.ReadTimeout("too slow")),
     ],
     ids=["500", "503", "429", "not JSON", "no connection", "no answer"],
 )
 def test_a_user_service_that_cannot_be_asked_is_unavailable_after_three_attempts(
-    users: UserClient, peer: responses.RequestsMock, fault: dict[str, Any]
+    user: Provider, users: UserClient, fault: Callable[[Provider], responses.BaseResponse]
 ) -> None:
-    call = peer.get(USER_URL, **fault)
+    call = fault(user)
 
     with pytest.raises(DependencyUnavailable, match="The user service is unavailable"):
         users.find(USER_ID)
@@ -127,16 +119,16 @@ def test_a_user_is_not_asked_for_when_the_time_of_the_request_is_over(users: Use
 # The product service -----------------------------------------------------------------------------------------------
 
 
-def outcome(status: int, **body: Any) -> dict[str, Any]:
-    return {"status": status, "body": body}
+def outcome(product: Provider, status: int, **members: Any) -> dict[str, Any]:
+    """What a single call could have been answered with."""
+    return {"status": status, "body": product.body("POST", "/reservations", status, **members)}
 
 
 def test_a_batch_is_one_call_with_the_order_the_lines_and_the_request_of_each(
-    products: ProductClient, peer: responses.RequestsMock
+    product: Provider, products: ProductClient
 ) -> None:
     batch = [a_demand(request_id="first"), a_demand(a_line(), a_line(), request_id="second")]
-    answer = {"outcomes": [outcome(201, items=[a_reserved_line()])] * 2}
-    call = peer.post(BATCH_URL, json=answer)
+    call = product.answers("POST", BATCH, outcomes=[outcome(product, 201)] * 2)
 
     products.reserve(batch, soon())
 
@@ -148,33 +140,29 @@ def test_a_batch_is_one_call_with_the_order_the_lines_and_the_request_of_each(
     }
 
 
-def test_the_largest_batch_fits_into_what_the_product_service_takes(
-    products: ProductClient, peer: responses.RequestsMock
-) -> None:
+def test_the_largest_batch_fits_into_what_the_product_service_takes(product: Provider, products: ProductClient) -> None:
     largest = Batcher[Demand, Reserved](lambda batch: [])._max_batch
     lines = [a_line(quantity=1_000_000) for _ in range(100)]
-    call = peer.post(BATCH_URL, json={"outcomes": [outcome(201, items=[])] * largest})
+    call = product.answers("POST", BATCH, outcomes=[outcome(product, 201)] * largest)
 
     products.reserve([a_demand(*lines, request_id="r" * 128) for _ in range(largest)], soon())
 
     assert len(call.calls[0].request.body or b"") < MAX_BODY
 
 
-def test_each_order_of_a_batch_has_its_own_outcome_in_order(
-    products: ProductClient, peer: responses.RequestsMock
-) -> None:
+def test_each_order_of_a_batch_has_its_own_outcome_in_order(product: Provider, products: ProductClient) -> None:
     lines = [a_reserved_line()]
     short = [{"pointer": "/items/0/quantity", "detail": "1 available.", "product_id": new_id(), "available": 1}]
     unknown = [{"pointer": "/items/0/product_id", "detail": "There is no such product.", "product_id": new_id()}]
     outcomes = [
-        outcome(409, code="insufficient-stock", errors=short),
-        outcome(201, items=lines),
-        outcome(422, code="unknown-product", errors=unknown),
-        outcome(409, code="invalid-transition"),
-        outcome(500, code="internal-error"),
-        outcome(201, items=lines),
+        outcome(product, 409, code="insufficient-stock", errors=short),
+        outcome(product, 201, items=lines),
+        outcome(product, 422, code="unknown-product", errors=unknown),
+        outcome(product, 409, code="invalid-transition"),
+        outcome(product, 500),
+        outcome(product, 201, items=lines),
     ]
-    peer.post(BATCH_URL, json={"outcomes": outcomes})
+    product.answers("POST", BATCH, outcomes=outcomes)
 
     refused, reserved, missing, released, broken, last = products.reserve([a_demand() for _ in outcomes], soon())
 
@@ -188,40 +176,47 @@ def test_each_order_of_a_batch_has_its_own_outcome_in_order(
 
 
 def test_a_reservation_is_sent_again_since_it_is_idempotent_by_its_order(
-    products: ProductClient, peer: responses.RequestsMock
+    product: Provider, products: ProductClient
 ) -> None:
     lines = [a_reserved_line()]
-    peer.post(BATCH_URL, body=requests.ReadTimeout("the answer is lost"))
-    peer.post(BATCH_URL, json={"outcomes": [outcome(201, items=lines)]})
+    product.fails("POST", BATCH, requests.ReadTimeout("the answer is lost"))
+    product.answers("POST", BATCH, outcomes=[outcome(product, 201, items=lines)])
 
     assert products.reserve([a_demand()], soon()) == [lines]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"status": 422, "json": {"code": "validation-failed"}},
-        {"status": 413, "json": {"code": "payload-too-large"}},
-        {"json": {"outcomes": []}},
-        {"json": {"outcomes": [outcome(201, items=[]), outcome(201, items=[])]}},
-        {"json": {}},
-        {"json": {"outcomes": None}},
-        {"json": []},
-        {"body": b""},
-    ],
-    ids=["422", "413", "too few", "too many", "nothing", "null", "a list", "empty"],
-)
-def test_an_answer_that_does_not_fit_the_question_is_no_useful_answer(
-    products: ProductClient, peer: responses.RequestsMock, answer: dict[str, Any]
+@pytest.mark.parametrize("status", [413, 422])
+def test_a_refusal_of_the_whole_batch_is_no_useful_answer(
+    product: Provider, products: ProductClient, status: int
 ) -> None:
-    peer.post(BATCH_URL, **answer)
+    product.answers("POST", BATCH, status)
 
     with pytest.raises(DependencyUnavailable):
         products.reserve([a_demand()], soon())
 
 
-def test_a_product_service_that_is_down_is_unavailable(products: ProductClient, peer: responses.RequestsMock) -> None:
-    call = peer.post(BATCH_URL, body=requests.ConnectionError("refused"))
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_answer_that_does_not_fit_the_question_is_no_useful_answer(
+    product: Provider, products: ProductClient, count: int
+) -> None:
+    product.answers("POST", BATCH, outcomes=[outcome(product, 201)] * count)
+
+    with pytest.raises(DependencyUnavailable):
+        products.reserve([a_demand()], soon())
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"outcomes": null}', b"[]", b""])
+def test_an_answer_without_outcomes_is_no_useful_answer(
+    product: Provider, products: ProductClient, body: bytes
+) -> None:
+    product.misbehaves("POST", BATCH, because="something else listens there", body=body, content_type=JSON)
+
+    with pytest.raises(DependencyUnavailable):
+        products.reserve([a_demand()], soon())
+
+
+def test_a_product_service_that_is_down_is_unavailable(product: Provider, products: ProductClient) -> None:
+    call = product.fails("POST", BATCH, requests.ConnectionError("refused"))
 
     with pytest.raises(DependencyUnavailable, match="The product service is unavailable"):
         products.reserve([a_demand()], soon())

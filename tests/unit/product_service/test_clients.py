@@ -1,34 +1,36 @@
 import pytest
-import responses
 
-from libs.common.client import ServiceClient
-from libs.common.config import Settings
 from libs.common.db import new_id
 from libs.common.errors import DependencyUnavailable
 from product_service.clients import FakeUsers, UserClient, Users
-
-URL = "http://user.test/api/v1/users"
+from tests.network import Provider
 
 
 @pytest.fixture
-def users() -> UserClient:
-    return UserClient(ServiceClient("user", Settings(service="product", user_service_url="http://user.test")))
+def users(user: Provider) -> UserClient:
+    return UserClient(user.client)
 
 
-def test_a_user_exists_or_not(peer: responses.RequestsMock, users: UserClient) -> None:
+def test_a_user_exists_or_not(user: Provider, users: UserClient) -> None:
     known, unknown = new_id(), new_id()
-    peer.get(f"{URL}/{known}", json={"id": known})
-    peer.get(f"{URL}/{unknown}", json={"code": "not-found"}, status=404)
+    user.answers("GET", f"/users/{known}", id=known)
+    user.answers("GET", f"/users/{unknown}", 404)
     assert users.exists(known) is True
     assert users.exists(unknown) is False
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 410, 422, 503])
-def test_any_other_answer_says_nothing_about_the_user(
-    peer: responses.RequestsMock, users: UserClient, status: int
-) -> None:
+@pytest.mark.parametrize("status", [422, 429, 500, 503, 504])
+def test_any_other_answer_says_nothing_about_the_user(user: Provider, users: UserClient, status: int) -> None:
     user_id = new_id()
-    peer.get(f"{URL}/{user_id}", json={}, status=status, headers={"Retry-After": "60"})
+    user.answers("GET", f"/users/{user_id}", status)
+    with pytest.raises(DependencyUnavailable):
+        users.exists(user_id)
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 410])
+def test_nor_does_an_answer_that_is_not_the_user_services(user: Provider, users: UserClient, status: int) -> None:
+    user_id = new_id()
+    user.misbehaves("GET", f"/users/{user_id}", because="a proxy is in between", json={}, status=status)
     with pytest.raises(DependencyUnavailable):
         users.exists(user_id)
 
