@@ -8,6 +8,7 @@ they lie in the row. Its lifecycle never returns to a status, so its history is 
 The row is also the saga's state and the idempotency record: see use_cases.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -160,6 +161,8 @@ class NewOrder:
     key: Key | None
     seconds: float
     """How long the request may drive it."""
+    places: Mapping[str, int]
+    """The item of the request that names each product first."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,14 @@ def merge_lines(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         line = merged.setdefault(item["product_id"], {"product_id": item["product_id"], "quantity": 0})
         line["quantity"] += item["quantity"]
     return list(merged.values())
+
+
+def first_places(items: list[dict[str, Any]]) -> dict[str, int]:
+    """The item that names each product first: faults of a line point there."""
+    places: dict[str, int] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item["product_id"], place)
+    return places
 
 
 def price_lines(reserved: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Decimal, str]:

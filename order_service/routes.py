@@ -15,6 +15,7 @@ from order_service.models import (
     NewOrder,
     UnknownProduct,
     UnknownUser,
+    first_places,
     history,
     merge_lines,
 )
@@ -36,9 +37,8 @@ def create_order(checkout: Any, body: Any, key: Any) -> Any:
     `Idempotency-Key`: then a request whose answer was lost can be sent again, and there is one order.
     """
     work = g.work
-    new = NewOrder(
-        new_id(), body["user_id"], merge_lines(body["items"]), body["note"], key, max(0.0, work.seconds_left())
-    )
+    items, seconds = body["items"], max(0.0, work.seconds_left())
+    new = NewOrder(new_id(), body["user_id"], merge_lines(items), body["note"], key, seconds, first_places(items))
     origin = Origin(event_id="", correlation_id=work.request_id, traceparent=work.traceparent)
     return use_cases.create_order(checkout, new, origin, work.deadline)
 

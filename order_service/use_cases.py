@@ -9,8 +9,9 @@ refer to them. Orders that are at the same step at the same moment travel togeth
 commit or one call, each judged on its own.
 """
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
@@ -121,7 +122,7 @@ def create_order(checkout: Checkout, new: NewOrder, origin: Origin, deadline: fl
         outcome = checkout.reserve(demand, demand.deadline)
     except Problem as problem:
         outcome = problem
-    verdict = Verdict(order_id, new.user_id, outcome, origin)
+    verdict = Verdict(order_id, new.user_id, _pointed(outcome, new.places), origin)
     try:
         return _answer(checkout.settle(verdict, deadline))
     except CommitInDoubt:
@@ -153,6 +154,15 @@ def learn_user(checkout: Checkout, user_id: str) -> None:
         raise UnknownUser(errors=[{"pointer": "/user_id", "detail": "There is no such user."}])
     with checkout.db.write() as session:
         repository.learn_users(session, [{"id": user_id, **found}])
+
+
+def _pointed(outcome: Reserved, places: Mapping[str, int]) -> Reserved:
+    """The product service was sent merged lines; a client looks for the fault in the items that it sent."""
+    if isinstance(outcome, Problem):
+        for fault in outcome.errors or ():
+            if fault.get("product_id") in places:
+                fault["pointer"] = re.sub(r"^/items/\d+", f"/items/{places[fault['product_id']]}", fault["pointer"])
+    return outcome
 
 
 def _demanded(order: Row) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from libs.common.events import BATCH_JSON
 from libs.common.idempotency import Key
 from order_service import repository, use_cases
 from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved
-from order_service.models import NewOrder, merge_lines, orders, users
+from order_service.models import NewOrder, first_places, merge_lines, orders, users
 from tests.conftest import SECRET
 from tests.factories import a_cloud_event
 from tests.web import Api, answered
@@ -131,7 +131,8 @@ class Shop:
         """An order as the routes hand it on."""
         body = body or self.body()
         made = Key.of(SECRET, "anonymous", "/orders", key, body) if key else None
-        return NewOrder(new_id(), body["user_id"], merge_lines(body["items"]), body.get("note"), made, seconds)
+        lines, places = merge_lines(body["items"]), first_places(body["items"])
+        return NewOrder(new_id(), body["user_id"], lines, body.get("note"), made, seconds, places)
 
     def pend(self, body: dict[str, Any] | None = None, key: str | None = None, seconds: float = 60.0) -> str:
         """A pending order that another process has stored and may drive for `seconds` from now."""

@@ -94,7 +94,7 @@ def place(shop: Shop, batches: list[list[str]]) -> list[list[str]]:
     """Place an order for each key, a batch at a time: what became of each."""
     told = []
     for keys in batches:
-        new = [NewOrder(new_id(), shop.user_id, [a_line()], None, Key(key, "the same"), 60.0) for key in keys]
+        new = [NewOrder(new_id(), shop.user_id, [a_line()], None, Key(key, "the same"), 60.0, {}) for key in keys]
         with shop.db.write() as session:
             placed = use_cases.place(session, new)
         told.append([type(outcome).__name__ for outcome in placed])

@@ -165,6 +165,18 @@ def test_each_short_line_is_named_with_what_is_available(shop: Shop) -> None:
     check_replayed(shop, body, first)
 
 
+def test_a_fault_points_at_the_item_that_the_client_sent_though_lines_are_merged(shop: Shop) -> None:
+    short = shop.products.add(new_id())
+    faults = [{"pointer": "/items/1/quantity", "detail": "1 available.", "product_id": short, "available": 1}]
+    shop.products._judge = lambda demand: InsufficientStock(errors=faults)  # type: ignore[method-assign]
+    body = shop.body((shop.product_id, 1), (shop.product_id, 1), (short, 2), (short, 2))
+
+    first = shop.place(body, key="k")
+
+    refused(first, 409, "insufficient-stock", "/items/2/quantity")
+    check_replayed(shop, body, first)
+
+
 def test_an_unknown_product_is_recorded_as_rejected_and_replayed(shop: Shop) -> None:
     body = shop.body((shop.product_id, 1), (new_id(), 1))
 
