@@ -126,7 +126,7 @@ class Service:
         self._relay_events()
         api.install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
         broker: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
-        # As text it takes a tenth of the memory.
+        # As text, which is small; it is asked for as it is.
         self.document = orjson.dumps(document(self.name, VERSION, description, routes))
         self.app.register_blueprint(
             health.blueprint(self.name, VERSION, self.db, {**broker, **(checks or {})}, self.document, self.ready)

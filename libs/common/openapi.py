@@ -82,7 +82,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotent-Replayed": {"description": "An earlier request with the same key got this answer.",
                             "schema": {"type": "string", "enum": ["true"]}},
     "Retry-After": {"description": "After so many seconds another attempt makes sense.",
-                    "schema": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 86400}},
+                    "schema": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 2**31 - 1}},
     "Allow": {"description": "The methods that the path takes.",
               "schema": {"type": "string", "maxLength": 100, "pattern": "^[A-Z]+(, [A-Z]+)*$"}},
 }  # fmt: skip
