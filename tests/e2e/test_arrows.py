@@ -46,7 +46,8 @@ def do_everything(system: System, shop: Shop) -> None:
 
 def test_every_arrow_has_its_pact(system: System, shop: Shop) -> None:
     """And every pact is of an arrow that there is."""
-    known = arrows().keys()
+    broker = environment(system.base_port, system.data_dir).get("BROKER_URL")
+    known = {arrow for arrow in arrows() if not (broker and arrow.what == "POST /api/v1/events")}
 
     do_everything(system, shop)
 
