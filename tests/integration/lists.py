@@ -1,66 +1,150 @@
-"""Lists, compared with what a plain look at all items says."""
+"""Lists, compared with what a plain look at all items says.
 
+What can be asked is read from docs/openapi: a filter, a value of a filter or a sort that is documented there, and that
+a comparison does not have, fails it.
+"""
+
+import json
+import os
 import re
-from collections.abc import Callable, Iterable
-from itertools import combinations
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import sqlalchemy as sa
+
+from libs.common.db import Database
 from tests.web import Api, answered
 
-Filter = tuple[dict[str, str], Callable[[dict[str, Any]], bool]]
-"""Query parameters, and whether an item passes them."""
+Item = dict[str, Any]
+Passes = Callable[[Item], bool]
+Filter = tuple[dict[str, str], Passes]
+"""One query parameter, and whether an item passes it."""
+Sorts = dict[str, Callable[[Item], Any]]
+"""The names that can be sorted by, and the value of an item that counts."""
+
+DOCUMENTS = Path(__file__).resolve().parents[2] / "docs/openapi"
+MAX_LIMIT = 200
 
 
-def walk(api: Api, path: str, query: dict[str, str]) -> list[dict[str, Any]]:
+def documented(service: str, path: str) -> dict[str, Item]:
+    """Query parameter → its schema, in the document of the service."""
+    document = json.loads((DOCUMENTS / f"{service}.json").read_text())
+    found = document["paths"][path]["get"].get("parameters", ())
+    return {parameter["name"]: parameter["schema"] for parameter in found if parameter.get("in") == "query"}
+
+
+def walk(api: Api, path: str, query: dict[str, str]) -> list[Item]:
     """All items of a list, page by page, as the `Link` of each page leads to the next."""
-    items: list[dict[str, Any]] = []
+    return [item for page in pages(api, path, query) for item in page]
+
+
+def pages(api: Api, path: str, query: dict[str, str]) -> Iterator[list[Item]]:
+    limit = int(query.get("limit", 50))
     answer = api.get(f"{path}?{urlencode(query)}")
     while True:
         page = answered(answer)
         assert set(page) == {"items", "next_cursor"}
-        assert len(page["items"]) <= int(query.get("limit", 50))
-        items += page["items"]
+        assert len(page["items"]) <= limit
+        yield page["items"]
         if page["next_cursor"] is None:
             assert "Link" not in answer.headers
-            return items
-        assert len(page["items"]) == int(query.get("limit", 50))
+            return
+        assert len(page["items"]) == limit
         link = re.fullmatch(r'<(?:/api/v1)(.+)>; rel="next"', answer.headers["Link"])
         assert link
         assert urlencode({"cursor": page["next_cursor"]}) in link[1]
         answer = api.get(link[1])
 
 
-def pairs(filters: Iterable[Filter]) -> Iterable[Filter]:
-    """None of them, each, and every two that do not name the same parameter."""
-    filters = list(filters)
-    yield {}, lambda item: True
-    yield from filters
-    for (query, passes), (other_query, other_passes) in combinations(filters, 2):
-        if not query.keys() & other_query.keys():
-            yield (
-                {**query, **other_query},
-                lambda item, passes=passes, other_passes=other_passes: passes(item) and other_passes(item),
-            )
-
-
 def compare(
-    api: Api,
-    path: str,
-    items: list[dict[str, Any]],
-    filters: Iterable[Filter],
-    sorts: dict[str, Callable[[dict[str, Any]], Any]],
-    limit: int = 7,
+    api: Api, path: str, items: list[Item], filters: list[Filter], sorts: Sorts, together: int | None = None
 ) -> int:
-    """Every filter, alone and with every other, in every order; how many lists were compared."""
+    """Every combination of the filters, or those of `together` of them, in every order and with pages of many sizes;
+    how many lists were compared.
+    """
+    check_complete(path, filters, sorts)
     compared = 0
-    for query, passes in pairs(filters):
+    for query, passes in combined(filters, None if os.environ.get("LONG") else together):
         passing = [item for item in items if passes(item)]
         for sort, key in sorts.items():
-            expected = sorted(passing, key=lambda item, key=key: (key(item), item["id"]))
-            for sign, order in (("", expected), ("-", expected[::-1])):
-                found = walk(api, path, {**query, "sort": sign + sort, "limit": str(limit)})
-                assert [item["id"] for item in found] == [item["id"] for item in order], (query, sign + sort)
-                assert found == order
-                compared += 1
+            ascending = sorted(passing, key=lambda item, key=key: (key(item), item["id"]))
+            for sign, expected in (("", ascending), ("-", ascending[::-1])):
+                sizes = limits(len(expected))
+                for limit in sizes if len(query) < 2 else [sizes[compared % len(sizes)]]:
+                    found = walk(api, path, {**query, "sort": sign + sort, "limit": str(limit)})
+                    assert [item["id"] for item in found] == [item["id"] for item in expected], (
+                        query,
+                        sign + sort,
+                        limit,
+                    )
+                    assert found == expected
+                    compared += 1
     return compared
+
+
+def check_complete(path: str, filters: list[Filter], sorts: Sorts) -> None:
+    """Whether the tables have all that the document names."""
+    asked = documented(path.strip("/").removesuffix("s"), path)
+    assert {"limit", "cursor"} <= asked.keys()
+    assert set(asked.pop("sort")["enum"]) == {sign + sort for sort in sorts for sign in ("", "-")}
+    given: dict[str, set[str]] = {}
+    for query, _ in filters:
+        ((name, value),) = query.items()
+        given.setdefault(name, set()).add(value)
+    assert given.keys() == asked.keys() - {"limit", "cursor"}
+    for name, values in given.items():
+        schema = asked[name]
+        assert values >= set(schema.get("enum", ())), name
+        assert schema["type"] != "boolean" or values == {"true", "false"}, name
+
+
+def combined(filters: list[Filter], together: int | None) -> Iterator[Filter]:
+    """None of them, each, and all that do not name the same parameter; at most `together` at once."""
+    by_name: dict[str, list[Filter]] = {}
+    for query, passes in filters:
+        by_name.setdefault(next(iter(query)), []).append((query, passes))
+    for number in range((len(by_name) if together is None else together) + 1):
+        for names in combinations(by_name, number):
+            for chosen in product(*(by_name[name] for name in names)):
+                query = {name: value for one, _ in chosen for name, value in one.items()}
+                yield query, lambda item, chosen=chosen: all(passes(item) for _, passes in chosen)
+
+
+def limits(count: int) -> list[int]:
+    """One item a page, pages that end with the list and such that do not, and one page for all."""
+    return sorted(
+        {limit for limit in (count // 7 + 1, count - 1, count, count + 1, MAX_LIMIT) if 0 < limit <= MAX_LIMIT}
+    )
+
+
+def compare_while_changing(
+    api: Api, path: str, sorts: Sorts, all_items: Callable[[], list[Item]], change: Callable[[], Any], limit: int = 4
+) -> None:
+    """Between two pages something is added, changed or deleted: a page goes on behind the last item of the one before,
+    in what there is by then.
+    """
+    for sort, key in sorts.items():
+        for sign in ("", "-"):
+            edge: Any = None
+            behind: list[Any] = []
+            for page in pages(api, path, {"sort": sign + sort, "limit": str(limit)}):
+                there = sorted(((key(item), item["id"]) for item in all_items()), reverse=sign == "-")
+                behind = [place for place in there if edge is None or (place < edge if sign else place > edge)]
+                assert [item["id"] for item in page] == [item_id for _, item_id in behind[:limit]], sign + sort
+                edge = (key(page[-1]), page[-1]["id"])
+                change()
+            assert len(behind) <= limit
+
+
+def tie(db: Database, table: sa.Table) -> None:
+    """Let all rows have been created in one of three moments."""
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    with db.write() as session:
+        ids = list(session.scalars(sa.select(table.c.id).order_by(table.c.id)))
+        for number, row_id in enumerate(ids):
+            moment = noon + timedelta(seconds=number * 7 % 3)
+            session.execute(sa.update(table).where(table.c.id == row_id).values(created_at=moment))

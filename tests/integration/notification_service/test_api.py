@@ -1,3 +1,4 @@
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -6,8 +7,10 @@ import sqlalchemy as sa
 from openapi_spec_validator import validate as validate_openapi
 
 from libs.common.db import new_id
+from libs.common.fields import now
 from libs.common.idempotency import keys
-from notification_service.models import CHANNELS, STATUSES
+from notification_service.models import CHANNELS, STATUSES, notifications
+from tests.integration.lists import Filter, Item, Sorts, compare, compare_while_changing, tie
 from tests.integration.notification_service.conftest import Running
 from tests.unit.notification_service.samples import order_data
 from tests.web import answered, refused
@@ -107,38 +110,54 @@ def test_a_refusal_claims_no_key(service: Running) -> None:
 # Lists -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_filter_finds_its_own(service: Running) -> None:
-    user_id, order_id = new_id(), new_id()
-    rows: list[dict[str, Any]] = [
-        {"id": new_id(), "user_id": user_id},
-        {"id": new_id(), "order_id": order_id, "template": "order_confirmed"},
-        {"id": new_id(), "status": "dead"},
-        {"id": new_id(), "channel": "sms"},
-        {"id": new_id(), "unread": False},
+SORTS: Sorts = {"created_at": lambda told: told["created_at"]}
+PEOPLE, ORDERS = [new_id(), new_id()], [new_id(), new_id()]
+
+
+@pytest.fixture
+def stored(service: Running) -> list[Item]:
+    """Of every status and channel, read and unread, with and without a user and an order, and in three moments."""
+    dice, made = random.Random(20260131), []
+    for n in range(60):
+        read = dice.random() < 0.4
+        order = {"order_id": ORDERS[n], "template": "order_confirmed"} if n < len(ORDERS) else {}
+        made.append({
+            "id": new_id(), "status": dice.choice(STATUSES), "channel": dice.choice(CHANNELS),
+            "user_id": dice.choice([*PEOPLE, None]), "unread": not read, "read_at": now() if read else None, **order,
+        })  # fmt: skip
+    service.store(*made)
+    tie(service.db, notifications)
+    return [service.get(row["id"]) for row in made]
+
+
+def test_lists_are_what_a_plain_look_at_all_notifications_says(service: Running, stored: list[Item]) -> None:
+    filters: list[Filter] = [
+        *(({"user_id": user}, lambda n, user=user: n["user_id"] == user) for user in (PEOPLE[0], new_id())),
+        ({"order_id": ORDERS[1]}, lambda n: n["order_id"] == ORDERS[1]),
+        *(({"status": status}, lambda n, status=status: n["status"] == status) for status in STATUSES),
+        *(({"channel": channel}, lambda n, channel=channel: n["channel"] == channel) for channel in CHANNELS),
+        ({"unread": "true"}, lambda n: n["read_at"] is None),
+        ({"unread": "false"}, lambda n: n["read_at"] is not None),
     ]
-    service.store(*rows)
-    ids = [row["id"] for row in rows]
-    queries = [f"user_id={user_id}", f"order_id={order_id}", "status=dead", "channel=sms", "unread=false"]
-    for query, wanted in zip(queries, ids, strict=True):
-        assert [item["id"] for item in service.find(query)] == [wanted], query
-    assert {item["id"] for item in service.find("unread=true")} == set(ids[:4])
-    assert service.find(f"user_id={user_id}&channel=sms") == []
-    assert [item["id"] for item in service.find()] == ids[::-1]
-    assert [item["id"] for item in service.find("sort=created_at")] == ids
+    assert compare(service.api, "/notifications", stored, filters, SORTS) > 300
 
 
-@pytest.mark.parametrize("query", ["", "channel=log", "status=queued", "unread=true", "sort=created_at"])
-def test_pages_follow_one_another_without_gap_or_double(service: Running, query: str) -> None:
-    service.store(*({"channel": "log" if n % 2 else "sms"} for n in range(25)))
-    everything = [item["id"] for item in service.find(f"limit=200&{query}")]
-    seen, path = [], f"/notifications?limit=4&{query}"
-    while path:
-        answer = service.api.get(path)
-        seen += [item["id"] for item in answered(answer)["items"]]
-        link = answer.headers.get("Link", "")
-        path = link.partition(">")[0].removeprefix("</api/v1")
-    assert seen == everything
-    assert len(set(seen)) in (12, 25)
+def test_notifications_that_come_and_go_while_somebody_pages_are_where_they_belong(
+    service: Running, stored: list[Item]
+) -> None:
+    known = [told["id"] for told in stored[:15]]
+    for told in stored[15:]:
+        service.api.delete(f"/notifications/{told['id']}")
+
+    def change() -> None:
+        known.append(service.send(recipient="ada@example.com")["id"])
+        service.api.delete(f"/notifications/{known.pop(len(known) // 2)}")
+
+    compare_while_changing(service.api, "/notifications", SORTS, lambda: [service.get(told) for told in known], change)
+
+
+def test_the_newest_come_first(service: Running, stored: list[Item]) -> None:
+    assert service.find("limit=200") == sorted(stored, key=lambda n: (n["created_at"], n["id"]), reverse=True)
 
 
 def test_an_unknown_filter_is_refused(service: Running) -> None:

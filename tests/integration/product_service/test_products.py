@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -10,10 +11,10 @@ from libs.common.db import Database, new_id
 from libs.common.errors import DependencyUnavailable
 from libs.common.outbox import Route
 from product_service.clients import FakeUsers
-from product_service.models import MAX_STOCK
+from product_service.models import MAX_STOCK, products
 from tests.factories import a_product
 from tests.integration.contents import contents
-from tests.integration.lists import compare, walk
+from tests.integration.lists import Filter, Sorts, compare, compare_while_changing, tie, walk
 from tests.integration.product_service.shop import Shop
 from tests.web import Api, answered, refused
 
@@ -388,7 +389,14 @@ def words(item: dict[str, Any]) -> set[str]:
     return set(f"{item['name']} {item['description']}".lower().split())
 
 
-def test_lists_are_what_a_plain_look_at_all_products_says(api: Api, create: Create, users: FakeUsers) -> None:
+SORTS: Sorts = {
+    "created_at": lambda p: p["created_at"], "name": lambda p: p["name"], "price": lambda p: Decimal(p["price"]),
+}  # fmt: skip
+
+
+def test_lists_are_what_a_plain_look_at_all_products_says(
+    api: Api, create: Create, users: FakeUsers, db: Database
+) -> None:
     sellers = [new_id(), new_id()]
     users.known |= set(sellers)
     made = []
@@ -410,8 +418,10 @@ def test_lists_are_what_a_plain_look_at_all_products_says(api: Api, create: Crea
     # A changed text is found anew, and the old one no more.
     made[0] = answered(api.patch(f"/products/{made[0]['id']}", {"name": "red bag", "description": "Hidden treasure"}))
     made[1] = answered(adjust(api, made[1]["id"], -made[1]["stock"])) if made[1]["stock"] else made[1]
+    tie(db, products)
+    made = [answered(api.get(f"/products/{product['id']}")) for product in made]
     some = [product["id"] for product in made[::3]]
-    filters: Any = [
+    filters: list[Filter] = [
         ({"q": "blue"}, lambda p: "blue" in words(p)),
         ({"q": "GREEN laptop"}, lambda p: {"green", "laptop"} <= words(p)),
         ({"q": "treasure"}, lambda p: "treasure" in words(p)),
@@ -423,10 +433,28 @@ def test_lists_are_what_a_plain_look_at_all_products_says(api: Api, create: Crea
         ({"in_stock": "false"}, lambda p: p["stock"] == 0),
         ({"ids": ",".join(some)}, lambda p: p["id"] in some),
     ]
-    sorts: Any = {
-        "created_at": lambda p: p["created_at"], "name": lambda p: p["name"], "price": lambda p: Decimal(p["price"]),
-    }  # fmt: skip
-    assert compare(api, "/products", made, filters, sorts, limit=9) > 200
+    assert compare(api, "/products", made, filters, SORTS, together=2) > 300
+
+
+def test_products_that_come_and_go_and_change_while_somebody_pages_are_where_they_belong(
+    api: Api, create: Create
+) -> None:
+    prices, dice = ["5", "10.00", "9.99"], random.Random(20260131)
+    known = {create(name=WORDS[n % 5], price=prices[n % 3])["id"]: None for n in range(15)}
+
+    def change() -> None:
+        if dice.random() < 0.5:
+            known[create(name=dice.choice(WORDS), price=dice.choice(prices))["id"]] = None
+        elif dice.random() < 0.5:
+            answered(api.patch(f"/products/{dice.choice(list(known))}", {"price": dice.choice(prices)}))
+        else:
+            gone = dice.choice(list(known))
+            del known[gone]
+            api.delete(f"/products/{gone}")
+
+    compare_while_changing(
+        api, "/products", SORTS, lambda: [answered(api.get(f"/products/{product}")) for product in known], change
+    )
 
 
 def test_without_a_sort_the_newest_come_first(api: Api, create: Create) -> None:

@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from libs.common.idempotency import keys
 from libs.common.outbox import outbox
 from tests.factories import a_user
 from tests.integration.contents import contents
-from tests.integration.lists import compare, walk
+from tests.integration.lists import Filter, Sorts, compare, compare_while_changing, tie, walk
 from tests.web import Api, answered, refused
 from user_service.models import User, users
 
@@ -329,7 +330,12 @@ NAMES = [
 ]
 
 
-def test_lists_are_what_a_plain_look_at_all_users_says(api: Api, create: Create) -> None:
+SORTS: Sorts = {
+    "created_at": lambda u: u["created_at"], "name": lambda u: u["name"], "email": lambda u: u["email"].lower(),
+}  # fmt: skip
+
+
+def test_lists_are_what_a_plain_look_at_all_users_says(api: Api, create: Create, db: Database) -> None:
     made = [
         create(
             name=NAMES[n % len(NAMES)], role=("customer", "staff", "admin")[n % 3], email=f"U{n * 7 % 40}@example.com"
@@ -342,20 +348,17 @@ def test_lists_are_what_a_plain_look_at_all_users_says(api: Api, create: Create)
     for user in made[5::10]:
         api.delete(f"/users/{user['id']}")
     del made[5::10]
+    tie(db, users)
+    made = [answered(api.get(f"/users/{user['id']}")) for user in made]
     some = [user["id"] for user in made[::3]]
-    filters: Any = [
+    filters: list[Filter] = [
         *(({"role": role}, lambda u, role=role: u["role"] == role) for role in ("customer", "staff", "admin")),
         *(({"status": state}, lambda u, state=state: u["status"] == state) for state in ("active", "suspended")),
         ({"email": "u7@EXAMPLE.com"}, lambda u: u["email"] == "U7@example.com"),
         ({"email": "nobody@example.com"}, lambda u: False),
         ({"ids": ",".join(some)}, lambda u: u["id"] in some),
     ]
-    sorts: Any = {
-        "created_at": lambda u: u["created_at"],
-        "name": lambda u: u["name"],
-        "email": lambda u: u["email"].lower(),
-    }
-    assert compare(api, "/users", made, filters, sorts) > 100
+    assert compare(api, "/users", made, filters, SORTS) > 400
 
 
 def test_without_a_sort_the_newest_come_first(api: Api, create: Create) -> None:
@@ -371,13 +374,22 @@ def test_without_a_limit_a_page_has_fifty_and_with_one_up_to_two_hundred(api: Ap
     assert len(answered(api.get("/users?limit=200"))["items"]) == len(made)
 
 
-def test_a_user_that_comes_between_two_pages_moves_nobody(api: Api, create: Create) -> None:
-    made = [create() for _ in range(4)]
-    first = answered(api.get("/users?limit=2&sort=-created_at"))
-    create()
-    api.delete(f"/users/{made[3]['id']}")
-    second = answered(api.get(f"/users?limit=2&sort=-created_at&cursor={first['next_cursor']}"))
-    assert second["items"] == [made[1], made[0]]
+def test_users_who_come_and_go_and_change_while_somebody_pages_are_where_they_belong(api: Api, create: Create) -> None:
+    known, dice = {create(name=name)["id"]: None for name in NAMES}, random.Random(20260131)
+
+    def change() -> None:
+        if dice.random() < 0.5:
+            known[create(name=dice.choice(NAMES))["id"]] = None
+        elif dice.random() < 0.5:
+            answered(api.patch(f"/users/{dice.choice(list(known))}", {"name": dice.choice(NAMES)}))
+        else:
+            gone = dice.choice(list(known))
+            del known[gone]
+            api.delete(f"/users/{gone}")
+
+    compare_while_changing(
+        api, "/users", SORTS, lambda: [answered(api.get(f"/users/{user}")) for user in known], change
+    )
 
 
 def test_a_question_that_makes_no_sense_is_refused(api: Api) -> None:
