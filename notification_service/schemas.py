@@ -67,6 +67,12 @@ class Flag(Documented):
         return value
 
 
+class LongText(String):
+    """Without a pattern in the document: on a text as long as this, it keeps whoever generates requests busy."""
+
+    keywords: ClassVar = {"format": "text"}
+
+
 class NewNotification(Schema):
     """A notification to send: to a user or a recipient, with a body or a template."""
 
@@ -83,7 +89,7 @@ class NewNotification(Schema):
         max=MAX_SUBJECT, pattern=_ONE_LINE, load_default=None, allow_none=True,
         doc="With a template, instead of the template's own.", example="Your parcel",
     )  # fmt: skip
-    body = String(
+    body = LongText(
         min=1, max=MAX_BODY, load_default=None, allow_none=True, doc="The text.", example="Your parcel is on its way."
     )
     template = Choice(TEMPLATES, load_default=None, allow_none=True, doc="The text is made from it and `data`.")
@@ -118,7 +124,7 @@ class Notification(Answer):
     )  # fmt: skip
     template = String(max=64, allow_none=True)
     subject = String(max=MAX_SUBJECT, allow_none=True, example="Your parcel")
-    body = String(
+    body = LongText(
         max=MAX_BODY, allow_none=True, doc="The text; null once it is erased.", example="Your parcel is on its way."
     )
     status = Choice(STATUSES, doc="`failed`: another attempt will come; `dead`: none will, unless it is asked for.")

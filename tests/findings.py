@@ -18,7 +18,7 @@ NOT_IN_A_SCHEMA = {
 RULES = {
     "/price": ("More digits than", "Must be an amount"),  # a number may have any digits, and a currency has its own
     "/delta": ("At most",),  # units of stock, the present ones included
-    "/recipient": ("Give a user or a recipient.", "Must be an"),  # address, as the channel needs it
+    "/recipient": ("Give a user or a recipient.", "Must be a"),  # number or an address, as the channel needs it
     "/body": ("Give either a body or a template.",),
     "/from": ("",),  # how far it is from `to`
     "/to": ("",),
