@@ -20,6 +20,7 @@ RULES = {
     "/delta": ("At most",),  # units of stock, the present ones included
     "/recipient": ("Give a user or a recipient.", "Must be a"),  # number or an address, as the channel needs it
     "/body": ("Give either a body or a template.",),
+    "/data": ("The template",),  # needs more, or cannot use it
     "/from": ("",),  # how far it is from `to`
     "/to": ("",),
 }
