@@ -116,6 +116,13 @@ def all_queues() -> list[str]:
     return [service + kind for service in SERVICES for kind in kinds]
 
 
+def all_delivered(url: str) -> bool:
+    """Whether no event waits in a queue. One that a consumer has at the moment waits in none."""
+    with channel(url) as opened:
+        waits = (opened.queue_declare(queue, passive=True).message_count for queue in all_queues())
+        return not any(waits)
+
+
 def wipe(url: str) -> None:
     """As on a new server."""
     with channel(url) as opened:
