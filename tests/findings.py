@@ -20,7 +20,7 @@ RULES = {
     "/delta": ("At most",),  # units of stock, the present ones included
     "/recipient": ("Give a user or a recipient.", "Must be a"),  # number or an address, as the channel needs it
     "/body": ("Give either a body or a template.",),
-    "/data": ("The template",),  # needs more, or cannot use it
+    "/data": ("The template", "Numbers", "At most"),  # needs more or cannot use it; and what is deep inside
     "/from": ("",),  # how far it is from `to`
     "/to": ("",),
 }
@@ -87,6 +87,8 @@ def _add(findings: Findings, phase: str, recorder: Any) -> None:
 
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Whether it is one; schemathesis knows the hook by its name."""
+    if response.status_code in (414, 431):
+        return False  # The web server takes no more of a head than that, and nobody else has seen the request.
     if not isinstance(failure, RejectedPositiveData):
         return True
     problem = response.json()

@@ -396,7 +396,7 @@ def _list_query(schema: type[Schema], sorts: tuple[str, ...]) -> type[Schema]:
         # Whatever is wrong with a cursor, paging.py finds it.
         "cursor": ma.fields.String(metadata={
             "description": "`next_cursor` of the page before, with the same filters and the same sort.",
-            "pattern": "^[A-Za-z0-9_-]*$", "maxLength": 8190,
+            "pattern": "^[A-Za-z0-9_-]*$", "maxLength": 2000,
         }),
         "sort": Choice(names, doc=f"By what to sort; `-` is descending. Without it, `-{sorts[0]}`."),
     })  # fmt: skip

@@ -33,6 +33,8 @@ workers = settings.web_concurrency
 worker_class = "libs.common.worker.Worker"
 worker_connections = 1000
 preload_app = True
+# The filter `ids` takes two hundred of them.
+limit_request_line = 8190
 # Longer than a client keeps an idle connection (client.py), so that none is closed while it is about to be used.
 keepalive = 15
 timeout = 30

@@ -23,7 +23,7 @@ EXAMPLE_REQUEST_ID = "0f1c9b0e5a7d4c3b8e2f6a1d9c4b7e30"
 
 _TEXT = {"type": "string", "pattern": "^[^\\x00]*$"}
 _REQUEST_ID = {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9._-]{1,128}$"}
-_TAGS = {**_TEXT, "maxLength": 8190, "examples": ['"1"']}
+_TAGS = {**_TEXT, "examples": ['"1"']}
 _FAULT = {
     "type": "object",
     "description": "One fault of a request. Some codes add members of their own.",
@@ -272,7 +272,7 @@ def _page(item: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "items": {"type": "array", "maxItems": 200, "items": item},
             "next_cursor": {
-                "type": ["string", "null"], "maxLength": 8190, "pattern": "^[A-Za-z0-9_-]+$",
+                "type": ["string", "null"], "maxLength": 2000, "pattern": "^[A-Za-z0-9_-]+$",
                 "description": "Where the next page begins: its `cursor`; null on the last page.",
             },
         },
