@@ -71,6 +71,11 @@ def parsed(answer: bytes) -> tuple[int, Any]:
     return int(top.split()[1]), orjson.loads(body)
 
 
+def test_as_many_ids_as_the_document_allows_fit_into_a_request(product: Running) -> None:
+    ids = ",".join(new_id() for _ in range(200))
+    assert requests.get(f"{product.url}/products?limit=200&sort=-created_at&ids={ids}", timeout=10).status_code == 200
+
+
 # Bodies ------------------------------------------------------------------------------------------------------------
 
 
