@@ -14,7 +14,7 @@ from product_service.clients import FakeUsers
 from product_service.models import MAX_STOCK, products
 from tests.factories import a_product
 from tests.integration.contents import contents
-from tests.integration.lists import Filter, Sorts, compare, compare_while_changing, tie, walk
+from tests.integration.lists import Filter, Sorts, come_and_go, compare, compare_while_changing, tie, walk
 from tests.integration.product_service.shop import Shop
 from tests.web import Api, answered, refused
 
@@ -440,17 +440,15 @@ def test_products_that_come_and_go_and_change_while_somebody_pages_are_where_the
     api: Api, create: Create
 ) -> None:
     prices, dice = ["5", "10.00", "9.99"], random.Random(20260131)
-    known = {create(name=WORDS[n % 5], price=prices[n % 3])["id"]: None for n in range(15)}
+    known = [create(name=WORDS[n % 5], price=prices[n % 3])["id"] for n in range(15)]
 
     def change() -> None:
-        if dice.random() < 0.5:
-            known[create(name=dice.choice(WORDS), price=dice.choice(prices))["id"]] = None
-        elif dice.random() < 0.5:
-            answered(api.patch(f"/products/{dice.choice(list(known))}", {"price": dice.choice(prices)}))
-        else:
-            gone = dice.choice(list(known))
-            del known[gone]
-            api.delete(f"/products/{gone}")
+        come_and_go(
+            dice, known,
+            lambda: create(name=dice.choice(WORDS), price=dice.choice(prices))["id"],
+            lambda product: answered(api.patch(f"/products/{product}", {"price": dice.choice(prices)})),
+            lambda product: api.delete(f"/products/{product}"),
+        )  # fmt: skip
 
     compare_while_changing(
         api, "/products", SORTS, lambda: [answered(api.get(f"/products/{product}")) for product in known], change

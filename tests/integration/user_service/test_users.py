@@ -11,7 +11,7 @@ from libs.common.idempotency import keys
 from libs.common.outbox import outbox
 from tests.factories import a_user
 from tests.integration.contents import contents
-from tests.integration.lists import Filter, Sorts, compare, compare_while_changing, tie, walk
+from tests.integration.lists import Filter, Sorts, come_and_go, compare, compare_while_changing, tie, walk
 from tests.web import Api, answered, refused
 from user_service.models import User, users
 
@@ -375,17 +375,15 @@ def test_without_a_limit_a_page_has_fifty_and_with_one_up_to_two_hundred(api: Ap
 
 
 def test_users_who_come_and_go_and_change_while_somebody_pages_are_where_they_belong(api: Api, create: Create) -> None:
-    known, dice = {create(name=name)["id"]: None for name in NAMES}, random.Random(20260131)
+    known, dice = [create(name=name)["id"] for name in NAMES], random.Random(20260131)
 
     def change() -> None:
-        if dice.random() < 0.5:
-            known[create(name=dice.choice(NAMES))["id"]] = None
-        elif dice.random() < 0.5:
-            answered(api.patch(f"/users/{dice.choice(list(known))}", {"name": dice.choice(NAMES)}))
-        else:
-            gone = dice.choice(list(known))
-            del known[gone]
-            api.delete(f"/users/{gone}")
+        come_and_go(
+            dice, known,
+            lambda: create(name=dice.choice(NAMES))["id"],
+            lambda user: answered(api.patch(f"/users/{user}", {"name": dice.choice(NAMES)})),
+            lambda user: api.delete(f"/users/{user}"),
+        )  # fmt: skip
 
     compare_while_changing(
         api, "/users", SORTS, lambda: [answered(api.get(f"/users/{user}")) for user in known], change

@@ -1,0 +1,66 @@
+"""Every member of a product, a change of stock and a reservation that can be written is read back as it was written."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from libs.common.db import Database, new_id
+from libs.common.money import CURRENCIES
+from product_service.clients import FakeUsers
+from product_service.models import Adjustment
+from tests.factories import a_product, a_reservation
+from tests.integration.product_service.shop import Shop
+from tests.integration.round_trips import Resource, bodies, round_trips, shape
+from tests.web import Api, answered
+
+PRICES = ["0", 0, "19.99", 19.99, 5, "5.0", 1e3, "99999999999.99", 99999999999]
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch"])
+def test_every_member_of_a_product_is_read_back(api: Api, users: FakeUsers, method: str) -> None:
+    seller = new_id()
+    users.known.add(seller)
+    # All of them once is enough.
+    currencies = {} if method == "post" else {"currency": ["USD", "JPY", "KWD", "CLF"]}
+    given = {"price": PRICES, "seller_id": [seller, None], **currencies}
+    products = Resource("product", "/products", lambda **body: a_product(**{"price": "5", **body}), given)
+    for expected, found in round_trips(api, products, method, category="old", sku="old", description="Old."):
+        price, shown = Decimal(str(expected.pop("price"))), found["price"]
+        assert (Decimal(shown), len(shown.partition(".")[2])) == (price, CURRENCIES[found["currency"]])
+        assert expected.items() <= found.items()
+
+
+def test_every_change_of_stock_is_read_back(shop: Shop, db: Database) -> None:
+    for body in bodies(
+        "product", "post", "/products/{product_id}/stock", {"delta": [-(10**12) + 1, -1, 0, 1, 10**12 - 1]}
+    ):
+        sent: dict[str, Any] = {"delta": 3, "reason": "A count.", **body}
+        product = shop.product(stock=max(0, -sent["delta"]))
+        answered(shop.api.post(f"/products/{product}/stock", sent))
+        assert shop.units(product) == (max(0, sent["delta"]), 0, 0)
+        kept = sa.select(Adjustment.delta, Adjustment.reason).where(Adjustment.product_id == product)
+        with db.read() as connection:
+            assert connection.execute(kept).one()._mapping == sent
+
+
+def test_every_reservation_is_read_back(shop: Shop) -> None:
+    assert shape("product", "post", "/reservations").keys() == {"order_id", "items"}
+    products = [shop.product(stock=10**12, name="é😀", price="19.99"), shop.product(stock=10**12, price="7")]
+    for quantity in (1, 2, 999_999, 1_000_000):
+        lines = [(product, quantity) for product in products]
+        for wanted in (a_reservation(*lines), a_reservation(lines[0]), a_reservation(lines[0], lines[0])):
+            answer = answered(shop.api.post("/reservations", wanted), 201)
+            assert answer == answered(shop.api.get(f"/reservations/{wanted['order_id']}"))
+            assert (answer["order_id"], answer["status"]) == (wanted["order_id"], "reserved")
+            units = {
+                product: sum(i["quantity"] for i in wanted["items"] if i["product_id"] == product)
+                for product in products
+            }
+            assert {line["product_id"]: line["quantity"] for line in answer["items"]} == {
+                p: n for p, n in units.items() if n
+            }
+            assert (answer["items"][0]["name"], answer["items"][0]["unit_price"]) == ("é😀", "19.99")
+            (again,) = shop.batch({**wanted, "request_id": "r" * 128})
+            assert again == {"status": 201, "body": answer}

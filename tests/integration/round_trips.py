@@ -1,0 +1,108 @@
+"""What is written is read back: every member of every body that the documents in docs/openapi describe.
+
+Values come from the schema of the member: every one of an enumeration, both ends of a number, texts of both ends in
+many scripts, and null. What a schema cannot make, a test gives; what nobody gives fails.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tests.integration.lists import DOCUMENTS
+from tests.web import Api, answered
+
+Item = dict[str, Any]
+
+MIXED = "aé😀漢\u202eאe\u0301\ufeff\x01\n\u2028'\"\\%_ "
+"""What has been lost, changed or taken for something else on its way to a database and back."""
+
+
+class Resource(NamedTuple):
+    service: str
+    path: str
+    minimal: Callable[..., Item]
+    """A body with these members, and what else it needs."""
+    given: Mapping[str, list[Any]] = {}
+    """Member → values that its schema cannot tell."""
+
+    @property
+    def one(self) -> str:
+        return f"{self.path}/{{{self.service}_id}}"
+
+
+def shape(service: str, method: str, path: str) -> dict[str, Item]:
+    """Member of the body → its schema."""
+    document = json.loads((DOCUMENTS / f"{service}.json").read_text())
+    (content, *_) = document["paths"][path][method]["requestBody"]["content"].values()
+    return {name: _resolved(document, s) for name, s in _resolved(document, content["schema"])["properties"].items()}
+
+
+def _resolved(document: Item, schema: Item) -> Item:
+    found: Any = document
+    for name in schema.get("$ref", "").split("/")[1:]:
+        found = found[name]
+    return {**found, **schema} if "$ref" in schema else schema
+
+
+def values(schema: Item) -> list[Any]:
+    """Valid ones at every end; none where the schema alone cannot tell them."""
+    kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
+    null = [None] if "null" in kinds else []
+    if "enum" in schema:
+        return list(schema["enum"])
+    if "integer" in kinds:
+        return [*null, schema["minimum"], schema["minimum"] + 1, schema["maximum"] - 1, schema["maximum"]]
+    if "boolean" in kinds:
+        return [*null, True, False]
+    if "string" in kinds and "format" not in schema and schema.get("pattern") in (None, r"^[^\x00]*$"):
+        least, most = schema.get("minLength", 0), schema["maxLength"]
+        mixed = (MIXED * (most // len(MIXED) + 1))[:most]
+        return [*null, "x" * least, " " * max(least, 1), mixed, "😀" * most]
+    return []
+
+
+def bodies(service: str, method: str, path: str, given: Mapping[str, list[Any]]) -> Iterator[Item]:
+    """Bodies of one member each, with every value of it: those that are given, or those of the schema."""
+    for name, schema in shape(service, method, path).items():
+        found = given.get(name) or values(schema)
+        assert found, f"no value for {name}"
+        yield from ({name: value} for value in found)
+
+
+def defaults(service: str, method: str, path: str) -> Item:
+    """What a member is that is left out; those that have no default are required, or secret."""
+    return {name: schema["default"] for name, schema in shape(service, method, path).items() if "default" in schema}
+
+
+def written(api: Api, method: str, path: str, body: Any) -> Item:
+    """The answer, which is what is read from now on: alone, and in its list."""
+    answer = api.send(method, path, json.dumps(body, ensure_ascii=False).encode())
+    item: Item = answered(answer, 201 if "Location" in answer.headers else 200)
+    where = answer.headers.get("Location", "").removeprefix("/api/v1") or path
+    assert answered(api.get(where)) == item
+    listed = answered(api.get(f"{where.rpartition('/')[0]}?limit=200"))["items"]
+    assert [other for other in listed if other["id"] == item["id"]] == [item]
+    return item
+
+
+def round_trips(api: Api, resource: Resource, method: str, **before: Any) -> Iterator[tuple[Item, Item]]:
+    """For each body that is sent by POST, PUT or PATCH: what should be told of it, and what is. What is changed had
+    the members `before`.
+    """
+    service, path, minimal, given = resource
+    where = path if method == "post" else resource.one
+    for body in bodies(service, method, where, given):
+        if method == "post":
+            sent = minimal(**body)
+            expected, found = {**defaults(service, method, path), **sent}, written(api, "POST", path, sent)
+        else:
+            old, left_out = written(api, "POST", path, minimal(**before)), defaults(service, "put", where)
+            sent = minimal(**body) if method == "put" else body
+            sent = {name: value for name, value in sent.items() if name in shape(service, method, where)}
+            merged = {name: left_out.get(name) if value is None else value for name, value in sent.items()}
+            expected = {**left_out, **sent} if method == "put" else {**old, **merged}
+            found = written(api, method.upper(), f"{path}/{old['id']}", sent)
+            own = {"updated_at": found["updated_at"], "version": 2}
+            expected = {**old, **expected, **own}
+        yield expected, found
+        assert api.delete(f"{path}/{found['id']}").status_code == 204
