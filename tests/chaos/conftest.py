@@ -11,7 +11,10 @@ from tests.engines.conftest import postgres, rabbitmq  # noqa: F401 - fixtures
 from tests.engines.servers import Postgres, RabbitMQ
 from tests.integration.conftest import workers  # noqa: F401 - a fixture
 
-BASE_PORT = int(os.environ.get("TEST_CHAOS_BASE_PORT") or 19000)
+# A second process of pytest-xdist has a system of its own.
+BASE_PORT = int(os.environ.get("TEST_CHAOS_BASE_PORT") or 19000) + 500 * int(
+    os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
+)
 LONG = bool(os.environ.get("LONG"))
 
 Start = Callable[..., AbstractContextManager[ChaosSystem]]

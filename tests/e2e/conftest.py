@@ -12,7 +12,10 @@ import pytest
 from tests.e2e.shop import Shop
 from tests.e2e.system import System
 
-BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800)
+# A second process of pytest-xdist has a system of its own.
+BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800) + 500 * int(
+    os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
+)
 
 
 @pytest.fixture(scope="session")
