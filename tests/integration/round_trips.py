@@ -54,7 +54,7 @@ def values(schema: Item) -> list[Any]:
         return [*null, schema["minimum"], schema["minimum"] + 1, schema["maximum"] - 1, schema["maximum"]]
     if "boolean" in kinds:
         return [*null, True, False]
-    if "string" in kinds and "format" not in schema and schema.get("pattern") in (None, r"^[^\x00]*$"):
+    if "string" in kinds and schema.get("format", "text") == "text" and schema.get("pattern") in (None, r"^[^\x00]*$"):
         least, most = schema.get("minLength", 0), schema["maxLength"]
         mixed = (MIXED * (most // len(MIXED) + 1))[:most]
         return [*null, "x" * least, " " * max(least, 1), mixed, "😀" * most]
