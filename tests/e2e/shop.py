@@ -52,11 +52,11 @@ class Shop:
     def orders_of(self, user: Json, status: str = "") -> list[Json]:
         """All of them, however many pages they take."""
         path = f"/orders?user_id={user['id']}&limit=200" + (f"&status={status}" if status else "")
-        return list(self._all("order", path))
+        return list(self.all("order", path))
 
     def notifications_of(self, user: Json) -> list[Json]:
         """All of them, however many pages they take."""
-        return list(self._all("notification", f"/notifications?user_id={user['id']}&limit=200"))
+        return list(self.all("notification", f"/notifications?user_id={user['id']}&limit=200"))
 
     def get(self, service: str, path: str) -> Json:
         return answered(self.api.get(service, path), 200)
@@ -71,7 +71,8 @@ class Shop:
         """What the owners of users, products and orders count."""
         return {service: self.get(service, f"/{service}s/stats") for service in ("user", "product", "order")}
 
-    def _all(self, service: str, path: str) -> Any:
+    def all(self, service: str, path: str) -> Any:
+        """The items of a list, page by page."""
         page = self.get(service, path)
         yield from page["items"]
         while page["next_cursor"]:

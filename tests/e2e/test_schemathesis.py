@@ -25,7 +25,7 @@ RANDOM, SEQUENCES = (100, 100) if os.environ.get("LONG") else (3, 16)
 """How many of an operation, and of a service."""
 
 REACHED = {"user": 2, "product": 2, "order": 2, "notification": 1, "analytics": 0}
-"""How many operations must have succeeded with what an earlier answer told. Nothing in analytics follows from another."""
+"""How many operations must have found what an earlier answer told of. Nothing in analytics follows from another."""
 
 
 def config(**given: Any) -> SchemathesisConfig:

@@ -1,0 +1,155 @@
+"""Faults that can be put into a running system, so that a test can show that they are noticed.
+
+`FaultySystem` starts the services with tests/e2e/faulty_conf.py. Every fault is in its place from the start, and acts
+while the file `fault` in the data directory has its name.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.chaos.points import wrap
+from tests.e2e.system import System
+
+Call = Callable[..., Any]
+
+
+class Fault(NamedTuple):
+    """Where it is, and what is done there instead: `act` gets the function and its arguments."""
+
+    target: str
+    act: Callable[..., Any]
+    service: str
+    """The library's are in all of them."""
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, target: str, service: str = "") -> Callable[[Call], Call]:
+    def register(act: Call) -> Call:
+        FAULTS[name] = Fault(target, act, service)
+        return act
+
+    return register
+
+
+@fault("If-Match is not looked at", "libs.common.api:check_match")
+def _match_anything(check: Call, version: int) -> None:
+    pass
+
+
+@fault("null does not remove", "libs.common.api:merge_patch")
+def _keep_what_is_null(merge: Call, old: Any, new: Any) -> Any:
+    return merge(old, {name: value for name, value in new.items() if value is not None})
+
+
+@fault("a key fits every body", "libs.common.idempotency:Key.of")
+def _forget_the_body(of: Call, *given: Any) -> Any:
+    return replace(of(*given), fingerprint="same")
+
+
+@fault("a repetition has another status", "libs.common.api:_replay")
+def _replay_as_found(replay: Call, stored: Any) -> Any:
+    return replay(replace(stored, status=200 if stored.status == 201 else stored.status))
+
+
+@fault("the case of an e-mail matters", "user_service.models:User.register", "user")
+def _keep_the_case(register: Call, **new: Any) -> Any:
+    user = register(**new)
+    user.email_key = user.email
+    return user
+
+
+@fault("a list is never descending", "user_service.repository:page", "user")
+def _ascend(page: Call, session: Any, query: Any, asked: Any, *rest: Any) -> Any:
+    return page(session, query, replace(asked, sort=asked.sort.lstrip("-")), *rest)
+
+
+@fault("a cancelled order keeps its units", "product_service.models:Units.release", "product")
+def _release_nothing(release: Call, *given: Any) -> None:
+    pass
+
+
+@fault("a shipped order can be cancelled", "order_service.models:Order.cancel", "order")
+def _cancel_anyway(cancel: Call, order: Any, reason: Any) -> Any:
+    order.status = "confirmed" if order.status == "shipped" else order.status
+    return cancel(order, reason)
+
+
+@fault("a total has one line", "order_service.use_cases:price_lines", "order")
+def _price_the_first_line(price_lines: Call, reserved: Any) -> Any:
+    lines, _, currency = price_lines(reserved)
+    return lines, Decimal(lines[0]["line_total"]), currency
+
+
+@fault("lines are not merged", "order_service.routes:merge_lines", "order")
+def _merge_nothing(merge: Call, items: Any) -> Any:
+    return items
+
+
+@fault("who is suspended can order", "order_service.repository:find_users", "order")
+def _find_all_active(find: Call, *given: Any, **named: Any) -> Any:
+    return dict.fromkeys(find(*given, **named), "active")
+
+
+@fault("a filter is forgotten", "order_service.repository:find_page", "order")
+def _find_any_status(find_page: Call, session: Any, filters: Any, asked: Any) -> Any:
+    return find_page(session, {name: value for name, value in filters.items() if name != "status"}, asked)
+
+
+@fault("a cancelled order makes revenue", "order_service.use_cases:counts", "order")
+def _count_as_confirmed(counts: Call, order: Any) -> Any:
+    return counts({**order, "status": "confirmed"})
+
+
+@fault("confirmations are lost", "notification_service.repository:add", "notification")
+def _add_no_confirmation(add: Call, session: Any, rows: Any) -> Any:
+    kept = [row for row in rows if not row["order_id"]]
+    return add(session, kept) if kept else set()
+
+
+@fault("what the deleted were told stays", "notification_service.repository:erase", "notification")
+def _erase_nothing(erase: Call, *given: Any) -> None:
+    pass
+
+
+@fault("analytics count double", "analytics_service.repository:add_totals", "analytics")
+def _add_twice(add: Call, session: Any, totals: Any) -> Any:
+    return add(session, {key: tuple(2 * value for value in values) for key, values in totals.items()})
+
+
+def install(service: str, file: Path) -> None:
+    """Put the faults of this service in their places."""
+    import_module(f"{service}_service.app")
+    for name, found in FAULTS.items():
+        if found.service in ("", service):
+            wrap(found.target, lambda call, name=name, act=found.act: _acting(call, name, act, file))
+
+
+def _acting(call: Call, name: str, act: Callable[..., Any], file: Path) -> Call:
+    def acting(*given: Any, **named: Any) -> Any:
+        if file.read_text() == name:
+            return act(call, *given, **named)
+        return call(*given, **named)
+
+    return acting
+
+
+class FaultySystem(System):
+    """The five services without a fault, until one is put in. Nobody takes a webhook, and each is tried once."""
+
+    def __init__(self, base_port: int, data_dir: Path):
+        self._file = data_dir / "fault"
+        super().__init__(base_port, data_dir, FAULT_FILE=str(self._file), MAX_ATTEMPTS="1", WEBHOOK_HOSTS="127.0.0.1")
+        self.put_in("")
+
+    def command(self, service: str) -> str:
+        return super().command(service).replace("libs.common.gunicorn_conf", "tests.e2e.faulty_conf")
+
+    def put_in(self, fault: str) -> None:
+        """This one, and no other; none for an empty name."""
+        self._file.write_text(fault)

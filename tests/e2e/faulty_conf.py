@@ -1,0 +1,12 @@
+"""Gunicorn for a service of a `FaultySystem`: that of production, with faults that wait to be put in."""
+
+# It patches the standard library, so it comes first.
+from libs.common.gunicorn_conf import *  # noqa: F403, I001
+from libs.common.gunicorn_conf import settings
+
+import os
+from pathlib import Path
+
+from tests.e2e import faults
+
+faults.install(settings.service, Path(os.environ["FAULT_FILE"]))
