@@ -151,12 +151,13 @@ def test_newman_finds_no_fault_on_a_clean_system_nor_when_it_is_used(new_system:
     run_collection(new_system, tmp_path, tuple(reversed(FOLDERS)))
 
 
+@pytest.mark.skipif(not LONG, reason="LONG=1 runs each folder alone, and all of them in twenty more orders")
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_newman_finds_no_fault_in_a_folder_alone(system: System, tmp_path: Path, folder: str) -> None:
     run_collection(system, tmp_path, folder=folder)
 
 
-@pytest.mark.skipif(not LONG, reason="LONG=1 runs twenty more orders of the folders, and each on a clean system")
+@pytest.mark.skipif(not LONG, reason="see above")
 @pytest.mark.parametrize("order", ORDERS)
 def test_newman_finds_no_fault_in_any_order(system: System, tmp_path: Path, order: list[str]) -> None:
     run_collection(system, tmp_path, order)

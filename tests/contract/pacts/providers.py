@@ -261,7 +261,7 @@ def more_orders_than_fit_on_a_page(provider: Provider) -> None:
     told = factories.a_cloud_event("user.created.v1", {"user_id": user_id, "status": "active", "version": 1})
     answered(provider.api.post("/events", [told], content_type=BATCH_JSON))
     line = {"product_id": product_id, "quantity": 1}
-    orders = [NewOrder(new_id(), user_id, [line], None, None, 5.0) for _ in range(PAGE + 1)]
+    orders = [NewOrder(new_id(), user_id, [line], None, None, 5.0, {}) for _ in range(PAGE + 1)]
     reserved = [{**line, **provider.products.offers[product_id]}]
     with provider.db.write() as session:
         place(session, orders)
