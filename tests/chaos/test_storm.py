@@ -7,7 +7,7 @@ from tests.chaos.storm import Storm
 
 pytestmark = pytest.mark.timeout(1800)
 
-KILLS = 200 if LONG else 20
+KILLS = 200 if LONG else 12
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3] if LONG else [1])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.shop import Shop
-from tests.e2e.system import System
+from tests.e2e.system import UNHURRIED, System
 
 # A second process of pytest-xdist has a system of its own.
 BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800) + 500 * int(
@@ -20,7 +20,7 @@ BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800) + 500 * int(
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with System(BASE_PORT, tmp_path_factory.mktemp("quintet")) as system:
+    with System(BASE_PORT, tmp_path_factory.mktemp("quintet"), **UNHURRIED) as system:
         yield system
 
 

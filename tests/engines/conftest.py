@@ -70,17 +70,12 @@ def engines(
     lines = [f"DATABASE_URL_{service.upper()}={provisioned(service, 'app')}" for service in SERVICES]
     lines += [f"BROKER_URL={rabbitmq.url}", f"REDIS_URL={redis.url}", "RATE_LIMIT=100000/minute"]
     lines += ["RATE_LIMIT_EXEMPT=192.0.2.0/24", "WEB_CONCURRENCY=4"]
-    # Twenty workers share two cores.
     lines += [f"{name}={value}" for name, value in UNHURRIED.items()]
     path = tmp_path_factory.mktemp("engines") / "env"
     path.write_text("\n".join(lines))
-    # Twenty workers under measurement take minutes to start; the e2e tests measure the same code.
-    measured = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ["TEST_E2E_ENV_FILE"] = str(path)
     yield path
     del os.environ["TEST_E2E_ENV_FILE"]
-    if measured:
-        os.environ["COVERAGE_PROCESS_CONFIG"] = measured
 
 
 @pytest.fixture(scope="session")
