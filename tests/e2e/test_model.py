@@ -507,7 +507,7 @@ def test_the_system_answers_as_the_model_predicts(faulty: FaultySystem) -> None:
     if LONG:
         walk(faulty.api, 60, 50, tuple(Phase))
     else:
-        walk(faulty.api, 6, 30)
+        walk(faulty.api, 12, 30)
 
 
 QUICK = ("a key fits every body", "null does not remove")
