@@ -41,7 +41,7 @@ COMPARE_EVERY = 1 if LONG else 4
 
 roles, statuses = st.sampled_from(["customer", "staff", "admin"]), st.sampled_from(["active", "suspended"])
 names = st.sampled_from(["Ada", "Zoë", "ada", "Bob", "😀", ""])
-emails = st.sampled_from(["ada", "Ada", "bob", "zoe"])
+emails = st.sampled_from(["ada", "Ada", "bob"])
 prices = st.sampled_from(["0", "5", "19.99", "1500", "0.5", 7, 2.25])
 currencies = st.sampled_from(["EUR", "EUR", "USD", "JPY"])
 skus = st.sampled_from(["a", "A", "b", None])
