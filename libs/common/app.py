@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
-from libs.common import admission, api, cli, context, errors, health, logs, metrics
+from libs.common import VERSION, admission, api, cli, context, errors, health, logs, metrics
 from libs.common.background import Loop
 from libs.common.client import ServiceClient, user_agent
 from libs.common.config import Settings
@@ -38,12 +37,6 @@ EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempoten
 CALLERS = {user_agent(service): service for service in SERVICES}
 """Looked up, and not cut out: whatever else a client calls itself is kept out of the log."""
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
-
-try:
-    VERSION = version("quintet")
-except PackageNotFoundError:  # run from a checkout
-    VERSION = "0.1.0"
-
 
 PATIENCE = 0.25
 """The share of its deadline that a request may wait for others to end."""

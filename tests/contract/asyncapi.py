@@ -8,9 +8,8 @@ import json
 import sys
 from typing import Any
 
-from libs.common import broker
+from libs.common import VERSION, broker
 from libs.common.api import JSON, PREFIX
-from libs.common.app import VERSION
 from libs.common.events import BATCH_JSON, MAX_BYTES, MAX_EVENTS, envelope
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 from tests.contract.additive import breaches

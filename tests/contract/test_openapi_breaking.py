@@ -19,7 +19,7 @@ def test_no_promise_of_the_last_release_is_broken_unless_the_version_says_so(ser
     released, proposed = read(f"released/{service}"), read(service)
     versions = released["info"]["version"], proposed["info"]["version"]
     found = [] if may_break(*versions) else breaks(released, proposed)
-    assert not found, "undo it, or raise the version in setup.cfg"
+    assert not found, "undo it, or raise the version in libs/common/__init__.py"
 
 
 def test_what_is_released_are_the_documents_of_every_service_in_one_version() -> None:

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from flask.cli import ScriptInfo
 
+from libs.common import VERSION
 from libs.topology import SERVICES
 from tests.programs import NODE_MODULES, ROOT, program
 
@@ -42,7 +43,8 @@ def test_the_committed_document_is_the_one_that_the_command_prints_and_the_servi
 def test_a_document_has_the_version_of_the_distribution(service: str) -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    assert read(service)["info"]["version"] == setup["metadata"]["version"]
+    assert setup["metadata"]["version"] == "attr: libs.common.VERSION"
+    assert read(service)["info"]["version"] == VERSION
 
 
 # Linters -----------------------------------------------------------------------------------------------------------
