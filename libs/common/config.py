@@ -25,6 +25,8 @@ from typing import Any, Self
 from libs.topology import PORT_OFFSETS, SERVICES
 
 DEVELOPMENT_KEY = "development-only-key-never-use-it-in-production"
+MAX_REQUEST_LINE = 8190
+"""Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
 
 
 class ConfigError(Exception):

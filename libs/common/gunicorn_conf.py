@@ -14,7 +14,7 @@ import os  # noqa: E402
 import shutil  # noqa: E402
 from typing import Any  # noqa: E402
 
-from libs.common.config import ConfigError, Settings  # noqa: E402
+from libs.common.config import MAX_REQUEST_LINE, ConfigError, Settings  # noqa: E402
 
 try:
     settings = Settings.load(os.environ.get("SERVICE", ""))
@@ -33,8 +33,7 @@ workers = settings.web_concurrency
 worker_class = "libs.common.worker.Worker"
 worker_connections = 1000
 preload_app = True
-# The filter `ids` takes two hundred of them.
-limit_request_line = 8190
+limit_request_line = MAX_REQUEST_LINE
 # Longer than a client keeps an idle connection (client.py), so that none is closed while it is about to be used.
 keepalive = 15
 timeout = 30

@@ -9,6 +9,7 @@ from typing import Any
 
 from libs.common import errors
 from libs.common.api import JSON, MAX_BODY, MERGE_PATCH, PREFIX, Route, Routes
+from libs.common.config import MAX_REQUEST_LINE
 from libs.common.fields import example_id
 from libs.common.json_schema import COMPONENTS, JsonSchemas, example_of
 
@@ -46,7 +47,8 @@ _PROBLEM = {
         "status": {"type": "integer", "format": "int32", "minimum": 400, "maximum": 599,
                    "description": "The status of the answer."},
         "detail": {**_TEXT, "maxLength": 2000, "description": "What is wrong, for people."},
-        "instance": {"type": "string", "maxLength": 8190, "pattern": "^/", "description": "The path of the request."},
+        "instance": {"type": "string", "maxLength": MAX_REQUEST_LINE, "pattern": "^/",
+                     "description": "The path of the request."},
         "code": {"type": "string", "maxLength": 40, "pattern": "^[a-z]+(-[a-z]+)*$",
                  "description": "Stable: what programs switch on."},
         "request_id": {**_REQUEST_ID, "description": "It stands in the log lines of the request."},
@@ -78,7 +80,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "Location": {"description": "The path of what was made.", "required": True,
                  "schema": {"type": "string", "format": "uri-reference", "maxLength": 255}},
     "Link": {"description": "The next page, where there is one.",
-             "schema": {"type": "string", "maxLength": 16380, "pattern": '^<.+>; rel="next"$'}},
+             "schema": {"type": "string", "maxLength": 2 * MAX_REQUEST_LINE, "pattern": '^<.+>; rel="next"$'}},
     "Idempotent-Replayed": {"description": "An earlier request with the same key got this answer.",
                             "schema": {"type": "string", "enum": ["true"]}},
     "Retry-After": {"description": "After so many seconds another attempt makes sense.",
