@@ -174,8 +174,8 @@ class StoredProblem(Problem):
     """The problem document that an earlier request got, to be told again as it was."""
 
     def __init__(self, document: dict[str, Any], *, replayed: bool = False):
-        retry_after = DependencyUnavailable.retry_after if document["status"] == 503 else None
-        super().__init__(document["detail"], retry_after=retry_after)
+        known = all_problems().get(document["code"], Problem)
+        super().__init__(document["detail"], retry_after=known.retry_after)
         self.status = document["status"]  # type: ignore[misc]
         self._document = document
         if replayed:

@@ -86,9 +86,17 @@ def test_a_stored_problem_is_told_as_it_was() -> None:
     again = errors.StoredProblem(document, replayed=True)
     assert again.status == 503
     assert again.document("/elsewhere", "second-request") == document
-    assert again.headers == {"Retry-After": "2", "Idempotent-Replayed": "true"}
+    assert again.headers == {"Retry-After": "1", "Idempotent-Replayed": "true"}
 
 
-def test_a_stored_refusal_promises_no_better_luck() -> None:
-    again = errors.StoredProblem(errors.InvalidTransition().document("/", "r"))
-    assert (again.status, again.headers) == (409, {})
+@pytest.mark.parametrize(
+    "problem",
+    [errors.DependencyUnavailable(), errors.Overloaded(), errors.DeadlineExceeded(), errors.InvalidTransition()],
+)
+def test_a_stored_problem_has_the_headers_of_the_first(problem: errors.Problem) -> None:
+    assert errors.StoredProblem(problem.document("/", "r")).headers == problem.headers
+
+
+def test_a_stored_problem_of_an_older_version_may_have_a_code_that_is_gone() -> None:
+    document = {**errors.NotFound().document("/", "r"), "code": "gone"}
+    assert errors.StoredProblem(document).headers == {}
