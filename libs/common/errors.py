@@ -18,10 +18,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 PROBLEM_JSON = "application/problem+json"
+MAX_FAULTS = 100
+"""How many a problem document lists: a body may have as many as it has bytes."""
 
 
 class Problem(Exception):
-    """A fault that is told to the caller. `errors` is a list of {"pointer", "detail"}, pointers as in RFC 6901."""
+    """What is told to the caller. `errors` is a list of {"pointer", "detail"}, pointers as in RFC 6901; of a long one
+    the beginning is told.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
@@ -42,6 +46,10 @@ class Problem(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.errors = errors
+        if errors and len(errors) > MAX_FAULTS:
+            told = self.detail.removesuffix(".")
+            self.detail = f"{told}. There are {len(errors)} faults; these are the first {MAX_FAULTS}."
+            self.errors = errors[:MAX_FAULTS]
         self.headers = dict(headers or {})
         seconds = retry_after if retry_after is not None else self.retry_after
         if seconds is not None:

@@ -52,8 +52,8 @@ _PROBLEM = {
         "code": {"type": "string", "maxLength": 40, "pattern": "^[a-z]+(-[a-z]+)*$",
                  "description": "Stable: what programs switch on."},
         "request_id": {**_REQUEST_ID, "description": "It stands in the log lines of the request."},
-        # No fault takes less than a byte of the body.
-        "errors": {"type": "array", "maxItems": MAX_BODY, "items": {"$ref": COMPONENTS + "Fault"}},
+        "errors": {"type": "array", "maxItems": errors.MAX_FAULTS, "items": {"$ref": COMPONENTS + "Fault"},
+                   "description": "The faults of the request; where there are more, `detail` says how many."},
     },
     "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
 }  # fmt: skip

@@ -184,6 +184,15 @@ def test_a_service_without_handlers_takes_no_events(api: Api) -> None:
     refused(api.post("/events", []), 404, "not-found")
 
 
+def test_the_answer_to_a_body_full_of_faults_is_short(api: Api) -> None:
+    body = {f"{number}": 0 for number in range(50_000)}
+    answer = api.post("/deposits", body)
+    document = refused(answer, 422, "validation-failed")
+    assert len(document["errors"]) == 100
+    assert "There are 50000 faults" in document["detail"]
+    assert len(answer.data) < 10_000
+
+
 def test_every_problem_that_a_route_may_answer_with_is_in_the_document(app: Flask) -> None:
     document = app.test_client().get("/openapi.json").json
     responses = document["paths"]["/deposits"]["post"]["responses"]

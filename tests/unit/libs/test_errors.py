@@ -23,6 +23,20 @@ def test_without_faults_there_is_no_member_errors() -> None:
     assert "errors" not in errors.NotFound().document("/", "r")
 
 
+@pytest.mark.parametrize(
+    ("count", "given", "told"),
+    [
+        (100, None, "The request is not valid"),
+        (101, None, "The request is not valid. There are 101 faults; these are the first 100."),
+        (5000, "No.", "No. There are 5000 faults; these are the first 100."),
+    ],
+)
+def test_of_many_faults_the_first_are_told_and_how_many_there_are(count: int, given: str | None, told: str) -> None:
+    faults = [{"pointer": f"/{number}", "detail": "Unknown field."} for number in range(count)]
+    document = errors.ValidationFailed(given, errors=faults).document("/", "r")
+    assert (document["errors"], document["detail"]) == (faults[:100], told)
+
+
 def test_without_a_detail_the_title_is_the_detail() -> None:
     assert errors.NotFound().document("/", "r")["detail"] == "Not found"
 
