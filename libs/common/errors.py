@@ -16,8 +16,13 @@ stable code and its title. `detail` is for people and must name nothing internal
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
+
+from libs.common.config import MAX_REQUEST_LINE
 
 PROBLEM_JSON = "application/problem+json"
+MAX_PATH = MAX_REQUEST_LINE // 3
+"""Bytes of a path that are told. Encoded, each may take three."""
 MAX_FAULTS = 100
 """How many a problem document lists: a body may have as many as it has bytes."""
 
@@ -56,13 +61,15 @@ class Problem(Exception):
             self.headers["Retry-After"] = str(seconds)
 
     def document(self, instance: str, request_id: str) -> dict[str, Any]:
-        """The problem document. `type` resolves on every service to a page that explains the code."""
+        """The problem document. `type` resolves on every service to a page that explains the code; `instance` is the
+        path of the request, not encoded, which becomes a URI reference (RFC 3986).
+        """
         body: dict[str, Any] = {
             "type": f"/errors/{self.code}",
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
-            "instance": instance,
+            "instance": quote(instance.encode()[:MAX_PATH]),
             "code": self.code,
             "request_id": request_id,
         }

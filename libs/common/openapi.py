@@ -47,7 +47,7 @@ _PROBLEM = {
         "status": {"type": "integer", "format": "int32", "minimum": 400, "maximum": 599,
                    "description": "The status of the answer."},
         "detail": {**_TEXT, "maxLength": 2000, "description": "What is wrong, for people."},
-        "instance": {"type": "string", "maxLength": MAX_REQUEST_LINE, "pattern": "^/",
+        "instance": {"type": "string", "format": "uri-reference", "maxLength": MAX_REQUEST_LINE, "pattern": "^/",
                      "description": "The path of the request."},
         "code": {"type": "string", "maxLength": 40, "pattern": "^[a-z]+(-[a-z]+)*$",
                  "description": "Stable: what programs switch on."},

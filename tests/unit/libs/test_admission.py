@@ -220,7 +220,9 @@ def test_a_refusal_is_a_whole_problem_document(app: App) -> None:
     assert refused.refused
     status, headers = refused.head
     assert status == "503 Service Unavailable"
-    assert orjson.loads(refused.body) == Overloaded().document("/api/v1/café", "a.given-id")
+    document = orjson.loads(refused.body)
+    assert document == Overloaded().document("/api/v1/café", "a.given-id")
+    assert document["instance"] == "/api/v1/caf%C3%A9"
     assert dict(headers) == {
         "Content-Type": "application/problem+json",
         "Content-Length": str(len(refused.body)),

@@ -1,6 +1,7 @@
 import pytest
 
 from libs.common import errors
+from libs.common.config import MAX_REQUEST_LINE
 from libs.common.db import CommitInDoubt
 
 
@@ -17,6 +18,27 @@ def test_a_document_has_every_member_of_the_contract() -> None:
         "request_id": "req-1",
         "errors": [fault],
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "instance"),
+    [
+        ("/", "/"),
+        ("/api/v1/orders/0-1_2.~3", "/api/v1/orders/0-1_2.~3"),
+        ("/a b", "/a%20b"),
+        ("/café", "/caf%C3%A9"),
+        ("/%zz", "/%25zz"),
+        ("/a\n?b#c", "/a%0A%3Fb%23c"),
+        ('/"<>\\^`{|}[]:@', "/%22%3C%3E%5C%5E%60%7B%7C%7D%5B%5D%3A%40"),
+        ("/\ufffd", "/%EF%BF%BD"),
+    ],
+)
+def test_the_instance_is_a_uri_reference_whatever_the_path_is(path: str, instance: str) -> None:
+    assert errors.NotFound().document(path, "r")["instance"] == instance
+
+
+def test_an_instance_is_as_long_as_a_path_can_be_at_most() -> None:
+    assert len(errors.NotFound().document("/" + "\ufffd" * 8000, "r")["instance"]) < MAX_REQUEST_LINE
 
 
 def test_without_faults_there_is_no_member_errors() -> None:
