@@ -104,12 +104,29 @@ class FakeProducts:
     def _judge(self, demand: Demand) -> Reserved:
         if demand.order_id in self.reserved:
             return self.reserved[demand.order_id]
-        if any(line["product_id"] not in self.offers for line in demand.lines):
-            return UnknownProduct()
-        if any(self.stock[line["product_id"]] < line["quantity"] for line in demand.lines):
-            return InsufficientStock()
+        if unknown := self._unknown(demand.lines):
+            return UnknownProduct(errors=unknown)
+        if short := self._short(demand.lines):
+            return InsufficientStock(errors=short)
         for line in demand.lines:
             self.stock[line["product_id"]] -= line["quantity"]
         lines = [{**line, **self.offers[line["product_id"]]} for line in demand.lines]
         self.reserved[demand.order_id] = lines
         return lines
+
+    def _unknown(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {"pointer": f"/items/{place}/product_id", "product_id": line["product_id"],
+             "detail": "There is no such product."}
+            for place, line in enumerate(lines)
+            if line["product_id"] not in self.offers
+        ]  # fmt: skip
+
+    def _short(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        units = [(place, line, self.stock[line["product_id"]]) for place, line in enumerate(lines)]
+        return [
+            {"pointer": f"/items/{place}/quantity", "product_id": line["product_id"], "available": available,
+             "detail": f"{available} available."}
+            for place, line, available in units
+            if available < line["quantity"]
+        ]  # fmt: skip

@@ -95,10 +95,11 @@ def reserve(products: Products, *demands: Demand) -> list[Any]:
 
 def check_products(products: Products, product_id: str) -> None:
     """`product_id` has five units at 2499.99 EUR."""
+    stranger = new_id()
     some, too_many, none = (
         a_demand((product_id, 2)),
         a_demand((product_id, 4)),
-        a_demand((product_id, 1), (new_id(), 1)),
+        a_demand((product_id, 1), (stranger, 1)),
     )
 
     first, short, unknown, again = reserve(products, some, too_many, none, some)
@@ -109,7 +110,13 @@ def check_products(products: Products, product_id: str) -> None:
     }  # fmt: skip
     assert line["name"]
     assert isinstance(short, InsufficientStock)
+    assert short.errors == [
+        {"pointer": "/items/0/quantity", "detail": "3 available.", "product_id": product_id, "available": 3}
+    ]
     assert isinstance(unknown, UnknownProduct)
+    assert unknown.errors == [
+        {"pointer": "/items/1/product_id", "detail": "There is no such product.", "product_id": stranger}
+    ]
     assert again == first
     assert reserve(products, some) == [first]  # in a call of its own, too
     (last,) = reserve(products, a_demand((product_id, 3)))
