@@ -22,7 +22,7 @@ def dashboard() -> Response:
     return Response(_dashboard, headers=headers, mimetype="text/html")
 
 
-@routes.get("/analytics/summary", returns=schemas.Summary)
+@routes.get("/analytics/summary", returns=schemas.Summary, degrades=True)
 def summary(db: Any, figures: Any) -> Any:
     """Get the figures of all services.
 
@@ -32,7 +32,7 @@ def summary(db: Any, figures: Any) -> Any:
     return use_cases.summarise(db, figures)
 
 
-@routes.get("/analytics/services", returns=schemas.ServiceHealths)
+@routes.get("/analytics/services", returns=schemas.ServiceHealths, degrades=True)
 def service_healths(db: Any, healths: Any) -> Any:
     """Get the health and the latency of each service.
 

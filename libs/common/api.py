@@ -67,6 +67,8 @@ class Route:
     status: int = 200
     refuses: Sequence[type[errors.Problem]] = ()
     idempotent: bool = False
+    degrades: bool = False
+    """Whether it answers without what is down, and says so: then it never refuses with DependencyUnavailable."""
     before: Callable[..., None] | None = None
     media_type: str = JSON
     location: str = ""

@@ -259,8 +259,10 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
         found.append(errors.IdempotencyKeyReused)
     if "match" in route.needs:
         found.append(errors.PreconditionFailed)
-    found += [errors.RateLimited, errors.InternalError]
-    found += [errors.Overloaded, errors.DependencyUnavailable, errors.DeadlineExceeded]
+    found += [errors.RateLimited, errors.InternalError, errors.Overloaded]
+    if not route.degrades:
+        found.append(errors.DependencyUnavailable)
+    found.append(errors.DeadlineExceeded)
     by_status: dict[int, list[type[errors.Problem]]] = {}
     for problem in dict.fromkeys(found):
         by_status.setdefault(problem.status, []).append(problem)
