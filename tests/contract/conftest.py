@@ -9,9 +9,11 @@ from flask import Flask
 
 from analytics_service.clients import FakeServices
 from libs.common.config import Settings
+from libs.common.fields import example_id
 from notification_service.clients import FakeUsers as FakeAddresses
 from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved
 from product_service.clients import FakeUsers as FakeSellers
+from tests.contract.walk import Walk
 
 
 def settings_of(service: str) -> type[Settings]:
@@ -61,14 +63,22 @@ def fakes() -> dict[str, dict[str, Any]]:
 def make_app(
     databases: Any, new_database: Callable[..., str], make_settings: Callable[..., Settings],
     run_app: Callable[[Flask], Flask], fakes: dict[str, dict[str, Any]],
-) -> Callable[[str], Flask]:  # fmt: skip
-    """A service, migrated, with nobody else needed."""
+) -> Callable[..., Flask]:  # fmt: skip
+    """A service, migrated, with nobody else needed; what else is given are settings."""
 
-    def make(service: str) -> Flask:
+    def make(service: str, **given: Any) -> Flask:
         create_app = import_module(f"{service}_service.app").create_app
-        settings = make_settings(
-            service, settings_of(service), database_url=new_database(f"{service}_service"), log_level="ERROR"
-        )
+        values = {"database_url": new_database(f"{service}_service"), "log_level": "ERROR", **given}
+        settings = make_settings(service, settings_of(service), **values)
         return run_app(create_app(settings, **fakes.get(service, {})))
 
     return make
+
+
+@pytest.fixture
+def walk(service: str, make_app: Callable[..., Flask], fakes: dict[str, dict[str, Any]]) -> Callable[..., Walk]:
+    """A new one on a service to which nothing has happened yet; what is given are its settings."""
+    sold = fakes["order"]["products"]
+    sold.add(example_id("product_id"), price="2499.99")
+    sold.offers[example_id("product_id")]["name"] = "Laptop"
+    return lambda **given: Walk(make_app(service, **given))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import schemathesis
@@ -14,28 +13,13 @@ from schemathesis.config import SchemathesisConfig
 
 from libs.common import errors
 from libs.topology import SERVICES
+from tests.contract.walk import document_of, operations, resolved
 from tests.findings import GENERATION, find, labels
 
 pytestmark = [
     pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session"),
     pytest.mark.parametrize("service", SERVICES),
 ]
-
-
-def document_of(app: Flask) -> dict[str, Any]:
-    document: dict[str, Any] = app.test_client().get("/openapi.json").json
-    return document
-
-
-def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(path, method, found) for path, methods in document["paths"].items() for method, found in methods.items()]
-
-
-def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """A part of the document, or the component that it refers to."""
-    for name in part.get("$ref", "").split("/")[1:]:
-        document = document[name]
-    return document if "$ref" in part else part
 
 
 def test_a_document_is_valid_openapi_3_1(service: str, make_app: Callable[[str], Flask]) -> None:
