@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from libs.common import context, metrics
-from libs.common.errors import PROBLEM_JSON, Overloaded
+from libs.common.errors import PROBLEM_JSON, Overloaded, Problem
 
 REFUSED = "quintet.refused"
 """In the environ of a request that the app is to refuse."""
@@ -26,6 +26,20 @@ come free many at a time, with the commit that they shared.
 """
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def told(problem: Problem, path: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body of a refusal that no app sees."""
+    body = orjson.dumps(problem.document(path, request_id))
+    headers = {
+        "Content-Type": PROBLEM_JSON,
+        "Content-Length": str(len(body)),
+        context.REQUEST_ID: request_id,
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Origin",
+        **problem.headers,
+    }
+    return list(headers.items()), body
 
 
 class Admission:
@@ -66,17 +80,7 @@ class Admission:
     def refusal(self, path: str, request_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
         """Headers and body of a 503, which is counted."""
         metrics.SHED.inc()
-        problem, request_id = Overloaded(), context.request_id_of(request_id)
-        body = orjson.dumps(problem.document(path, request_id))
-        headers = {
-            "Content-Type": PROBLEM_JSON,
-            "Content-Length": str(len(body)),
-            context.REQUEST_ID: request_id,
-            "X-Content-Type-Options": "nosniff",
-            "Vary": "Origin",
-            **problem.headers,
-        }
-        return list(headers.items()), body
+        return told(Overloaded(), path, context.request_id_of(request_id))
 
     def _enter(self, environ: dict[str, Any]) -> bool:
         """Whether there is a place, at once or in time."""

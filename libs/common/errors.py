@@ -1,14 +1,14 @@
 """Errors and the problem document (RFC 9457) that each becomes: the one table from exception to status.
 
     Problem
-    ├── MalformedRequest 400      ├── PayloadTooLarge 413        ├── Overloaded 503
-    ├── Unauthenticated 401       ├── UnsupportedMediaType 415   ├── DependencyUnavailable 503
-    ├── Forbidden 403             ├── ValidationFailed 422       └── DeadlineExceeded 504
-    ├── NotFound 404              ├── IdempotencyKeyReused 422
-    ├── MethodNotAllowed 405      ├── RateLimited 429
-    ├── InvalidTransition 409     └── InternalError 500
-    ├── RequestInFlight 409
-    └── PreconditionFailed 412
+    ├── MalformedRequest 400      ├── PayloadTooLarge 413        ├── InternalError 500
+    ├── Unauthenticated 401       ├── UriTooLong 414             ├── UnsupportedTransferCoding 501
+    ├── Forbidden 403             ├── UnsupportedMediaType 415   ├── Overloaded 503
+    ├── NotFound 404              ├── ExpectationFailed 417      ├── DependencyUnavailable 503
+    ├── MethodNotAllowed 405      ├── ValidationFailed 422       └── DeadlineExceeded 504
+    ├── InvalidTransition 409     ├── IdempotencyKeyReused 422
+    ├── RequestInFlight 409       ├── RateLimited 429
+    └── PreconditionFailed 412    └── HeadersTooLarge 431
 
 A service adds its own beside its rules (`class InsufficientStock(Problem)`) and every class says its status, its
 stable code and its title. `detail` is for people and must name nothing internal: no host, path, SQL or traceback.
@@ -79,7 +79,7 @@ class Problem(Exception):
 
 
 class MalformedRequest(Problem):
-    """The bytes are not what they claim to be: broken JSON, bad UTF-8, a cursor that was not issued here."""
+    """The bytes are not what they claim to be: broken HTTP or JSON, bad UTF-8, a cursor that was not issued here."""
 
     status, code, title = 400, "malformed-request", "Malformed request"
     example: ClassVar = {"detail": "The body is not JSON in UTF-8."}
@@ -135,11 +135,23 @@ class PayloadTooLarge(Problem):
     example: ClassVar = {"detail": "At most 1048576 bytes are taken."}
 
 
+class UriTooLong(Problem):
+    """The first line of the request, with the path and the query, is longer than the service takes."""
+
+    status, code, title = 414, "uri-too-long", "The address is too long"
+
+
 class UnsupportedMediaType(Problem):
     """The body is not JSON."""
 
     status, code, title = 415, "unsupported-media-type", "Unsupported media type"
     example: ClassVar = {"detail": "Send application/json."}
+
+
+class ExpectationFailed(Problem):
+    """`Expect` asks for something other than `100-continue`."""
+
+    status, code, title = 417, "expectation-failed", "The expectation cannot be met"
 
 
 class ValidationFailed(Problem):
@@ -161,10 +173,22 @@ class RateLimited(Problem):
     status, code, title, retry_after = 429, "rate-limited", "Too many requests", 1
 
 
+class HeadersTooLarge(Problem):
+    """A header is larger than the service takes, or there are more of them."""
+
+    status, code, title = 431, "headers-too-large", "The headers are too large"
+
+
 class InternalError(Problem):
     """A fault of ours; the log line with the same request id has the traceback."""
 
     status, code, title = 500, "internal-error", "Internal error"
+
+
+class UnsupportedTransferCoding(Problem):
+    """The body comes in a coding that the service does not know; it knows `chunked`."""
+
+    status, code, title = 501, "unsupported-transfer-coding", "Unsupported transfer coding"
 
 
 class Overloaded(Problem):

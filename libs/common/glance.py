@@ -1,4 +1,4 @@
-"""A request in its bytes, looked at just closely enough to refuse it.
+"""A request in its bytes, looked at just closely enough to refuse it: one that is plain, or one that is none.
 
 While a service refuses two thirds of what comes, gunicorn's parser, environ and response would cost it four times as
 much as all the rest of a refusal.
@@ -6,18 +6,22 @@ much as all the rest of a refusal.
 
 import re
 from typing import NamedTuple
+from urllib.parse import unquote
 
 _line = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE) (/api/[\w./~-]*)(?:\?[!-~]*)? HTTP/1\.1")
 _field = re.compile(rb"([\w-]+):[ \t]*([\t -~\x80-\xff]*)")
+_beginning = re.compile(rb"(?:\r\n)?([!-~]+) (?:https?://[^/ ]*)?(/[!->@-~]*)[? ]")
+_request_id = re.compile(rb"\r\nX-Request-ID:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 _NOT_PLAIN = {b"origin", b"transfer-encoding", b"expect", b"upgrade"}
 """What these ask for, only the app and the server know."""
 
 
 class Glance(NamedTuple):
-    """What a refusal names."""
+    """What a refusal names, and whether it has no body."""
 
     path: str
     request_id: str | None
+    is_head: bool = False
 
 
 def glance(data: bytes) -> Glance | None:
@@ -42,3 +46,13 @@ def glance(data: bytes) -> Glance | None:
         return None
     request_id = fields.get(b"x-request-id")
     return Glance(found[1].decode(), request_id.decode("latin-1") if request_id else None)
+
+
+def made_out(data: bytes) -> Glance:
+    """What can be made out of a request that the parser refuses. A path that cannot is `/`."""
+    beginning, request_id = _beginning.match(data), _request_id.search(data)
+    return Glance(
+        path=unquote(beginning[2].decode()) if beginning else "/",
+        request_id=request_id[1].decode() if request_id else None,
+        is_head=beginning is not None and beginning[1] == b"HEAD",
+    )

@@ -16,6 +16,8 @@ from libs.common.json_schema import COMPONENTS, JsonSchemas, example_of
 CONVENTIONS = f"""
 - Paths are below `{PREFIX}`; `/api` without a version is an alias of the current one.
 - Every error is a problem document (RFC 9457). Switch on its `code`.
+- What is no request, or a larger one than is taken, is refused before an operation sees it, with 400, 414, 417, 431 or
+  501, and the connection is closed.
 - Every request may carry `X-Request-ID` and `traceparent` (W3C), which are passed on, and `X-Request-Timeout-Ms`: how
   long the caller will wait.
 - Members and parameters that are not known are refused. Answers may get new members: ignore what you do not know.

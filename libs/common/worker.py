@@ -1,5 +1,6 @@
 """The gunicorn worker: gevent's, which drains in an orderly way, answers with one system call, waits for no client
-without end, and refuses what it cannot take at a glance; and a logger that writes our JSON lines.
+without end, refuses what it cannot take at a glance, and what is no request with a problem document; and a logger that
+writes our JSON lines.
 """
 
 import errno
@@ -10,22 +11,26 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
+from http import HTTPStatus
 from typing import Any, ClassVar, Self
+from urllib.parse import unquote
 
 import gevent
 from gevent.server import StreamServer
 from gunicorn import SERVER, util
 from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers import ggevent
 
-from libs.common import logs
-from libs.common.admission import App
+from libs.common import context, errors, logs
+from libs.common.admission import App, told
 from libs.common.api import MAX_BODY
-from libs.common.glance import Glance, glance
+from libs.common.glance import Glance, glance, made_out
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +143,22 @@ def _date(second: int) -> str:
 wsgi.Response = Response
 
 
+def _refuse(sock: Any, status: int, connection: str, headers: list[tuple[str, str]], body: bytes) -> None:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Server: {SERVER}", _date(int(time.time()))]
+    lines += [f"Connection: {connection}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
+    _send(sock, "\r\n".join(lines).encode() + body, ANSWER_SECONDS)
+
+
+def _let_send(sock: Any) -> None:
+    """Read what a client still sends: it would see a reset instead of its answer."""
+    sock.shutdown(socket.SHUT_WR)
+    left = DRAIN
+    with _Wait(BODY_SECONDS):
+        while left > 0 and (data := sock.recv(STEP)):
+            left -= len(data)
+            gevent.sleep(0)
+
+
 # Requests ----------------------------------------------------------------------------------------------------------
 
 
@@ -154,13 +175,40 @@ class _Refused:
         return False
 
 
+class _Unreadable(Exception):
+    """What came is no request, or none that is taken: the problem, and what was seen."""
+
+    def __init__(self, problem: errors.Problem, seen: Glance):
+        super().__init__(problem.code)
+        self.problem, self.seen = problem, seen
+
+
+def _seen(req: Request | None) -> Glance:
+    """What a refusal names of a request that failed after it was read."""
+    if req is None:
+        return Glance("/", None)
+    return Glance(unquote(req.path), dict(req.headers).get(context.REQUEST_ID.upper()), req.method == "HEAD")
+
+
+_PROBLEMS: dict[type[Exception], type[errors.Problem]] = {
+    http_errors.ExpectationFailed: errors.ExpectationFailed,
+    http_errors.LimitRequestHeaders: errors.HeadersTooLarge,
+    http_errors.LimitRequestLine: errors.UriTooLong,
+    http_errors.UnsupportedTransferCoding: errors.UnsupportedTransferCoding,
+}
+"""What is not a malformed request."""
+
+
 def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | _Refused:
-    """The next request of a connection, as soon as some of it is there."""
+    """The next request of a connection, as soon as some of it is there; raises _Unreadable."""
     data = unreader.read()
     if cfg.admission.is_full() and (seen := glance(data)):
         return _Refused(seen)
     unreader.unread(data)
-    return Request(cfg, unreader, peer, number)
+    try:
+        return Request(cfg, unreader, peer, number)
+    except http_errors.ParseException as exc:
+        raise _Unreadable(_PROBLEMS.get(type(exc), errors.MalformedRequest)(), made_out(data)) from exc
 
 
 RequestParser.mesg_class = staticmethod(_message)
@@ -276,10 +324,24 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         if not isinstance(req, _Refused):
             super().handle_request(listener_name, req, sock, addr)
             return
-        own, body = self.cfg.admission.refusal(*req.seen)
-        connection = "keep-alive" if self.alive else "close"
-        lines = ["HTTP/1.1 503 Service Unavailable", f"Server: {SERVER}", _date(int(time.time()))]
-        lines += [f"Connection: {connection}", *[f"{name}: {value}" for name, value in own], "\r\n"]
-        _send(sock, "\r\n".join(lines).encode() + body, ANSWER_SECONDS)
+        headers, body = self.cfg.admission.refusal(req.seen.path, req.seen.request_id)
+        _refuse(sock, errors.Overloaded.status, "keep-alive" if self.alive else "close", headers, body)
         if not self.alive:
             raise StopIteration
+
+    def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
+        """Gunicorn's answer is HTML. It closes the connection afterwards."""
+        if isinstance(exc, _Unreadable):
+            problem, seen, write = exc.problem, exc.seen, partial(log.info, "request.unreadable")
+        else:
+            problem, seen, write = (
+                errors.InternalError(),
+                _seen(req),
+                partial(log.error, "request.failed", exc_info=exc),
+            )
+        request_id = context.request_id_of(seen.request_id)
+        write(extra={"status": problem.status, "request_id": request_id})
+        headers, body = told(problem, seen.path, request_id)
+        with suppress(OSError):  # the client has gone
+            _refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
+            _let_send(client)

@@ -601,3 +601,63 @@ def test_at_the_end_what_runs_is_finished_and_nothing_is_lost(
     # Every request is in the log, the last ones too.
     lines = [json.loads(line) for line in running.logged()]
     assert len([line for line in lines if line["event"] == "request" and line.get("status") == 201]) >= len(answered)
+
+
+# What is no request -------------------------------------------------------------------------------------------------
+
+STATS = "/api/v1/products/stats"
+HOST = b"Host: x\r\nX-Request-ID: one\r\n"
+NO_REQUESTS = {
+    "a long line": (b"GET " + STATS.encode() + b"?q=" + b"x" * 9000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414, "uri-too-long"),
+    "a large header": (b"GET /x HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 9000 + b"\r\n\r\n", 431, "headers-too-large"),
+    "many headers": (b"GET /x HTTP/1.1\r\n" + HOST + b"X: x\r\n" * 200 + b"\r\n", 431, "headers-too-large"),
+    "headers without end": (b"GET /x HTTP/1.1\r\n" + HOST + b"X: x\r\n" * 500_000, 431, "headers-too-large"),
+    "no request line": (b"good morning\r\n" + HOST + b"\r\n", 400, "malformed-request"),
+    "bytes": (b"\x16\x03\x01\x00\xff\r\n\r\n", 400, "malformed-request"),
+    "no method": (b"get /x HTTP/1.1\r\n" + HOST + b"\r\n", 400, "malformed-request"),
+    "no version": (b"GET /x HTTP/9\r\n" + HOST + b"\r\n", 400, "malformed-request"),
+    "no header": (b"GET /x HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400, "malformed-request"),
+    "two lengths": (b"GET /x HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\nContent-Length: 1\r\n\r\n", 400, "malformed-request"),
+    "an odd expectation": (b"GET /x HTTP/1.1\r\n" + HOST + b"Expect: tea\r\n\r\n", 417, "expectation-failed"),
+    "an odd coding": (b"GET /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: tea\r\n\r\n", 501, "unsupported-transfer-coding"),
+    "a server that takes it wrong": (b"GET /x HTTP/1.1\r\n" + HOST + b"SCRIPT_NAME: /y\r\n\r\n", 500, "internal-error"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "status", "code"), NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_what_is_no_request_gets_a_problem_document_and_the_connection_ends(
+    product: Running, data: bytes, status: int, code: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", product.port), 10) as client, client.makefile("rb") as answers:
+        client.sendall(data)
+        told, headers, problem = read_answer(answers)
+        assert answers.read() == b""
+    document = check_problem(json.dumps(problem), status, headers)
+    assert (told, document["code"], headers["Connection"]) == (status, code, "close")
+    assert {"Date", "Server", "X-Content-Type-Options"} <= headers.keys()
+
+
+def test_the_answer_to_what_is_no_request_names_what_can_be_made_out(product: Running) -> None:
+    path = f"{STATS}/caf%C3%A9"
+    status, problem = parsed(send(product, f"GET {path}?q HTTP/1.1\r\n".encode() + HOST + b"nonsense\r\n\r\n"))
+    assert (status, problem["instance"], problem["request_id"]) == (400, path, "one")
+
+
+def test_a_head_request_that_cannot_be_read_gets_no_body(product: Running) -> None:
+    top, _, body = send(product, b"HEAD /x HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n").partition(b"\r\n\r\n")
+    assert top.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert (b"Content-Length: 0" in top, body) == (False, b"")
+
+
+def test_a_client_that_sends_too_long_a_head_can_read_why_it_is_refused(product: Running) -> None:
+    """Not a reset: it sends everything before it reads."""
+    line = b"GET /x?" + b"x" * 2 * MEBIBYTE + b" HTTP/1.1\r\n\r\n"
+    status, problem = parsed(send(product, line))
+    assert (status, problem["code"]) == (414, "uri-too-long")
+
+
+def test_what_is_no_request_stands_in_the_log_without_what_was_sent(product: Running) -> None:
+    _, problem = parsed(send(product, b"ada@example.com\r\n\r\n"))
+    assert eventually(lambda: [line for line in product.logged() if problem["request_id"] in line])
+    (line,) = (line for line in product.logged() if problem["request_id"] in line)
+    assert ('"request.unreadable"' in line, "ada@" in line) == (True, False)

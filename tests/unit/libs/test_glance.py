@@ -7,7 +7,7 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.glance import Glance, glance
+from libs.common.glance import Glance, glance, made_out
 
 CFG = Config()
 HEAD = b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\n"
@@ -64,6 +64,26 @@ def test_a_plain_request_is_seen() -> None:
 )
 def test_what_is_not_plain_whole_and_alone_is_left_to_the_parser(data: bytes) -> None:
     assert glance(data) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [
+        (b"", Glance("/", None)),
+        (b"good morning\r\n", Glance("/", None)),
+        (b"\x16\x03\x01\xff /x ", Glance("/", None)),
+        (b"GET /api/v1/orders", Glance("/", None)),
+        (b"GET /api/v1/orders?q=" + b"x" * 9000, Glance("/api/v1/orders", None)),
+        (b"GET /caf%C3%A9/%ff HTTP/1.1\r\n", Glance("/café/\ufffd", None)),
+        (b"GET http://shop.example/x HTTP/9\r\n", Glance("/x", None)),
+        (b"\r\nHEAD /x HTTP/1.1\r\n", Glance("/x", None, is_head=True)),
+        (b"HEADER /x HTTP/1.1\r\n", Glance("/x", None)),
+        (b"x\r\nx-request-id:  one \r\n", Glance("/", "one")),
+        (b"GET /x HTTP/1.1\r\nY-X-Request-ID: one\r\n", Glance("/x", None)),
+    ],
+)
+def test_of_what_is_no_request_as_much_is_made_out_as_can_be(data: bytes, seen: Glance) -> None:
+    assert made_out(data) == seen
 
 
 SPACE = st.sampled_from([b""] * 20 + [b" ", b"\t", b"\n", b"\r", b"\x00", b"\x0b"])
