@@ -59,7 +59,7 @@ class Quintet:
         return not waiting
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """What `condition` returns as soon as that is true, or when the time is over: its last word."""
     give_up = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < give_up:

@@ -48,7 +48,7 @@ class Walk:
     def get(self, service: str, path: str) -> Any:
         return self.send(200, "GET", service, path).json()
 
-    def poll(self, service: str, path: str, condition: Callable[[Json], Any], what: str, seconds: float = 5.0) -> Json:
+    def poll(self, service: str, path: str, condition: Callable[[Json], Any], what: str, seconds: float = 15.0) -> Json:
         """Ask until the condition holds, and print the last answer only."""
         answers: list[requests.Response] = []
 

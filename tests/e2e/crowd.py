@@ -24,6 +24,7 @@ class Shot(NamedTuple):
 class Hit(NamedTuple):
     """What came back; names of headers are in lower case."""
 
+    shot: Shot
     status: int
     headers: dict[str, str]
     body: Any
@@ -35,7 +36,8 @@ def volley(port: int, shots: list[Shot]) -> list[Hit]:
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(len(shots))
     with spawn.Pool(PROCESSES, _share, (barrier,)) as pool:
-        parts = pool.starmap(_fire_all, [(port, shots[n::PROCESSES]) for n in range(PROCESSES)], chunksize=1)
+        shares = [(port, shots[n::PROCESSES]) for n in range(min(PROCESSES, len(shots)))]
+        parts = pool.starmap(_fire_all, shares, chunksize=1)
         pool.close()
         pool.join()
     return [hit for part in parts for hit in part]
@@ -61,4 +63,4 @@ def _fire(port: int, shot: Shot) -> Hit:
     body = json.loads(answer.read())
     connection.close()
     headers = {name.lower(): value for name, value in answer.getheaders()}
-    return Hit(answer.status, headers, body, time.monotonic() - started)
+    return Hit(shot, answer.status, headers, body, time.monotonic() - started)

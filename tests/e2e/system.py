@@ -20,7 +20,7 @@ from demo.api import Quintet, eventually
 from libs.topology import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
-UNHURRIED = {"REQUEST_DEADLINE_SECONDS": "20", "READ_TIMEOUT_SECONDS": "8"}
+UNHURRIED = {"REQUEST_DEADLINE_SECONDS": "20", "READ_TIMEOUT_SECONDS": "8", "SUMMARY_DEADLINE_SECONDS": "5"}
 """Where two systems, or twenty workers, share two cores 500 orders at once would exceed their deadline."""
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0

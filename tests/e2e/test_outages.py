@@ -101,4 +101,4 @@ def test_a_stopped_service_finishes_what_runs_and_hands_back_its_leases(system: 
     system.stop("order")
     assert workers_that_stopped(system) == before + system.workers
     system.start("order")
-    assert eventually(lambda: confirmations(shop, orders) == [["sent"]] * 20, 5)
+    assert eventually(lambda: confirmations(shop, orders) == [["sent"]] * 20)

@@ -92,7 +92,7 @@ def test_an_event_that_no_queue_takes_comes_back_and_stays_in_the_outbox(db: Dat
         assert (row.subject, row.attempts) == ("s-1", 1)
         session.execute(sa.update(outbox.outbox).values(due_at=0.0))  # not to wait for the pause
     with relay(db, url):  # it declares the binding again
-        assert eventually(lambda: (waiting(db), count(url, "order")) == (0, 1), 10)
+        assert eventually(lambda: (waiting(db), count(url, "order")) == (0, 1))
 
 
 def test_every_queue_is_there_before_its_consumer_has_ever_started(db: Database, rabbitmq: RabbitMQ) -> None:
@@ -280,7 +280,7 @@ def test_a_poison_message_is_retried_dead_shown_replayed_after_the_fix_and_stops
     poison, spoiled = put(url, told(13)), put(url, told(13))
     for number in (1, 2, 3):
         put(url, told(number))
-    assert eventually(lambda: sorted(shop.seen.numbers) == [1, 2, 3], 5)
+    assert eventually(lambda: sorted(shop.seen.numbers) == [1, 2, 3])
     assert eventually(lambda: _dead(shop.service.db) == 2, 20)
 
     status, listed = command(app, "dlq", "list")

@@ -2,6 +2,6 @@
 
 from libs.common import worker
 
-worker.BODY_SECONDS = worker.ANSWER_SECONDS = 3.0
+worker.BODY_SECONDS = worker.ANSWER_SECONDS = 5.0
 
 Worker = worker.Worker

@@ -131,7 +131,7 @@ def test_a_reader_waits_for_no_writer(db: Database) -> None:
         deposit(session)
         started = time.monotonic()
         assert balance(db) == 0
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4
 
 
 def test_a_reader_writes_nothing(db: Database) -> None:

@@ -328,5 +328,5 @@ def test_a_request_without_time_is_not_kept_waiting(shop: Shop) -> None:
     answer = shop.place(headers={"X-Request-Timeout-Ms": "0"})
 
     refused(answer, 504, "deadline-exceeded")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     assert context.current() is None

@@ -295,7 +295,7 @@ def test_who_fails_or_is_late_is_left_out() -> None:
 
     started = time.monotonic()
     assert SideBySide(("up", "down", "late"), ask, 0.2).ask() == {"up": "answer"}
-    assert 0.2 <= time.monotonic() - started < 1
+    assert 0.2 <= time.monotonic() - started < 4
     let_go.set()
 
 

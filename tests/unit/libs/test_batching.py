@@ -74,7 +74,7 @@ def test_alone_a_caller_is_served_at_once() -> None:
     batcher: Batcher[int, int] = Batcher(lambda items: [item * 2 for item in items])
     started = time.monotonic()
     assert [batcher(n) for n in range(100)] == [n * 2 for n in range(100)]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 4
 
 
 def test_those_who_come_while_one_is_at_work_travel_together() -> None:

@@ -68,9 +68,9 @@ def test_a_bad_timeout_counts_as_absent(bad: str | None) -> None:
 
 
 def test_a_timeout_of_a_million_digits_costs_nothing() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert context.begin(5, timeout_ms="9" * 1_000_000).seconds_left() > 4.9
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_each_thread_has_work_of_its_own() -> None:

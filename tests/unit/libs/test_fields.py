@@ -56,9 +56,9 @@ def test_what_python_takes_for_a_number_and_json_does_not_is_refused(value: Any)
 @pytest.mark.parametrize("text", ["1e999999", "-1e999999", "1e-999999", "1" + "0" * 4000, "0." + "1" * 100_000])
 @pytest.mark.parametrize("field", [whole, fields.Money()])
 def test_a_monstrous_number_is_refused_at_once(field: ma.fields.Field, text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert refuses(field, as_json(text))
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @given(st.integers())
