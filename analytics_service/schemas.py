@@ -27,8 +27,19 @@ from libs.common.fields import (
 from libs.common.json_schema import EXAMPLE_TIME
 from libs.common.money import CURRENCIES
 
-STATES = ("live", "stale", "unavailable")
 STATUSES = ("healthy", "degraded", "unhealthy", "unavailable")
+
+
+class Freshness(Choice):
+    """`stale`: last known figures; `unavailable`: there are none, and they are null."""
+
+    words = ("live", "stale", "unavailable")
+
+
+class Interval(Choice):
+    """How long a bucket is."""
+
+    words = tuple(INTERVALS)
 
 
 class Revenue(Answer):
@@ -50,7 +61,7 @@ def _numbers(example: dict[str, int]) -> Dict:
 class UserFigures(Answer):
     """The figures of the users."""
 
-    state = Choice(STATES, doc="`stale`: last known figures; `unavailable`: there are none, and they are null.")
+    state = Freshness()
     total = Count(allow_none=True, example=3)
     as_of = Timestamp(allow_none=True, doc="When the service said so.", example=EXAMPLE_TIME)
 
@@ -122,7 +133,7 @@ class SeriesQuery(Schema):
     to = Timestamp(
         validate=_since_1970, example="2026-02-01T00:00:00Z", doc="Exclusive: buckets that begin before. Default: now."
     )
-    interval = Choice(INTERVALS, load_default="day", doc="How long a bucket is.", example="day")
+    interval = Interval(load_default="day", doc="How long a bucket is.", example="day")
 
 
 class Bucket(Answer):
@@ -139,7 +150,7 @@ class Series(Answer):
 
     from_ = Timestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
     to = Timestamp(example="2026-02-01T00:00:00.000000Z")
-    interval = Choice(INTERVALS, example="day")
+    interval = Interval(example="day")
     items = List(Nested(Bucket), max=MAX_BUCKETS, example=[
         {"start": "2026-01-30T00:00:00.000000Z", "orders": 0, "cancelled": 0, "revenue": []},
         {"start": "2026-01-31T00:00:00.000000Z", "orders": 1, "cancelled": 0,

@@ -73,6 +73,18 @@ class LongText(String):
     keywords: ClassVar = {"format": "text"}
 
 
+class NotificationChannel(Choice):
+    """The way that a notification goes."""
+
+    words = CHANNELS
+
+
+class NotificationStatus(Choice):
+    """`failed`: another attempt will come; `dead`: none will, unless it is asked for."""
+
+    words = STATUSES
+
+
 class NewNotification(Schema):
     """A notification to send: to a user or a recipient, with a body or a template."""
 
@@ -84,7 +96,7 @@ class NewNotification(Schema):
         doc="An e-mail address, a telephone number or a URL, as the channel needs it. A user needs none for `email`, "
             "`push` and `log`; where there is one, it is used.",
     )  # fmt: skip
-    channel = Choice(CHANNELS, load_default="email", doc="The way that it goes.", example="email")
+    channel = NotificationChannel(load_default="email", example="email")
     subject = String(
         max=MAX_SUBJECT, pattern=_ONE_LINE, load_default=None, allow_none=True,
         doc="With a template, instead of the template's own.", example="Your parcel",
@@ -117,7 +129,7 @@ class Notification(Answer):
     id = Id()
     user_id = Id(allow_none=True, example=example_id("user_id"))
     order_id = Id(allow_none=True, doc="The order that it tells of.")
-    channel = Choice(CHANNELS)
+    channel = NotificationChannel()
     recipient = String(
         max=2000, allow_none=True, doc="As it was given: the address of a user is looked up, and not kept.",
         example="ada@example.com",
@@ -127,7 +139,7 @@ class Notification(Answer):
     body = LongText(
         max=MAX_BODY, allow_none=True, doc="The text; null once it is erased.", example="Your parcel is on its way."
     )
-    status = Choice(STATUSES, doc="`failed`: another attempt will come; `dead`: none will, unless it is asked for.")
+    status = NotificationStatus()
     attempts = Integer(min=0, max=2**31 - 1, doc="How often sending was tried.", example=0)
     last_error = String(max=200, allow_none=True, doc="Why the last attempt failed.")
     read_at = Timestamp(allow_none=True)
@@ -141,8 +153,8 @@ class NotificationFilters(Schema):
 
     user_id = Id(doc="Only those to this user.", example=example_id("user_id"))
     order_id = Id(doc="Only those that tell of this order.")
-    status = Choice(STATUSES, doc="Only those with this status.", example="queued")
-    channel = Choice(CHANNELS, doc="Only those that go this way.", example="email")
+    status = NotificationStatus(doc="Only those with this status.", example="queued")
+    channel = NotificationChannel(doc="Only those that go this way.", example="email")
     unread = QueryBoolean(doc="Only those that were not read, or only those that were.", example=True)
 
 
@@ -150,5 +162,5 @@ class NotificationStats(Answer):
     """How many notifications there are."""
 
     total = Count(example=1)
-    by_status = Dict(keys=Choice(STATUSES), values=Count(), example={"queued": 1})
-    by_channel = Dict(keys=Choice(CHANNELS), values=Count(), example={"email": 1})
+    by_status = Dict(keys=NotificationStatus(), values=Count(), example={"queued": 1})
+    by_channel = Dict(keys=NotificationChannel(), values=Count(), example={"email": 1})

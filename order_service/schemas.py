@@ -28,6 +28,12 @@ _CONFIRMED_AT = "2026-01-31T12:00:00.250000Z"
 _UNTIL_CONFIRMED = "Null until the order is confirmed."
 
 
+class OrderStatus(Choice):
+    """Where an order is in its life."""
+
+    words = STATUSES
+
+
 class OrderItem(Schema):
     """So many units of a product."""
 
@@ -74,8 +80,9 @@ class Order(Answer):
 
     id = Id()
     user_id = Id()
-    status = Choice(STATUSES, doc="`pending` becomes `confirmed` or `rejected`; after that see the times.",
-                    example="confirmed")  # fmt: skip
+    status = OrderStatus(
+        doc="`pending` becomes `confirmed` or `rejected`; after that see the times.", example="confirmed"
+    )
     confirmed_at = Timestamp(allow_none=True, example=_CONFIRMED_AT)
     shipped_at = Timestamp(allow_none=True)
     delivered_at = Timestamp(allow_none=True)
@@ -94,7 +101,7 @@ class OrderFilters(Schema):
     """What orders may be looked for by."""
 
     user_id = Id(doc="Only those of this user.", example=example_id("user_id"))
-    status = Choice(STATUSES, doc="Only those with this status.", example="confirmed")
+    status = OrderStatus(doc="Only those with this status.", example="confirmed")
     created_from = Timestamp(doc="Only those that were made at this time or later.", example="2020-01-01T00:00:00Z")
     created_to = Timestamp(doc="Only those that were made before this time.", example="2100-01-01T00:00:00Z")
 
@@ -102,7 +109,7 @@ class OrderFilters(Schema):
 class Transition(Answer):
     """A step of the life of an order."""
 
-    status = Choice(STATUSES)
+    status = OrderStatus()
     at = Timestamp()
     reason = String(max=2000, allow_none=True, doc="Why it was rejected or cancelled.")
 
@@ -127,5 +134,5 @@ class OrderStats(Answer):
     """How many orders there are, and what they bring."""
 
     total = Count(doc="Orders that were ever confirmed.", example=1)
-    by_status = Dict(keys=Choice(STATUSES), values=Count(), doc="All orders.", example={"confirmed": 1})
+    by_status = Dict(keys=OrderStatus(), values=Count(), doc="All orders.", example={"confirmed": 1})
     revenue = List(Nested(Revenue), max=len(CURRENCIES))

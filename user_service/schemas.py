@@ -42,19 +42,31 @@ class Password(String):
         return _Hash(hash_password(plain)) if isinstance(plain, str) else plain
 
 
+class UserRole(Choice):
+    """What a user is to the shop."""
+
+    words = ROLES
+
+
+class UserStatus(Choice):
+    """A user who is suspended cannot order."""
+
+    words = STATUSES
+
+
 class NewUser(Schema):
     """A user to register."""
 
     email = Email(required=True, doc="Unique among all users, without regard to case.")
     name = String(min=1, max=200, required=True, doc="As the user is to be called.", example="Ada Lovelace")
     password = Password(min=12, max=128, load_only=True, doc="Only its hash is kept.", example="correct horse battery")
-    role = Choice(ROLES, load_default="customer", doc="What the user is to the shop.")
+    role = UserRole(load_default="customer")
 
 
 class UserChange(NewUser):
     """All that a client may set of a user."""
 
-    status = Choice(STATUSES, load_default="active", doc="A user who is suspended cannot order.", example="active")
+    status = UserStatus(load_default="active", example="active")
 
 
 class User(Answer):
@@ -63,8 +75,8 @@ class User(Answer):
     id = Id()
     email = Email()
     name = String(max=200, example="Ada Lovelace")
-    role = Choice(ROLES)
-    status = Choice(STATUSES, doc="A user who is suspended cannot order.")
+    role = UserRole()
+    status = UserStatus()
     created_at = Timestamp()
     updated_at = Timestamp()
     version = Version(example=1)
@@ -74,8 +86,8 @@ class UserFilters(Schema):
     """What users may be looked for by."""
 
     email = String(max=254, doc="Only the user with this e-mail, without regard to case.", example="ada@example.com")
-    role = Choice(ROLES, doc="Only those with this role.", example="customer")
-    status = Choice(STATUSES, doc="Only those with this status.", example="active")
+    role = UserRole(doc="Only those with this role.", example="customer")
+    status = UserStatus(doc="Only those with this status.", example="active")
     ids = IdList(example=example_id("user_id"))
 
 
@@ -83,5 +95,5 @@ class UserStats(Answer):
     """How many users there are."""
 
     total = Count(example=1)
-    by_role = Dict(keys=Choice(ROLES), values=Count(), example={"customer": 1})
-    by_status = Dict(keys=Choice(STATUSES), values=Count(), example={"active": 1})
+    by_role = Dict(keys=UserRole(), values=Count(), example={"customer": 1})
+    by_status = Dict(keys=UserStatus(), values=Count(), example={"active": 1})

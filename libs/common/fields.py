@@ -155,10 +155,16 @@ class String(Documented, ma.fields.String):
 
 
 class Choice(Documented, ma.fields.String):
-    """One of these words; the first of them is the example."""
+    """One of these words; the first of them is the example.
 
-    def __init__(self, words: Iterable[str], **kwargs: Any):
-        self.words = tuple(words)
+    A subclass names the words once for all schemas. It is a component of the document, which has its name and its
+    docstring, so that a generated client has one type for it.
+    """
+
+    words: tuple[str, ...] = ()
+
+    def __init__(self, words: Iterable[str] = (), **kwargs: Any):
+        self.words = tuple(words) or self.words
         super().__init__(validate=validate.OneOf(self.words), **kwargs)
 
 
@@ -272,11 +278,10 @@ class WrittenAmount(Documented, ma.fields.String):
         super().__init__(metadata=_amount_text(digits), **kwargs)
 
 
-class Currency(Documented, ma.fields.String):
+class Currency(Choice):
     """A code of ISO 4217."""
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(validate=validate.OneOf(sorted(CURRENCIES)), **kwargs)
+    words = tuple(sorted(CURRENCIES))
 
 
 class CurrencyCode(Documented, ma.fields.String):

@@ -6,10 +6,8 @@ import marshmallow as ma
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 
 from libs.common import fields
-from libs.common.money import CURRENCIES
 
 COMPONENTS = "#/components/schemas/"
-_CURRENCY = {"type": "string", "description": "A code of ISO 4217.", "enum": sorted(CURRENCIES)}
 EXAMPLE_TIME = "2026-01-31T12:00:00.000000Z"
 
 
@@ -44,8 +42,10 @@ class JsonSchemas(OpenAPIConverter):
 
     def field2property(self, field: ma.fields.Field) -> dict[str, Any]:
         found: dict[str, Any] = super().field2property(field)
-        if isinstance(field, fields.Currency):
-            named = self.refer("Currency", _CURRENCY)
+        if "default" in found and found["default"] is None:
+            del found["default"]  # that it may be left out and may be null is said already
+        if isinstance(field, fields.Choice) and type(field) is not fields.Choice:
+            named = self._named(field)
             others = {name: value for name, value in found.items() if name in ("description", "default", "examples")}
             return {**others, **({"anyOf": [named, {"type": "null"}]} if field.allow_none else named)}
         if isinstance(field, fields.Dumped):
@@ -54,6 +54,10 @@ class JsonSchemas(OpenAPIConverter):
         if isinstance(field, ma.fields.Dict) and field.key_field:
             found["propertyNames"] = self.field2property(field.key_field)
         return found
+
+    def _named(self, field: fields.Choice) -> dict[str, Any]:
+        doc = " ".join((type(field).__doc__ or "").split())
+        return self.refer(type(field).__name__, {"type": "string", "description": doc, "enum": list(field.words)})
 
 
 def example_of(schema: ma.Schema) -> dict[str, Any]:

@@ -138,7 +138,15 @@ def _alternatives(document: Json, schema: Json) -> list[Json]:
     if "anyOf" in found:
         return [one for each in found["anyOf"] for one in _alternatives(document, each)]
     types = found.get("type", [])
-    return [{**found, "type": one} for one in types] if isinstance(types, list) and types else [found]
+    return [_of_type(found, one) for one in types] if isinstance(types, list) and types else [found]
+
+
+def _of_type(schema: Json, kind: str) -> Json:
+    """The schema for one of its types, with no word that is of another."""
+    words = (
+        {"enum": [word for word in schema["enum"] if (word is None) == (kind == "null")]} if "enum" in schema else {}
+    )
+    return {**schema, **words, "type": kind}
 
 
 def _excess_of_one(document: Json, wide: Json, limits: Json, narrow: Json, where: str) -> Iterator[str]:

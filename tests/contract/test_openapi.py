@@ -1,7 +1,8 @@
 """The OpenAPI documents: valid, complete, and true."""
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 import schemathesis
@@ -31,6 +32,30 @@ def test_a_document_is_valid_openapi_3_1(service: str, make_app: Callable[[str],
         for member in schema.get("properties", {}).values():
             for example in member.get("examples", ()):
                 Draft202012Validator({**member, "components": document["components"]}).validate(example), name
+
+
+def enums(part: object) -> Iterator[tuple[str, ...]]:
+    """Every list of words in the document, where it stands."""
+    if isinstance(part, dict):
+        if isinstance(words := part.get("enum"), list):
+            yield tuple(word for word in words if word is not None)
+        part = list(part.values())
+    if isinstance(part, list):
+        for each in part:
+            yield from enums(each)
+
+
+def test_the_words_of_a_choice_stand_in_a_document_once(service: str, make_app: Callable[[str], Flask]) -> None:
+    """So that a generated client has one type for them, and not one for each member."""
+    counted = Counter(enums(document_of(make_app(service))))
+    assert [words for words, count in counted.items() if count > 1] == []
+
+
+def test_no_default_says_that_a_member_may_be_null(service: str, make_app: Callable[[str], Flask]) -> None:
+    """Its type says so."""
+    schemas = document_of(make_app(service))["components"]["schemas"].values()
+    members = [member for schema in schemas for member in schema.get("properties", {}).values()]
+    assert [member for member in members if member.get("default", "none") is None] == []
 
 
 def test_a_document_describes_every_route_below_the_prefix_and_no_other(

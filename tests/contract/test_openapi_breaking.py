@@ -174,3 +174,12 @@ def test_this_breaks_a_promise(change: Callable[[Json], Any], told: str) -> None
 @pytest.mark.parametrize("change", [row[1] for row in HARMLESS], ids=[row[0] for row in HARMLESS])
 def test_this_breaks_no_promise(change: Callable[[Json], Any]) -> None:
     assert breaks(*changed(change)) == []
+
+
+def test_words_that_may_be_null_may_be_written_in_either_way() -> None:
+    def write_out(document: Json) -> None:
+        words = [*schema(document, "Currency")["enum"], None]
+        schema(document, "ProductChangePatch")["properties"]["currency"] = {"type": ["string", "null"], "enum": words}
+
+    referring, written_out = changed(write_out)
+    assert breaks(referring, written_out) == breaks(written_out, referring) == []

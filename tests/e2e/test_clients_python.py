@@ -33,17 +33,17 @@ class Client:
             path.stem: import_module(f"{package}.api.{path.parent.name}.{path.stem}") for path in modules
         }
 
-    def answer(self, operation: str, status: int, **given: Any) -> Any:
+    def answer(self, operation: str, status: int, /, **given: Any) -> Any:
         """The answer of an operation, by its id: `headers`, and `parsed`, the body as an object of a generated class."""
         answer = self._operations[operation].sync_detailed(client=self._connection, **given)
         assert answer.status_code == status, answer.content
         check(answer.parsed)
         return answer
 
-    def done(self, operation: str, status: int = 200, **given: Any) -> Any:
+    def done(self, operation: str, status: int = 200, /, **given: Any) -> Any:
         return self.answer(operation, status, **given).parsed
 
-    def refused(self, operation: str, status: int, code: str, **given: Any) -> Any:
+    def refused(self, operation: str, status: int, code: str, /, **given: Any) -> Any:
         answer = self.answer(operation, status, **given)
         assert type(answer.parsed) is self.models.Problem
         assert (answer.parsed.status, answer.parsed.code) == (status, code)
@@ -135,12 +135,14 @@ def test_a_list_is_read_page_by_page(clients: Clients) -> None:
     since = datetime.now(UTC) - timedelta(minutes=5)
     placed = [order.done("create_order", 201, body=body).id for _ in range(3)]
 
-    wanted = {"user_id": body.user_id, "created_from": since, "limit": 2}
+    status = order.models.OrderStatus.CONFIRMED
+    wanted = {"user_id": body.user_id, "status": status, "created_from": since, "limit": 2}
     pages = [order.done("list_orders", **wanted)]
     while cursor := pages[-1].next_cursor:
         pages.append(order.done("list_orders", cursor=cursor, **wanted))
 
     assert [[each.id for each in page.items] for page in pages] == [[placed[2], placed[1]], [placed[0]]]
+    assert {each.status for page in pages for each in page.items} == {status}
 
 
 def test_an_order_is_shipped_and_another_is_cancelled_and_everybody_is_told(clients: Clients) -> None:
