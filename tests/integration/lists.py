@@ -36,7 +36,16 @@ def documented(service: str, path: str) -> dict[str, Item]:
     """Query parameter → its schema, in the document of the service."""
     document = json.loads((DOCUMENTS / f"{service}.json").read_text())
     found = document["paths"][path]["get"].get("parameters", ())
-    return {parameter["name"]: parameter["schema"] for parameter in found if parameter.get("in") == "query"}
+    return {one["name"]: resolved(document, one["schema"]) for one in found if one.get("in") == "query"}
+
+
+def resolved(document: Item, schema: Item) -> Item:
+    """A schema with what it refers to, by itself or in its alternatives."""
+    found: Any = document
+    for name in schema.get("$ref", "").split("/")[1:]:
+        found = found[name]
+    whole = {**found, **schema} if "$ref" in schema else schema
+    return {**whole, "anyOf": [resolved(document, one) for one in whole["anyOf"]]} if "anyOf" in whole else whole
 
 
 def walk(api: Api, path: str, query: dict[str, str]) -> list[Item]:

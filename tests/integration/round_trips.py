@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tests.integration.lists import DOCUMENTS
+from tests.integration.lists import DOCUMENTS, resolved
 from tests.web import Api, answered
 
 Item = dict[str, Any]
@@ -34,20 +34,15 @@ def shape(service: str, method: str, path: str) -> dict[str, Item]:
     """Member of the body → its schema."""
     document = json.loads((DOCUMENTS / f"{service}.json").read_text())
     (content, *_) = document["paths"][path][method]["requestBody"]["content"].values()
-    return {name: _resolved(document, s) for name, s in _resolved(document, content["schema"])["properties"].items()}
-
-
-def _resolved(document: Item, schema: Item) -> Item:
-    found: Any = document
-    for name in schema.get("$ref", "").split("/")[1:]:
-        found = found[name]
-    return {**found, **schema} if "$ref" in schema else schema
+    return {name: resolved(document, s) for name, s in resolved(document, content["schema"])["properties"].items()}
 
 
 def values(schema: Item) -> list[Any]:
     """Valid ones at every end; none where the schema alone cannot tell them."""
     kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
     null = [None] if "null" in kinds else []
+    if "anyOf" in schema:
+        return [value for one in schema["anyOf"] for value in values(one)]
     if "enum" in schema:
         return list(schema["enum"])
     if "integer" in kinds:
@@ -58,7 +53,7 @@ def values(schema: Item) -> list[Any]:
         least, most = schema.get("minLength", 0), schema["maxLength"]
         mixed = (MIXED * (most // len(MIXED) + 1))[:most]
         return [*null, "x" * least, " " * max(least, 1), mixed, "😀" * most]
-    return []
+    return null if kinds == ["null"] else []
 
 
 def bodies(service: str, method: str, path: str, given: Mapping[str, list[Any]]) -> Iterator[Item]:
@@ -70,8 +65,11 @@ def bodies(service: str, method: str, path: str, given: Mapping[str, list[Any]])
 
 
 def defaults(service: str, method: str, path: str) -> Item:
-    """What a member is that is left out; those that have no default are required, or secret."""
-    return {name: schema["default"] for name, schema in shape(service, method, path).items() if "default" in schema}
+    """What a member is that is left out: its default, or null where it may be that; else it is required, or secret."""
+    members = shape(service, method, path)
+    return {
+        name: one.get("default") for name, one in members.items() if "default" in one or "null" in one.get("type", ())
+    }
 
 
 def written(api: Api, method: str, path: str, body: Any) -> Item:

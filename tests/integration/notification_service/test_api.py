@@ -310,7 +310,7 @@ def test_what_is_not_there_is_not_found(service: Running) -> None:
 def test_the_document_is_openapi_and_names_every_channel(service: Running) -> None:
     document: Any = service.app.test_client().get("/openapi.json").json
     validate_openapi(document)
-    assert document["components"]["schemas"]["NewNotification"]["properties"]["channel"]["enum"] == list(CHANNELS)
+    assert document["components"]["schemas"]["NotificationChannel"]["enum"] == list(CHANNELS)
 
 
 def test_health_tells_of_what_waits_for_too_long(service: Running) -> None:
