@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.chaos.points import wrap
-from tests.e2e.system import System
+from tests.e2e.system import UNHURRIED, System
 
 Call = Callable[..., Any]
 
@@ -144,7 +144,8 @@ class FaultySystem(System):
 
     def __init__(self, base_port: int, data_dir: Path):
         self._file = data_dir / "fault"
-        super().__init__(base_port, data_dir, FAULT_FILE=str(self._file), MAX_ATTEMPTS="1", WEBHOOK_HOSTS="127.0.0.1")
+        given = {"FAULT_FILE": str(self._file), "MAX_ATTEMPTS": "1", "WEBHOOK_HOSTS": "127.0.0.1"}
+        super().__init__(base_port, data_dir, **UNHURRIED, **given)
         self.put_in("")
 
     def command(self, service: str) -> str:
