@@ -109,7 +109,7 @@ def check_problem(text: str, status: int, headers: Mapping[str, str]) -> Json:
     assert MEMBERS <= set(document) <= MEMBERS | {"errors"}
     assert document["status"] == status
     assert document["request_id"] == headers["X-Request-ID"]
-    assert status not in (429, 503) or int(headers["Retry-After"]) >= 0
+    assert status not in (429, 503, 504) or int(headers["Retry-After"]) >= 0
     told = text.replace(document["instance"], "").lower()
     assert not [word for word in INTERNAL if word in told]
     return document

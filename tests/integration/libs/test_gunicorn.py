@@ -230,9 +230,9 @@ def slowest(running: Running, requests_made: int = 20) -> float:
         for number in range(requests_made):
             started = time.monotonic()
             if number % 2:
-                assert session.get(f"{running.url}/products/stats", timeout=10).status_code == 200
+                assert session.get(f"{running.url}/products/stats", timeout=30).status_code == 200
             else:
-                assert session.post(f"{running.url}/products", json=a_product(), timeout=10).status_code == 201
+                assert session.post(f"{running.url}/products", json=a_product(), timeout=30).status_code == 201
             seconds.append(time.monotonic() - started)
     return max(seconds)
 
@@ -332,8 +332,9 @@ def narrow_url(databases: Any) -> str:
 @pytest.fixture(scope="module")
 def narrow(narrow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The product service in one worker that works on one request at a time, and lets nobody wait."""
-    variables = {"WEB_CONCURRENCY": "1", "MAX_CONCURRENT_REQUESTS": "1", "MAX_QUEUED_REQUESTS": "0"}
-    with Running("product", narrow_url, tmp_path_factory.mktemp("narrow"), **variables) as running:
+    narrow = {"WEB_CONCURRENCY": "1", "MAX_CONCURRENT_REQUESTS": "1", "MAX_QUEUED_REQUESTS": "0"}
+    patient = {"REQUEST_DEADLINE_SECONDS": "30"}
+    with Running("product", narrow_url, tmp_path_factory.mktemp("narrow"), **narrow, **patient) as running:
         yield running
 
 
