@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from compose.write_secrets import main as write_secrets
+from libs.common import VERSION
 from libs.topology import SERVICES
 from tests.containers.files import load, rendered
 from tests.e2e.system import ROOT
@@ -44,6 +45,11 @@ def test_compose_reads_them(files: list[str], tmp_path: Path) -> None:
     told = tmp_path / "rendered.json"
     told.write_text(json.dumps(rendered(*files)))
     run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(told))
+
+
+def test_what_is_built_without_a_tag_has_the_version_of_the_code() -> None:
+    text = "".join((ROOT / path).read_text() for path in (DEVELOPMENT, PRODUCTION, "compose/Dockerfile"))
+    assert set(re.findall(r"TAG:-([^}]+)}|ARG VERSION=(.+)", text)) == {(VERSION, ""), ("", VERSION)}
 
 
 # Production --------------------------------------------------------------------------------------------------------
