@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, ClassVar, Self
 from urllib.parse import unquote
@@ -331,16 +331,15 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
         """Gunicorn's answer is HTML. It closes the connection afterwards."""
-        if isinstance(exc, _Unreadable):
-            problem, seen, write = exc.problem, exc.seen, partial(log.info, "request.unreadable")
-        else:
-            problem, seen, write = (
-                errors.InternalError(),
-                _seen(req),
-                partial(log.error, "request.failed", exc_info=exc),
-            )
+        problem, seen = (
+            (exc.problem, exc.seen) if isinstance(exc, _Unreadable) else (errors.InternalError(), _seen(req))
+        )
         request_id = context.request_id_of(seen.request_id)
-        write(extra={"status": problem.status, "request_id": request_id})
+        extra = {"status": problem.status, "request_id": request_id}
+        if isinstance(exc, _Unreadable):
+            log.info("request.unreadable", extra=extra)
+        else:
+            log.error("request.failed", exc_info=exc, extra=extra)
         headers, body = told(problem, seen.path, request_id)
         with suppress(OSError):  # the client has gone
             _refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
