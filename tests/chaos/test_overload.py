@@ -6,11 +6,14 @@ The services share one core, and the load generator (overload.py) has another, s
 
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import cycle, product
+from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
@@ -28,7 +31,7 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVICES_CORE, CLIENTS_CORE = CORES[0], CORES[-1]
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(len(CORES) < 2, reason="the clients would take from the services what is to be measured"),
 ]
 
@@ -36,6 +39,8 @@ SECONDS = 30.0 if LONG else 8.0
 CLIENTS = 128
 """As many as the workers of the order service work on at a time; with these the system does most."""
 RECOVERY_SECONDS = 5.0
+STALL_SECONDS = 0.5
+"""What is measured while the machine stands still for longer says nothing of the services."""
 
 
 class Run(NamedTuple):
@@ -60,7 +65,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         with pinned(SERVICES_CORE):
             system = stack.enter_context(System(BASE_PORT + 10, tmp_path_factory.mktemp("overload")))
         with pinned(CLIENTS_CORE):
-            yield drive(system)
+            for _ in range(3):
+                stalls: list[float] = []
+                with until_over(partial(watch_the_machine, tmp_path_factory.mktemp("watch"), stalls)):
+                    found = drive(system)
+                print(f"The machine stood still for {max(stalls):.3f} s at the longest.")
+                if max(stalls) <= STALL_SECONDS:
+                    break
+            yield found
 
 
 def drive(system: System) -> Run:
@@ -84,10 +96,8 @@ def drive(system: System) -> Run:
     capacity = load(saturate, CLIENTS, SECONDS / 2)
     normal = load(offer, capacity.rate / 2, SECONDS / 2)
     machines: list[float] = []
-    over: list[bool] = []
-    with beside(lambda: ask_machines(system, machines, over)):
+    with until_over(partial(ask_machines, system, machines)):
         overload = load(offer, capacity.rate * 3, SECONDS)
-        over.append(True)
     afterwards = load(offer, capacity.rate / 2, RECOVERY_SECONDS + 3)
     again = load(saturate, CLIENTS, SECONDS / 2)
     stored = Counter(shop.stats()["order"]["by_status"]) - before
@@ -95,12 +105,35 @@ def drive(system: System) -> Run:
     return Run(normal, (capacity, again), overload, afterwards, machines, told, stored, reserved)
 
 
-def ask_machines(system: System, seconds: list[float], over: list[bool]) -> None:
+@contextmanager
+def until_over(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """It goes on as long as what is inside."""
+    over = threading.Event()
+    with beside(lambda: work(over)):
+        try:
+            yield
+        finally:
+            over.set()
+
+
+def watch_the_machine(directory: Path, seconds: list[float], over: threading.Event) -> None:
+    """Until it is over; notes how much longer than a moment a moment and a commit to the disk take."""
+    with open(directory / "file", "wb") as file:
+        while not over.is_set():
+            started = time.monotonic()
+            time.sleep(0.05)
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+            seconds.append(time.monotonic() - started - 0.05)
+
+
+def ask_machines(system: System, seconds: list[float], over: threading.Event) -> None:
     """Until it is over, over a new connection each time; notes how long each question took. A question costs the core
     as much as two orders, so that many of them would be what is measured.
     """
     for service, path in cycle(product(sorted(SERVICES, key="order".__ne__), ("/health", "/metrics"))):
-        if over:
+        if over.is_set():
             return
         started = time.monotonic()
         assert Quintet(system.base_port).get(service, path).status_code == 200
