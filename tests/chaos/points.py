@@ -3,7 +3,7 @@
 The product knows nothing of them. `install` runs inside a service that was started with tests/chaos/conf.py, and wraps
 the functions named below; a point is reached before or after a call of its function. `Trap` is how a test arms one: all
 processes share a page of memory with the name of the armed point, so that arming needs no restart, and the first
-process to reach the point takes the trap away and kills its service, master and workers.
+process to reach the point takes the trap away, a file of that name, and kills its service, master and workers.
 """
 
 import mmap
@@ -122,30 +122,36 @@ class Trap:
         path = directory / "trap"
         if not path.exists():
             path.write_bytes(bytes(PAGE))
-        self._gate = directory / "armed"
+        self._directory = directory
         with open(path, "r+b") as page:
             self._page = mmap.mmap(page.fileno(), PAGE)
 
     def arm(self, name: str) -> None:
-        self._gate.touch()
+        self.disarm()
+        self._gate(name).touch()
         self._page[:] = name.encode().ljust(PAGE, b"\0")
 
     def disarm(self) -> None:
+        self._gate(self.armed).unlink(missing_ok=True)
         self._page[:] = bytes(PAGE)
-        self._gate.unlink(missing_ok=True)
 
     @property
     def armed(self) -> str:
-        return self._page[:].rstrip(b"\0").decode() if self._gate.exists() else ""
+        name = self._page[:].rstrip(b"\0").decode()
+        return name if self._gate(name).exists() else ""
 
     def spring(self, name: str) -> None:
         """Die here if this is the armed point."""
         if self._page[:].startswith(name.encode() + b"\0"):
             try:
-                self._gate.unlink()
+                self._gate(name).unlink()
             except FileNotFoundError:
                 return  # another process was first, and this one has as little time left
             os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    def _gate(self, name: str) -> Path:
+        """A process that read the name of the trap before this one must find that one gone."""
+        return self._directory / f"armed {name}"
 
 
 def install(trap: Trap, service: str, transport: str) -> None:
