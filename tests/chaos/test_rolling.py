@@ -23,7 +23,7 @@ from demo.api import eventually
 from libs.topology import PORT_OFFSETS, SERVICES
 from tests.chaos.conftest import BASE_PORT, LONG
 from tests.e2e.shop import Shop
-from tests.e2e.system import System
+from tests.e2e.system import UNHURRIED, System
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -116,7 +116,7 @@ def test_a_rolling_restart_of_every_service_fails_no_request(tmp_path: Path) -> 
     spawn = multiprocessing.get_context("spawn")
     event, count = spawn.Event(), spawn.Value("i", 0)
     answers, rounds = Counter[str](), 0
-    with System(BASE_PORT + 20, tmp_path / "data") as system, masters(system) as running:
+    with System(BASE_PORT + 20, tmp_path / "data", **UNHURRIED) as system, masters(system) as running:
         shop = Shop(system.api)
         user, product = shop.new_user()["id"], shop.new_product(1_000_000)["id"]
         with spawn.Pool(PROCESSES, _share, (event, count)) as pool:
