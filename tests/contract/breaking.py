@@ -2,10 +2,14 @@
 
 A request that the older document allowed must still be taken, and an answer must still be one that the older document
 foresaw. Both are the same question: what does one schema let through that another does not?
+
+The names of tags and components are no promise: they are no part of HTTP, and a client that was generated works on.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from libs.common.errors import PROBLEM_JSON
 
 Json = Mapping[str, Any]
 
@@ -23,12 +27,18 @@ def may_break(released: str, version: str) -> bool:
 
 def breaks(released: Json, proposed: Json) -> list[str]:
     """One line for each promise of the released document that the proposed one breaks."""
-    return list(_Comparison(released, proposed).operations())
+    comparison = _Comparison(released, proposed)
+    return [*comparison.servers(), *comparison.operations()]
 
 
 class _Comparison:
     def __init__(self, released: Json, proposed: Json):
         self._old, self._new = released, proposed
+
+    def servers(self) -> Iterator[str]:
+        before, after = ({server["url"] for server in document["servers"]} for document in (self._old, self._new))
+        for url in sorted(before - after):
+            yield f"server {url}: is gone"
 
     def operations(self) -> Iterator[str]:
         for path, methods in self._old["paths"].items():
@@ -57,6 +67,8 @@ class _Comparison:
             if parameter.get("required") and not known.get("required"):
                 yield f"{here} is required now"
             if known:
+                if not known.get("required"):
+                    yield from _other_default(self._old, known["schema"], self._new, parameter["schema"], here)
                 yield from self._request_schema(known["schema"], parameter["schema"], here)
 
     def _request(self, old: Json | None, new: Json | None, where: str) -> Iterator[str]:
@@ -73,6 +85,8 @@ class _Comparison:
                 continue
             before, after = _resolved(self._old, old[status]), _resolved(self._new, new[status])
             yield from self._content(before, after, here, self._answer_schema)
+            for code in sorted(_codes(self._old, before) - _codes(self._new, after)):
+                yield f"{here}: {code} is gone"
             yield from self._headers(before.get("headers", {}), after.get("headers", {}), here)
 
     def _headers(self, old: Json, new: Json, where: str) -> Iterator[str]:
@@ -96,6 +110,7 @@ class _Comparison:
     def _request_schema(self, old: Json, new: Json, where: str) -> Iterator[str]:
         """What was taken and is refused now."""
         yield from _excess(self._old, old, self._new, new, where)
+        yield from _other_defaults(self._old, old, self._new, new, where)
 
     def _answer_schema(self, old: Json, new: Json, where: str) -> Iterator[str]:
         """What comes now and was not foreseen, and what comes no more."""
@@ -110,18 +125,46 @@ def _resolved(document: Json, part: Json) -> Json:
     return {**found, **part} if "$ref" in part else part
 
 
+def _codes(document: Json, response: Json) -> set[str]:
+    """The codes of a problem. Each has an example, so where one is gone, it comes no more."""
+    examples = response.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
+    return {_resolved(document, example)["value"]["code"] for example in examples.values()}
+
+
 def _gone(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterator[str]:
     """Members of an answer, those that are optional too, that the new schema does not have."""
-    olds, news = _alternatives(before, old), _alternatives(after, new)
-    members = {name: member for each in news for name, member in each.get("properties", {}).items()}
-    for each in olds:
-        for name, member in each.get("properties", {}).items():
-            if name not in members:
-                yield f"{where} /{name}: is gone"
-            else:
-                yield from _gone(before, member, after, members[name], f"{where} /{name}")
-        for items in (other["items"] for other in news if "items" in each and "items" in other):
-            yield from _gone(before, each["items"], after, items, f"{where}/*")
+    remaining = _parts(after, new)
+    for name, part in _parts(before, old).items():
+        if name in remaining:
+            yield from _gone(before, part, after, remaining[name], f"{where}{name}")
+        else:
+            yield f"{where}{name}: is gone"
+
+
+def _other_defaults(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterator[str]:
+    """Members of a request that may be left out, and mean something else then."""
+    remaining = _parts(after, new)
+    sent = {f" /{name}" for each in _alternatives(before, old) for name in each.get("required", ())}
+    for name, part in _parts(before, old).items():
+        if name in remaining:
+            if name not in sent:
+                yield from _other_default(before, part, after, remaining[name], f"{where}{name}")
+            yield from _other_defaults(before, part, after, remaining[name], f"{where}{name}")
+
+
+def _other_default(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterator[str]:
+    was, now = _resolved(before, old).get("default"), _resolved(after, new).get("default")
+    if was != now:
+        yield f"{where}: default {was} against {now}"
+
+
+def _parts(document: Json, schema: Json) -> dict[str, Json]:
+    """The schemas of the members of an object, and that of the items of a list."""
+    found = {}
+    for each in _alternatives(document, schema):
+        found |= {f" /{name}": member for name, member in each.get("properties", {}).items()}
+        found |= {"/*": each["items"]} if "items" in each else {}
+    return found
 
 
 def _excess(document: Json, schema: Json, limits: Json, limit: Json, where: str) -> Iterator[str]:

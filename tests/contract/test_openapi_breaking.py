@@ -86,6 +86,16 @@ def inline(document: Json, method: str, status: str, path: str = "/products") ->
     return found
 
 
+def codes(document: Json, status: str) -> Json:
+    """The examples of what a product is refused with."""
+    found: Json = inline(document, "post", status)["content"]["application/problem+json"]["examples"]
+    return found
+
+
+def rename(document: Json, name: str, other: str) -> None:
+    document.update(json.loads(json.dumps(document).replace(name, other)))
+
+
 BREAKING: list[tuple[str, Callable[[Json], Any], str]] = [
     ("an operation is gone", lambda d: d["paths"][ONE].pop("delete"), f"DELETE {ONE}: is gone"),
     ("a path is gone", lambda d: d["paths"].pop("/products/stats"), "GET /products/stats: is gone"),
@@ -96,6 +106,8 @@ BREAKING: list[tuple[str, Callable[[Json], Any], str]] = [
     ("a parameter may be less long", lambda d: parameter(d, "category")["schema"].update(maxLength=9), "category: maxLength 100 against 9"),
     ("a parameter has fewer words", lambda d: parameter(d, "sort")["schema"]["enum"].remove("name"), "sort: name against the enum"),
     ("a parameter has another type", lambda d: parameter(d, "limit")["schema"].update(type="string"), "limit: type integer against string"),
+    ("a parameter has another default", lambda d: parameter(d, "limit")["schema"].update(default=20), "limit: default 50 against 20"),
+    ("a parameter gets a default", lambda d: parameter(d, "category")["schema"].update(default="x"), "category: default None against x"),
     ("a parameter has a pattern", lambda d: parameter(d, "q")["schema"].update(pattern="^a$"), "q: pattern ^[^\\x00]*$ against ^a$"),
     ("the body becomes required", lambda d: operation(d, "delete", ONE).update(requestBody={"required": True, "content": {}}), "the body is required now"),
     ("the body is gone", lambda d: operation(d).pop("requestBody"), "body as application/json is gone"),
@@ -109,15 +121,23 @@ BREAKING: list[tuple[str, Callable[[Json], Any], str]] = [
     ("a member must be less", lambda d: member(d, "stock", "NewProduct").update(maximum=9), "body /stock: maximum 1000000000000 against 9"),
     ("a member has a bound", lambda d: schema(d, "NewProduct")["properties"].update(currency={"type": "string", "enum": ["EUR"]}), "against the enum"),
     ("fewer words of a component are taken", lambda d: schema(d, "Currency")["enum"].remove("EUR"), "body /currency: EUR against the enum"),
+    ("a member has another default", lambda d: member(d, "stock", "NewProduct").update(default=1), "body /stock: default 0 against 1"),
+    ("a member has no default", lambda d: member(d, "stock", "NewProduct").pop("default"), "body /stock: default 0 against None"),
+    ("a member has the default of a component", lambda d: (member(d, "currency", "NewProduct").pop("default"), schema(d, "Currency").update(default="USD")), "body /currency: default EUR against USD"),
     ("a list must be shorter", lambda d: member(d, "items", "NewReservation").update(maxItems=9), "body /items: maxItems 100 against 9"),
     ("a member of an item is taken no more", lambda d: schema(d, "WantedLine")["properties"].pop("quantity"), "body /items/* /quantity: is not known"),
     ("a status is gone", lambda d: operation(d)["responses"].pop("409"), "409 is gone"),
     ("success has another status", lambda d: operation(d)["responses"].update({"200": operation(d)["responses"].pop("201")}), "201 is gone"),
     ("a media type of an answer is gone", lambda d: operation(d)["responses"]["201"].pop("content"), "201 as application/json is gone"),
     ("a problem is another type", lambda d: inline(d, "post", "422")["content"].clear(), "422 as application/problem+json is gone"),
+    ("a code is gone", lambda d: codes(d, "409").pop("sku-taken"), "POST /products: 409: sku-taken is gone"),
+    ("a code has another name", lambda d: rename(d, 'sku-taken"', 'sku-in-use"'), "POST /products: 409: sku-taken is gone"),
+    ("a code comes with another status", lambda d: codes(d, "422").update(x=codes(d, "409").pop("sku-taken")), "POST /products: 409: sku-taken is gone"),
+    ("the paths are elsewhere", lambda d: d["servers"][0].update(url="/api/v2"), "server /api/v1: is gone"),
     ("a member comes no more", lambda d: (schema(d, "Product")["properties"].pop("sold"), schema(d, "Product")["required"].remove("sold")), "/sold: is gone"),
     ("an optional member comes no more", lambda d: schema(d, "Problem")["properties"].pop("errors"), "/errors: is gone"),
     ("a member of an item comes no more", lambda d: schema(d, "ReservedLine")["properties"].pop("name"), "/items/* /name: is gone"),
+    ("the items of an answer may be anything", lambda d: member(d, "items", "ProductPage").pop("items"), "/items/*: is gone"),
     ("a member may be missing", lambda d: schema(d, "Product")["required"].remove("sku"), "/sku: required against optional"),
     ("a member may be null", lambda d: member(d, "name", "Product").update(type=["string", "null"]), "/name: type null against string"),
     ("a member is a number", lambda d: member(d, "price", "Product").update(type="number"), "/price: type number against string"),
@@ -134,7 +154,8 @@ BREAKING: list[tuple[str, Callable[[Json], Any], str]] = [
 
 HARMLESS: list[tuple[str, Callable[[Json], Any]]] = [
     ("nothing", lambda d: None),
-    ("another description", lambda d: operation(d).update(summary="x", description="y", tags=["z"])),
+    ("another description", lambda d: operation(d).update(summary="x", description="y")),
+    ("another tag", lambda d: operation(d).update(tags=["z"])),
     ("another example", lambda d: operation(d)["requestBody"]["content"]["application/json"].update(example={})),
     ("a new operation", lambda d: d["paths"].update({"/new": {"get": {"operationId": "new", "responses": {}}}})),
     ("a new parameter", add_parameter),
@@ -153,7 +174,13 @@ HARMLESS: list[tuple[str, Callable[[Json], Any]]] = [
     ("an answer is never null", lambda d: member(d, "sku", "Product").update(type="string")),
     ("another status", lambda d: operation(d)["responses"].update({"402": {"description": "x"}})),
     ("another header", lambda d: operation(d)["responses"]["201"]["headers"].update({"X": {"schema": {}}})),
-    ("a component has another name", lambda d: d.update(json.loads(json.dumps(d).replace("schemas/Product\"", "schemas/P\"").replace('"Product":', '"P":')))),
+    ("a component has another name", lambda d: (rename(d, 'schemas/Product"', 'schemas/P"'), rename(d, '"Product":', '"P":'))),
+    ("a new code", lambda d: codes(d, "409").update(new={"value": {"code": "new"}})),
+    ("another name of an example", lambda d: rename(d, '"sku-taken": {"$ref"', '"x": {"$ref"')),
+    ("another server", lambda d: d["servers"].append({"url": "/api/v2"})),
+    ("a member may be left out and has a default", lambda d: (schema(d, "NewProduct")["required"].remove("price"), member(d, "price", "NewProduct").update(default="0"))),
+    ("a new member has a default", lambda d: schema(d, "NewProduct")["properties"].update(new={"type": "string", "default": "x"})),
+    ("a new parameter has a default", lambda d: add_parameter(d, schema={"default": "x"})),
 ]  # fmt: skip
 
 
