@@ -67,7 +67,8 @@ def test_every_operation_is_asked_for_its_success_and_for_each_main_error_and_fo
     documented, asked = operations(shop), set(requests())
     assert len(documented) > 30
     wanted = {(one, status) for one, statuses in documented.items() for status in statuses & MAIN_STATUSES}
-    # Only a notification that died is sent again, and that takes longer than anybody waits for a collection.
+    # A message to nobody is dead at once, but it is erased, so it cannot be sent again. One that can was refused as often
+    # as MAX_ATTEMPTS says, which takes minutes unless a service is told otherwise; test_mail.py does so.
     assert wanted - asked == {(("notification", "POST", "/notifications/{}/retry"), 200)}
     strange = {one for one, status in asked if one not in documented and status not in (404, 405)}
     assert not strange
