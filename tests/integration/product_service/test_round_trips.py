@@ -1,5 +1,6 @@
 """Every member of a product, a change of stock and a reservation that can be written is read back as it was written."""
 
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -47,20 +48,37 @@ def test_every_change_of_stock_is_read_back(shop: Shop, db: Database) -> None:
 
 def test_every_reservation_is_read_back(shop: Shop) -> None:
     assert shape("product", "post", "/reservations").keys() == {"order_id", "items"}
-    products = [shop.product(stock=10**12, name="é😀", price="19.99"), shop.product(stock=10**12, price="7")]
-    for quantity in (1, 2, 999_999, 1_000_000):
-        lines = [(product, quantity) for product in products]
-        for wanted in (a_reservation(*lines), a_reservation(lines[0]), a_reservation(lines[0], lines[0])):
-            answer = answered(shop.api.post("/reservations", wanted), 201)
-            assert answer == answered(shop.api.get(f"/reservations/{wanted['order_id']}"))
-            assert (answer["order_id"], answer["status"]) == (wanted["order_id"], "reserved")
-            units = {
-                product: sum(i["quantity"] for i in wanted["items"] if i["product_id"] == product)
-                for product in products
-            }
-            assert {line["product_id"]: line["quantity"] for line in answer["items"]} == {
-                p: n for p, n in units.items() if n
-            }
-            assert (answer["items"][0]["name"], answer["items"][0]["unit_price"]) == ("é😀", "19.99")
-            (again,) = shop.batch({**wanted, "request_id": "r" * 128})
-            assert again == {"status": 201, "body": answer}
+    for wanted in reservations(shop):
+        answer = answered(shop.api.post("/reservations", wanted), 201)
+        assert_read_back(shop, wanted, answer)
+        (again,) = shop.batch({**wanted, "request_id": "r" * 128})
+        assert again == {"status": 201, "body": answer}
+
+
+def test_every_reservation_of_a_batch_is_read_back(shop: Shop) -> None:
+    assert shape("product", "post", "/reservations/batch").keys() == {"reservations"}
+    batch = [{**wanted, "request_id": "r" * 128} for wanted in reservations(shop)]
+    for wanted, outcome in zip(batch, shop.batch(*batch), strict=True):
+        assert outcome["status"] == 201
+        assert_read_back(shop, wanted, outcome["body"])
+
+
+def reservations(shop: Shop) -> list[dict[str, Any]]:
+    """New ones of two products, of one, and of one in two lines, each with the quantities of both ends."""
+    first, second = shop.product(stock=10**12, name="é😀", price="19.99"), shop.product(stock=10**12, price="7")
+    return [
+        a_reservation(*((product, quantity) for product in products))
+        for quantity in (1, 2, 999_999, 1_000_000)
+        for products in ((first, second), (first,), (first, first))
+    ]
+
+
+def assert_read_back(shop: Shop, wanted: dict[str, Any], answer: dict[str, Any]) -> None:
+    """What was answered is what is found, and says what was wanted."""
+    assert answer == answered(shop.api.get(f"/reservations/{wanted['order_id']}"))
+    assert (answer["order_id"], answer["status"]) == (wanted["order_id"], "reserved")
+    units: Counter[str] = Counter()
+    for line in wanted["items"]:
+        units[line["product_id"]] += line["quantity"]
+    assert {line["product_id"]: line["quantity"] for line in answer["items"]} == units
+    assert (answer["items"][0]["name"], answer["items"][0]["unit_price"]) == ("é😀", "19.99")
