@@ -48,6 +48,8 @@ HEALTH: Json = {
     }
 }
 """What is answered on /health, whatever the status is."""
+HEADERS = {"X-Request-ID": "req-1", "Location": "/api/v1/made"}
+"""Values of those that answers must have, beside the ETag, which is the version of the body."""
 
 
 def network(**options: Any) -> responses.RequestsMock:
@@ -75,7 +77,8 @@ class Provider:
     ) -> responses.BaseResponse:
         body = self.body(method, path, status, **members)
         media_type = JSON if status < 400 else PROBLEM_JSON
-        answer = {"status": status, "json": body, "content_type": media_type, "headers": headers}
+        sent = self._headers(method, path, status, body, headers or {})
+        answer = {"status": status, "json": body, "content_type": media_type, "headers": sent}
         return self._peer.add(method, self._at(path), **answer)
 
     def misbehaves(self, method: str, path: str, *, because: str, **answer: Any) -> responses.BaseResponse:
@@ -113,8 +116,7 @@ class Provider:
         if media_type not in content:
             return [f"{status} is not {media_type}"]
         schema = {**content[media_type]["schema"], "components": self._document["components"]}
-        validator = Draft202012Validator(schema, format_checker=FORMATS)
-        found = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(body)]
+        found = _differences(schema, body)
         examples = content[media_type].get("examples")
         if examples and not found and body["code"] not in examples:
             found.append(f"{status} does not mean {body['code']}")
@@ -127,6 +129,18 @@ class Provider:
         if examples := content.get("examples"):
             return self._resolved(examples.get(code) or next(iter(examples.values())))["value"]
         return content.get("example")
+
+    def _headers(self, method: str, path: str, status: int, body: Any, given: dict[str, str]) -> dict[str, str]:
+        """These, and the others that the document requires; raises AssertionError where the service sends none such."""
+        answer = self._resolved(self._operation(method, path)[str(status)])
+        documented = {name: self._resolved(header) for name, header in answer.get("headers", {}).items()}
+        usual = {**HEADERS, "ETag": f'"{(body or {}).get("version", 1)}"'}
+        sent = {name: usual[name] for name, header in documented.items() if header.get("required")} | given
+        schemas = {name: header["schema"] for name, header in documented.items()}
+        values = {name: _value(schemas.get(name, {}), text) for name, text in sent.items()}
+        found = _differences({"properties": schemas, "additionalProperties": False}, values)
+        assert found == [], found
+        return sent
 
     def _operation(self, method: str, path: str) -> Json:
         """Status → answer, of the operation that takes this path; a name in a rule is preferred to a parameter."""
@@ -147,6 +161,16 @@ class Provider:
 
     def _at(self, path: str) -> str:
         return self._url + ("" if path == "/health" else "/api/v1") + path
+
+
+def _differences(schema: Json, value: Any) -> list[str]:
+    validator = Draft202012Validator(schema, format_checker=FORMATS)
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
+
+
+def _value(schema: Json, text: str) -> str | int:
+    """What a header says, which is text on the wire."""
+    return int(text) if schema.get("type") == "integer" and text.isdecimal() else text
 
 
 @cache

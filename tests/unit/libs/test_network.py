@@ -11,6 +11,7 @@ from libs.common.errors import DependencyUnavailable
 from tests.network import Provider
 
 USER = "/users/0198c0de-0000-7000-8000-000000000001"
+OTHER = "/users/0198c0de-0000-7000-8000-000000000002"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,42 @@ def test_an_answer_is_the_example_of_the_document_but_for_what_is_given(user: Pr
     assert (answer.status, answer.body) == (200, {**user.body("GET", USER), "status": "suspended"})
     assert answer.body["email"]
     assert user.client.get("/users/stats").body["total"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "told"),
+    [
+        (200, {"X-Total": "7"}, "'X-Total' was unexpected"),
+        (200, {"Retry-After": "1"}, "'Retry-After' was unexpected"),
+        (200, {"ETag": "3"}, "3.* does not match"),
+        (200, {"X-Request-ID": ""}, "does not match"),
+        (503, {"Retry-After": "soon"}, "'soon' is not of type 'integer'"),
+        (503, {"Retry-After": "-1"}, "'-1' is not of type 'integer'"),
+        (503, {"Retry-After": str(2**31)}, "is greater than the maximum"),
+        (404, {"ETag": '"3"'}, "'ETag' was unexpected"),
+    ],
+)
+def test_a_header_that_a_service_cannot_send_it_does_not_send_here(
+    user: Provider, status: int, headers: dict[str, str], told: str
+) -> None:
+    with pytest.raises(AssertionError, match=told):
+        user.answers("GET", USER, status, headers=headers)
+
+
+def test_an_answer_has_the_headers_that_the_document_requires(user: Provider) -> None:
+    user.answers("GET", USER, version=7)
+    user.answers("POST", "/users", 201, headers={"X-Request-ID": "of-the-test"})
+    user.answers("GET", OTHER, 404)
+
+    got = user.client.get(USER).headers
+    made = user.client.call("POST", "/users", json={}).headers
+    missing = user.client.get(OTHER).headers
+
+    assert got["ETag"] == '"7"'
+    assert got["X-Request-ID"]
+    assert (made["X-Request-ID"], made["Location"][:8]) == ("of-the-test", "/api/v1/")
+    assert missing["X-Request-ID"]
+    assert "ETag" not in missing
 
 
 def test_a_problem_is_that_of_its_code(product: Provider) -> None:
