@@ -1,11 +1,12 @@
 """The AsyncAPI 3 document of all events, `docs/asyncapi.json`: `python -m tests.contract.asyncapi` writes it.
 
 It is made from the map of the system, the event classes and their schemas, and what the transports say of themselves.
-It is also the record of what was published: the command refuses a schema that breaks with it.
+The command refuses a schema that breaks with what was published, `docs/asyncapi.released.json`.
 """
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from libs.common import VERSION, broker
@@ -16,6 +17,9 @@ from tests.contract.additive import breaches
 from tests.events import ASYNCAPI, EVENTS, example_of, publisher_of, schema_of
 
 Json = dict[str, Any]
+
+RELEASED = ASYNCAPI.with_name("asyncapi.released.json")
+"""A file of its own: the other one changes with the code, so it never differs from what the code makes."""
 
 SUBSCRIBERS = [service for service in SERVICES if any(service in names for names in SUBSCRIPTIONS.values())]
 
@@ -331,14 +335,19 @@ def schemas(made: Json) -> Json:
     return found
 
 
-def committed() -> Json:
-    found: Json = json.loads(ASYNCAPI.read_text(encoding="utf-8"))
+def read(path: Path) -> Json:
+    found: Json = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def breaks(made: Json) -> list[str]:
+    """What a document breaks of what was published."""
+    return breaches(schemas(read(RELEASED)), schemas(made))
 
 
 def main() -> None:
     made = document()
-    if ASYNCAPI.exists() and (found := breaches(schemas(committed()), schemas(made))):
+    if found := breaks(made):
         sys.exit("\n".join([*found, "What was published stays as it is: publish the next version beside it."]))
     ASYNCAPI.write_text(text(made), encoding="utf-8")
 

@@ -1,10 +1,11 @@
-"""The AsyncAPI document: valid, the generated one, and a record with which no schema breaks."""
+"""The AsyncAPI document: valid, the generated one, and without a break with what was published."""
 
 import copy
 import json
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from libs.topology import SERVICES, SUBSCRIPTIONS
 from tests.cloudevents import faults
 from tests.contract import asyncapi
 from tests.contract.additive import breaches
-from tests.contract.asyncapi import committed, document, schemas, text
+from tests.contract.asyncapi import RELEASED, breaks, document, read, schemas, text
 from tests.events import ASYNCAPI
 from tests.programs import NODE_MODULES, program
 
@@ -44,6 +45,10 @@ def parsed(*documents: Json) -> list[list[str]]:
     assert ran.returncode == 0, ran.stderr
     return [[f"{each['code']}: {each['message']} at {each['path']}" for each in found if each["severity"] <= WARNING]
             for found in json.loads(ran.stdout)]  # fmt: skip
+
+
+def committed() -> Json:
+    return read(ASYNCAPI)
 
 
 def changed(change: Callable[[Json], Any]) -> Json:
@@ -165,7 +170,17 @@ def test_a_queue_is_bound_to_what_it_carries_and_declared_as_the_transport_does(
 
 
 def test_no_schema_breaks_with_what_was_published() -> None:
-    assert breaches(schemas(committed()), schemas(document())) == []
+    assert breaks(document()) == []
+
+
+@pytest.mark.parametrize("name", schemas(read(RELEASED)))
+def test_a_break_with_what_was_published_is_noticed(name: str) -> None:
+    made = read(RELEASED)
+    members = schemas(made)[name]["properties"]
+    member = min(members)
+    members["another_name"] = members.pop(member)
+
+    assert breaks(made) == [f"{name}.{member}: is gone"]
 
 
 PUBLISHED: Json = {
@@ -271,17 +286,20 @@ def test_a_type_may_only_go_when_its_successor_is_there() -> None:
         assert breaches(known, others) == ["parcel.v1: is gone and has no successor"]
 
 
-def test_the_command_refuses_to_write_a_break(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_the_command_refuses_a_break_even_if_the_document_has_it_already(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     broken = changed(lambda made: schemas(made)["order.shipped.v1"]["properties"].pop("shipped_at"))
     written = tmp_path / "asyncapi.json"
-    written.write_text(text(committed()))
+    written.write_text(text(broken), encoding="utf-8")
     monkeypatch.setattr(asyncapi, "ASYNCAPI", written)
-    monkeypatch.setattr(asyncapi, "document", lambda: broken)
+    monkeypatch.setattr(asyncapi, "document", lambda: {**broken, "id": "urn:another"})
 
     with pytest.raises(SystemExit, match=r"order\.shipped\.v1\.shipped_at: is gone"):
         asyncapi.main()
 
-    assert written.read_text() == ASYNCAPI.read_text(encoding="utf-8")
-    monkeypatch.setattr(asyncapi, "document", lambda: changed(lambda made: made["info"].update(version="2")))
+    assert read(written) == broken
+    sound = changed(lambda made: made["info"].update(version="2"))
+    monkeypatch.setattr(asyncapi, "document", lambda: sound)
     asyncapi.main()
-    assert asyncapi.committed()["info"]["version"] == "2"
+    assert read(written) == sound
