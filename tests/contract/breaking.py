@@ -160,7 +160,7 @@ def _other_default(before: Json, old: Json, after: Json, new: Json, where: str) 
 
 def _parts(document: Json, schema: Json) -> dict[str, Json]:
     """The schemas of the members of an object, and that of the items of a list."""
-    found = {}
+    found: dict[str, Json] = {}
     for each in _alternatives(document, schema):
         found |= {f" /{name}": member for name, member in each.get("properties", {}).items()}
         found |= {"/*": each["items"]} if "items" in each else {}
