@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.contract.pacts.documents import arrows
+from tests.e2e.arrows import seen
 from tests.e2e.shop import Shop
 from tests.e2e.system import UNHURRIED, System
 
@@ -22,6 +24,7 @@ BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800) + 500 * int(
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     with System(BASE_PORT, tmp_path_factory.mktemp("quintet"), **UNHURRIED) as system:
         yield system
+        assert seen(system) - arrows().keys() == set(), "without a pact: see docs/contracts.md"
 
 
 @pytest.fixture

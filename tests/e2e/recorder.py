@@ -1,5 +1,6 @@
 """What the services say to each other, written down on the way: each calls the others through recorders."""
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,10 @@ from typing import Any, NamedTuple
 import requests
 
 from libs.topology import SERVICES
+from tests.e2e.shop import Json
 from tests.e2e.system import System
+
+PUBLISHERS = ("user", "order", "notification")
 
 
 class Exchange(NamedTuple):
@@ -25,6 +29,16 @@ class Exchange(NamedTuple):
     body: bytes
     status: int
     answer: bytes
+
+
+def deliveries_among(exchanges: Sequence[Exchange]) -> list[Exchange]:
+    """Those that bring a batch of events."""
+    return [exchange for exchange in exchanges if exchange.path == "/api/v1/events"]
+
+
+def events_of(delivery: Exchange) -> list[Json]:
+    events: list[Json] = json.loads(delivery.body)
+    return events
 
 
 @contextmanager

@@ -130,6 +130,12 @@ class Walk(RuleBasedStateMachine):
         body = {"email": f"{email}@{self.run}.example.com", "name": name, **given}
         return self.post("user", "/users", body, key, self.model.create_user)
 
+    @rule(email=emails)
+    def create_twins(self, email: str) -> None:
+        """The case of an address makes no other address of it."""
+        for written in email, email.swapcase():
+            self.create_user(written, "Ada", {}, None)
+
     @rule(user=users, email=emails, given=some(role=roles, status=statuses, name=names.filter(bool)), match=matches)
     def replace_user(self, user: str, email: str, given: Json, match: str | None) -> None:
         body = {"email": f"{email}@{self.run}.example.com", "name": "New", **given}
@@ -236,6 +242,13 @@ class Walk(RuleBasedStateMachine):
     def notify(self, to: Json, given: Json, key: str | None) -> Any:
         body = {**to, **given, "body": "A text."}
         return self.post("notification", "/notifications/send", body, key, self.model.send)
+
+    @precondition(lambda self: len(self.model.users) > 1)
+    @rule(user=consumes(users))
+    def take_leave(self, user: str) -> None:
+        """Whoever was told something goes."""
+        self.notify({"user_id": user}, {}, None)
+        self.delete_user(user, None)
 
     @rule(told=notifications, read=st.booleans(), match=matches)
     def mark(self, told: str, read: bool, match: str | None) -> None:

@@ -6,23 +6,10 @@ from uuid import uuid4
 
 from demo.api import eventually
 from demo.walk import STEPS, Walk, take
-from libs.topology import SERVICES
-from tests.contract.pacts.documents import Arrow, arrows, operation
+from tests.contract.pacts.documents import arrows
+from tests.e2e.arrows import seen
 from tests.e2e.shop import Shop, answered, refused
 from tests.e2e.system import ROOT, System, environment
-from tests.e2e.test_logs import lines
-
-
-def seen(system: System) -> set[Arrow]:
-    """Every arrow in the logs: a request says which service sent it, and an event which one published it."""
-    found = set()
-    for service in SERVICES:
-        for line in lines(system, service):
-            if line["event"] == "request" and "caller" in line:
-                found.add(Arrow(line["caller"], service, operation(line["method"], line["route"])))
-            if line["event"] == "event" and line["outcome"] == "done":
-                found.add(Arrow(service, line["type"].split(".")[0], line["type"]))
-    return found
 
 
 def do_everything(system: System, shop: Shop) -> None:
@@ -45,7 +32,9 @@ def do_everything(system: System, shop: Shop) -> None:
 
 
 def test_every_arrow_has_its_pact(system: System, shop: Shop) -> None:
-    """And every pact is of an arrow that there is."""
+    """And every pact is of an arrow that there is. What else the tests make the services do is looked at in the end, in
+    conftest.py.
+    """
     broker = environment(system.base_port, system.data_dir).get("BROKER_URL")
     known = {arrow for arrow in arrows() if not (broker and arrow.what == "POST /api/v1/events")}
 

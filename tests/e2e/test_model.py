@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from demo.api import Quintet
+from tests.cloudevents import faults
 from tests.e2e.conftest import BASE_PORT
 from tests.e2e.faults import FAULTS, FaultySystem
+from tests.e2e.recorder import PUBLISHERS, deliveries_among, events_of, recorded
 from tests.e2e.sequences import Walk
 
 LONG = bool(os.environ.get("LONG"))
@@ -33,11 +35,16 @@ def walk(api: Quintet, examples: int, steps: int, phases: tuple[Phase, ...] = (P
 
 @pytest.mark.timeout(3600 if LONG else 120)
 def test_the_system_answers_as_the_model_predicts(faulty: FaultySystem) -> None:
+    """And every event that they tell each other meanwhile is true to its schema."""
     faulty.put_in("")
-    if LONG:
-        walk(faulty.api, 60, 50, tuple(Phase))
-    else:
-        walk(faulty.api, 12, 30)
+    with recorded(faulty, PUBLISHERS) as exchanges:
+        if LONG:
+            walk(faulty.api, 60, 50, tuple(Phase))
+        else:
+            walk(faulty.api, 12, 30)
+    events = [event for delivery in deliveries_among(exchanges) for event in events_of(delivery)]
+    assert {"order.confirmed.v1", "notification.sent.v1"} <= {event["type"] for event in events}
+    assert [fault for event in events for fault in faults(event)] == []
 
 
 QUICK = ("a key fits every body", "null does not remove")

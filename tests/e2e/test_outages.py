@@ -1,7 +1,6 @@
 """What the others do while one service is down, and what is left when it is back."""
 
 import time
-from statistics import median
 from uuid import uuid4
 
 from demo.api import eventually
@@ -14,13 +13,13 @@ BACKOFF_SECONDS = 15.0
 
 
 def place(shop: Shop, user: Json, laptop: Json, count: int) -> tuple[list[Json], float]:
-    """That many orders, one after the other, and the median of their times in seconds."""
+    """That many orders, one after the other, and the shortest of their times in seconds: others use this machine too."""
     orders, seconds = [], []
     for _ in range(count):
         started = time.perf_counter()
         orders.append(answered(shop.order(user, laptop), 201))
         seconds.append(time.perf_counter() - started)
-    return orders, median(seconds)
+    return orders, min(seconds)
 
 
 def confirmations(shop: Shop, orders: list[Json]) -> list[list[str]]:

@@ -14,12 +14,11 @@ from demo.walk import STEPS, Walk, take
 from libs.common.events import BATCH_JSON, MAX_BYTES
 from libs.topology import SUBSCRIPTIONS
 from tests.cloudevents import faults
-from tests.e2e.recorder import Exchange, recorded
+from tests.e2e.recorder import PUBLISHERS, Exchange, deliveries_among, events_of, recorded
 from tests.e2e.shop import Json, Shop, answered
 from tests.e2e.system import System, environment
 from tests.events import ASYNCAPI
 
-PUBLISHERS = ("user", "order", "notification")
 REQUEST_ID, TRACE_ID = f"wire-{uuid4()}", uuid4().hex
 
 
@@ -53,12 +52,7 @@ def deliveries(running: System) -> Iterator[list[Exchange]]:
     with recorded(running, PUBLISHERS) as exchanges:
         let_everything_happen(shop)
         assert eventually(lambda: not shop.waiting(), 15)
-    yield [exchange for exchange in exchanges if exchange.path == "/api/v1/events"]
-
-
-def events_of(delivery: Exchange) -> list[Json]:
-    events: list[Json] = json.loads(delivery.body)
-    return events
+    yield deliveries_among(exchanges)
 
 
 def subjects(deliveries: list[Exchange]) -> dict[tuple[str, str], list[Json]]:
