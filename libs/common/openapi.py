@@ -203,8 +203,7 @@ class _Document:
             "Retry-After": any(problem.retry_after is not None for problem in problems),
             "Allow": errors.MethodNotAllowed in problems,
             "ETag": errors.PreconditionFailed in problems,
-            # A refusal on the merits is kept, and told again.
-            "Idempotent-Replayed": route.idempotent and status == 409,
+            "Idempotent-Replayed": any(_is_kept(route, problem) for problem in problems),
         }
         kept = "OrReplayed" if sent["Idempotent-Replayed"] else ""
         content = {
@@ -269,6 +268,14 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
     for problem in dict.fromkeys(found):
         by_status.setdefault(problem.status, []).append(problem)
     return by_status
+
+
+def _is_kept(route: Route, problem: type[errors.Problem]) -> bool:
+    """Whether a repetition with the same key may be told this refusal again: those on the merits are kept. Of a view
+    that leaves its key to the library these are the 409s; one that takes it, to keep its own answers, keeps others too.
+    """
+    on_the_merits = route.idempotent and problem in route.refuses
+    return on_the_merits and (problem.status == 409 or "key" in route.needs)
 
 
 def _page(item: dict[str, Any]) -> dict[str, Any]:

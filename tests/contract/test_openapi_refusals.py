@@ -18,8 +18,14 @@ from order_service.clients import FakeProducts, FakeUsers
 from product_service.clients import FakeUsers as FakeSellers
 from tests.contract.walk import OTHERWISE, Walk, fits, resolved, sends
 
+pytestmark = [
+    pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session"),
+    pytest.mark.parametrize("service", SERVICES),
+]
+
 NewWalk = Callable[..., Walk]
 Fakes = dict[str, dict[str, Any]]
+REPLAYED = "Idempotent-Replayed"
 
 
 class Refusal(NamedTuple):
@@ -91,8 +97,6 @@ def fakes(fakes: Fakes) -> Fakes:
     return {**fakes, "product": {"users": FakeSellers(example_id("seller_id"))}, "order": order}
 
 
-@pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
-@pytest.mark.parametrize("service", SERVICES)
 def test_every_refusal_that_is_documented_is_brought_about_and_is_that_of_the_example(
     service: str, walk: NewWalk, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +111,21 @@ def test_every_refusal_that_is_documented_is_brought_about_and_is_that_of_the_ex
     walked = walk()
     promised = {(name, code) for name in walked.operations for code in codes(walked, name)}
     assert promised - seen == set()
+
+
+def test_a_refusal_is_replayed_where_the_document_says_so_and_nowhere_else(service: str, walk: NewWalk) -> None:
+    found = set()
+    for name, code, before, members in ON_THE_MERITS:
+        if name in documenting(walk(), "idempotency-key-reused"):
+            walked = walk()
+            walked.do(before)
+            _, again = (walked.send(name, members, headers=walked.key()) for _ in range(2))
+            check(walked, name, code, again)
+            if REPLAYED in again.headers:
+                found.add((name, again.status_code))
+    walked = walk()
+    promised = {(name, status) for name in walked.operations for status in replayed(walked, name)}
+    assert found == promised
 
 
 def at_the_door(walk: NewWalk) -> Iterator[Refusal]:
@@ -210,17 +229,25 @@ def documenting(walked: Walk, code: str) -> list[str]:
 
 def codes(walked: Walk, name: str) -> set[str]:
     """The codes that an operation may answer with."""
+    return {code for found in documented(walked, name).values() for code in found["content"][PROBLEM_JSON]["examples"]}
+
+
+def replayed(walked: Walk, name: str) -> set[int]:
+    """The statuses of the refusals that an operation may answer with again."""
+    return {status for status, found in documented(walked, name).items() if REPLAYED in found["headers"]}
+
+
+def documented(walked: Walk, name: str) -> dict[int, dict[str, Any]]:
+    """The refusals of an operation, by status."""
     responses = walked.operations[name][2]["responses"]
-    refusals = [resolved(walked.document, found) for status, found in responses.items() if status >= "400"]
-    return {code for refusal in refusals for code in refusal["content"][PROBLEM_JSON]["examples"]}
+    return {int(status): resolved(walked.document, found) for status, found in responses.items() if status >= "400"}
 
 
 def check(walked: Walk, name: str, code: str, answer: TestResponse) -> None:
     """The answer is documented, and is the example of its code."""
     told = (name, code, answer.text)
-    documented = walked.operations[name][2]["responses"]
-    assert str(answer.status_code) in documented, told
-    response = resolved(walked.document, documented[str(answer.status_code)])
+    response = documented(walked, name).get(answer.status_code)
+    assert response, told
     sends(walked.document, response, answer)
     content = response["content"][PROBLEM_JSON]
     fits(walked.document, content["schema"], answer.json)

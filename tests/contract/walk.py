@@ -18,6 +18,12 @@ from notification_service.models import notifications
 from tests.factories import a_cloud_event
 from tests.web import Api, answered
 
+NOT_DESCRIBED = {
+    "Content-Type", "Content-Length",  # said by `content`, and by HTTP itself
+    "traceparent", "X-Content-Type-Options", "Vary",  # on every answer, for tracers, browsers and caches
+}  # fmt: skip
+"""Headers that an answer has though the document does not list them."""
+
 
 def document_of(app: Flask) -> dict[str, Any]:
     document: dict[str, Any] = app.test_client().get("/openapi.json").json
@@ -41,7 +47,10 @@ def fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
 
 
 def sends(document: dict[str, Any], response: dict[str, Any], answer: TestResponse) -> None:
-    """The answer has the headers that are always there, and those that it has are as they are described."""
+    """The answer has the headers that are always there, those that it has are as they are described, and there are no
+    others.
+    """
+    assert set(answer.headers.keys()) <= response["headers"].keys() | NOT_DESCRIBED
     for name, part in response["headers"].items():
         header = resolved(document, part)
         assert name in answer.headers or not header.get("required"), name
