@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parseaddr
-from urllib.parse import urlsplit
 
 from flask import Flask
 
 from libs.common.app import LINGER_SECONDS, Service
-from libs.common.config import Settings, setting
+from libs.common.config import Settings, is_url, setting
 from notification_service import use_cases
 from notification_service.channels import Channel, EmailChannel, GatewayChannel, LogChannel, WebhookChannel
 from notification_service.clients import UserClient, Users
@@ -40,13 +39,13 @@ class NotificationSettings(Settings):
 
     def contradictions(self) -> Iterable[str]:
         yield from super().contradictions()
-        if self.smtp_url and not _is_url(self.smtp_url, "smtp", "smtps"):
+        if self.smtp_url and not is_url(self.smtp_url, "smtp", "smtps"):
             yield "SMTP_URL: must be smtp://host or smtps://host, with user, password and port where they are needed"
         if "@" not in parseaddr(self.mail_from)[1]:
             yield "MAIL_FROM: must be an address, such as Shop <shop@example.com>"
         for name in ("sms_gateway_url", "push_gateway_url"):
             url = getattr(self, name)
-            if url and not _is_url(url, "http", "https"):
+            if url and not is_url(url, "http", "https"):
                 yield f"{name.upper()}: must be an http or https URL"
 
 
@@ -87,11 +86,3 @@ def _configured(settings: NotificationSettings) -> dict[str, Channel]:
         "webhook": WebhookChannel(hosts) if hosts else log,
         "log": log,
     }
-
-
-def _is_url(url: str, *schemes: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False

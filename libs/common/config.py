@@ -21,12 +21,18 @@ from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
 
 from libs.topology import PORT_OFFSETS, SERVICES
 
 DEVELOPMENT_KEY = "development-only-key-never-use-it-in-production"
 MAX_REQUEST_LINE = 8190
 """Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
+MAX_PORT = 65535
+DATABASE_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
+"""What SQLAlchemy calls those that are installed."""
 
 
 class ConfigError(Exception):
@@ -43,11 +49,15 @@ def setting(
     *,
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
+    maximum: float | None = None,
     secret: bool = False,
     per_service: bool = False,
 ) -> Any:
     """Declare one setting; its type is the field's annotation (str, int, float, bool or tuple[str, ...])."""
-    rules = {"doc": doc, "choices": choices, "minimum": minimum, "secret": secret, "per_service": per_service}
+    rules = {
+        "doc": doc, "choices": choices, "minimum": minimum, "maximum": maximum, "secret": secret,
+        "per_service": per_service,
+    }  # fmt: skip
     return field(default=default, repr=not secret, metadata=rules)
 
 
@@ -58,9 +68,14 @@ class Settings:
     environment: str = setting(
         "development", "In production, secrets and CORS origins must be named.", choices=("development", "production")
     )
-    base_port: int = setting(8000, "The services listen on this plus 1 to 5.", minimum=1)
+    base_port: int = setting(
+        8000, "The services listen on this plus 1 to 5.", minimum=1, maximum=MAX_PORT - max(PORT_OFFSETS.values())
+    )
     host: str = setting("127.0.0.1", "The address to listen on; 0.0.0.0 in a container.")
-    port: int = setting(0, "The port of this service; 0 means BASE_PORT plus its number.", minimum=0, per_service=True)
+    port: int = setting(
+        0, "The port of this service; 0 means BASE_PORT plus its number.",
+        minimum=0, maximum=MAX_PORT, per_service=True,
+    )  # fmt: skip
     data_dir: str = setting("var", "Where the embedded databases and the run-time files of the services lie.")
     web_concurrency: int = setting(2, "Worker processes of each service.", minimum=1, per_service=True)
     role: str = setting(
@@ -168,6 +183,19 @@ class Settings:
                 ip_network(network)
             except ValueError:
                 yield f"RATE_LIMIT_EXEMPT: {network!r} is not a network"
+        yield from self._wrong_urls()
+
+    def _wrong_urls(self) -> Iterable[str]:
+        """They are not shown, since each may hold a password."""
+        if not _is_database_url(self.database):
+            yield "DATABASE_URL: must be postgresql://user:password@host/name or sqlite:///file"
+        if self.broker_url and not is_url(self.broker_url, "amqp", "amqps"):
+            yield "BROKER_URL: must be amqp://user:password@host/vhost or amqps://..."
+        if self.redis_url and not _is_redis_url(self.redis_url):
+            yield "REDIS_URL: must be redis://:password@host/0, rediss://... or redis+unix:///socket"
+        for service in SERVICES:
+            if not is_url(self.url_of(service), "http", "https"):
+                yield f"{service.upper()}_SERVICE_URL: must be an http or https URL, such as http://{service}:8000"
 
     @property
     def listen_port(self) -> int:
@@ -191,6 +219,16 @@ class Settings:
         return (given or f"http://127.0.0.1:{self.base_port + PORT_OFFSETS[service]}").rstrip("/")
 
 
+def is_url(url: str, *schemes: str) -> bool:
+    """Whether it has one of these schemes, a host, and no port that cannot be."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        return parts.scheme in schemes and bool(re.fullmatch(r"[\w:][\w.:%-]*", host)) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def env_example(classes: Iterable[type[Settings]]) -> str:
     """The text of `.env.example`: every variable once, with its meaning and its default, commented out."""
     seen: dict[str, Field[Any]] = {}
@@ -210,6 +248,19 @@ def env_example(classes: Iterable[type[Settings]]) -> str:
         default = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
         lines += [f"#{name.upper()}={default}", ""]
     return "\n".join(lines)
+
+
+def _is_redis_url(url: str) -> bool:
+    return is_url(url, "redis", "rediss") or bool(re.fullmatch(r"redis\+unix://[^/]*/.+", url))
+
+
+def _is_database_url(url: str) -> bool:
+    try:
+        parts = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return False
+    # sqlite://file, with two slashes, names a host.
+    return parts.drivername in DATABASE_DRIVERS and not (parts.host and parts.get_backend_name() == "sqlite")
 
 
 def _declared(cls: type[Settings]) -> list[Field[Any]]:
@@ -247,9 +298,11 @@ def _parse(declared: Field[Any], text: str) -> Any:
             raise ValueError("is not a whole number" if declared.type is int else "is not a number") from None
     elif declared.type == tuple[str, ...]:
         value = tuple(part.strip() for part in text.split(",") if part.strip())
-    minimum, choices = declared.metadata["minimum"], declared.metadata["choices"]
+    minimum, maximum, choices = (declared.metadata[rule] for rule in ("minimum", "maximum", "choices"))
     if minimum is not None and not value >= minimum:
         raise ValueError(f"is less than {minimum}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"is more than {maximum}")
     if choices and value not in choices:
         raise ValueError(f"is not one of {', '.join(choices)}")
     return value

@@ -213,3 +213,65 @@ def test_who_is_exempt_from_the_rate_limit_is_a_network() -> None:
         "RATE_LIMIT_EXEMPT: 'home' is not a network",
         "RATE_LIMIT_EXEMPT: '10.0.0.1/8' is not a network",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("PRODUCT_SERVICE_URL", url) for url in (
+            "product:8000", "product", "//product:8000", "http://", "http://:8000", "ftp://product", "http://pro duct",
+            "http://*", "http://product:port", "http://product:0", "http://product:99999", "http://[product",
+        )),
+        *(("REDIS_URL", url) for url in ("localhost:6379", "redis://", "unix:///socket", "http://h", "redis+unix://")),
+        *(("BROKER_URL", url) for url in ("rabbit:5672", "amqp://", "amqp:///vhost", "http://rabbit", "amqp://h:x")),
+        *(("DATABASE_URL", url) for url in (
+            "nonsense", "mysql://h/d", "postgresql+psycopg2://h/d", "postgresql://h:port/d", "sqlite://file.db",
+        )),
+    ],
+)  # fmt: skip
+def test_a_wrong_url_is_a_fault(name: str, wrong: str) -> None:
+    (fault,) = faults(**{name: wrong})
+    assert fault.startswith(f"{name}: must be ")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        *(("PRODUCT_SERVICE_URL", url) for url in (
+            "http://product:8000", "https://shop.example/product/", "http://[::1]:8000", "http://product_1",
+        )),
+        *(("REDIS_URL", url) for url in (
+            "redis://:word@redis/0", "rediss://h:6380", "redis+unix:///run/redis.sock", "redis+unix://:word@/run/r.sock",
+        )),
+        *(("BROKER_URL", url) for url in ("amqp://u:p@rabbitmq/quintet", "amqps://h", "amqp://guest:guest@h:5672//")),
+        *(("DATABASE_URL", url) for url in (
+            "postgresql://u:p@postgres/d", "postgresql+psycopg://u:@/d?host=/run/pg", "sqlite:///file", "sqlite://",
+        )),
+    ],
+)  # fmt: skip
+def test_a_right_url_is_taken(name: str, right: str) -> None:
+    assert getattr(load(**{name: right}), name.lower()) == right
+
+
+@pytest.mark.parametrize("name", ["USER_SERVICE_URL", "REDIS_URL", "BROKER_URL", "DATABASE_URL"])
+def test_the_fault_of_a_url_does_not_show_its_password(name: str) -> None:
+    for wrong in ("hunter2@host", "gopher://user:hunter2@host/0", "http://user:hunter2@host:port"):
+        assert "hunter2" not in "".join(faults(**{name: wrong}))
+
+
+def test_all_wrong_urls_and_ports_are_told_at_once() -> None:
+    told = faults(
+        PORT="99999", BASE_PORT="70000", DATABASE_URL="nonsense", BROKER_URL="rabbit:5672", REDIS_URL="localhost:6379",
+        USER_SERVICE_URL="user", PRODUCT_SERVICE_URL="product:8000",
+    )  # fmt: skip
+    assert [fault.partition(":")[0] for fault in told] == [
+        "BASE_PORT", "PORT", "DATABASE_URL", "BROKER_URL", "REDIS_URL", "USER_SERVICE_URL", "PRODUCT_SERVICE_URL",
+    ]  # fmt: skip
+
+
+def test_a_port_is_a_port_and_so_are_all_five_above_the_base() -> None:
+    assert (load(BASE_PORT="65530").base_port, load(PORT="65535").port) == (65530, 65535)
+    assert faults(BASE_PORT="65531", PORT="65536") == [
+        "BASE_PORT: '65531' is more than 65530",
+        "PORT: '65536' is more than 65535",
+    ]
