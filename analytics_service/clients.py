@@ -78,9 +78,12 @@ class ServiceClients:
 
     def health(self, service: str) -> Health:
         started = time.perf_counter()
-        found = self._get(service, "/health", attempts=1)
+        found = self._get(service, "/health", statuses=(200, 503), attempts=1)
         elapsed = round((time.perf_counter() - started) * 1000, 2)
-        return Health(str(found.get("status")), elapsed)
+        # A problem document has a status too, which is a number: 503 may also mean that somebody else answers.
+        if not isinstance(found.get("status"), str):
+            raise _useless(service)
+        return Health(found["status"], elapsed)
 
     def page(self, service: str, cursor: str | None) -> tuple[list[Told], str | None]:
         asked = {"limit": PAGE, "sort": "created_at", **({"cursor": cursor} if cursor else {})}
@@ -90,9 +93,9 @@ class ServiceClients:
         except (KeyError, TypeError) as exc:
             raise _useless(service) from exc
 
-    def _get(self, service: str, path: str, **options: Any) -> dict[str, Any]:
+    def _get(self, service: str, path: str, statuses: tuple[int, ...] = (200,), **options: Any) -> dict[str, Any]:
         answer = self._clients[service].get(path, **options)
-        if answer.status != 200 or not isinstance(answer.body, dict):
+        if answer.status not in statuses or not isinstance(answer.body, dict):
             raise _useless(service)
         return answer.body
 

@@ -35,7 +35,7 @@ def user_agent(service: str) -> str:
 
 
 class Answer(NamedTuple):
-    """What a service said: any status below 500 except 429."""
+    """What a service said: any status below 500 except 429, and 503 of its health."""
 
     status: int
     body: Any
@@ -100,7 +100,8 @@ class ServiceClient:
         when there was no time to call at all.
 
         A question about its health is asked whatever the breaker thinks, and tells it nothing: who asks wants to know
-        how the service is, not what became of other calls.
+        how the service is, not what became of other calls. Its 503 is an answer too: the service says that it is not
+        well.
         """
         work = context.current()
         if deadline is None:
@@ -108,7 +109,7 @@ class ServiceClient:
         if idempotent is None:
             idempotent = method in ("GET", "HEAD", "PUT", "DELETE")
         request = self._prepare(method, path, json, headers, work)
-        send = self._send if path.startswith(HEALTH) else self._guarded
+        send = partial(self._send, answers=(503,)) if path.startswith(HEALTH) else self._guarded
         attempt = 1
         while True:
             try:
@@ -157,7 +158,15 @@ class ServiceClient:
         metrics.count_retry(self.service, "made" if allowed else "over_budget")
         return allowed
 
-    def _send(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Answer:
+    def _send(
+        self,
+        request: requests.PreparedRequest,
+        deadline: float,
+        repeatable: bool,
+        attempt: int,
+        answers: tuple[int, ...] = (),
+    ) -> Answer:
+        """`answers` are further statuses that are no failures."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded()
@@ -174,7 +183,7 @@ class ServiceClient:
         except requests.RequestException as exc:
             raise self._failed(type(exc).__name__, self._blames(exc, left)) from exc
         status, content = response.status_code, response.content
-        if status >= 500 or status == 429:
+        if (status >= 500 or status == 429) and status not in answers:
             retry_after = response.headers.get("Retry-After")
             raise self._failed(f"status {status}", self._blames(response, left), retry_after)
         empty = not content and (status not in (200, 201) or request.method == "HEAD")

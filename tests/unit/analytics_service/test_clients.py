@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import responses
 
 from analytics_service.clients import (
     FIGURES,
@@ -28,6 +29,7 @@ from analytics_service.events import (
     OrderShipped,
 )
 from libs.common import context
+from libs.common.api import JSON
 from libs.common.errors import DependencyUnavailable
 from tests.network import Provider
 from tests.unit.analytics_service.samples import NOON_TEXT, a_notification, an_order
@@ -76,6 +78,25 @@ def test_a_service_is_asked_for_its_health(order: Provider) -> None:
     assert call.call_count == 1
     assert found.status == "degraded"
     assert found.latency_ms >= 0
+
+
+def test_a_service_that_is_not_well_says_so(order: Provider, peer: responses.RequestsMock) -> None:
+    body = order.body("GET", "/health", status="unhealthy")
+    assert order.faults("GET", "/health", 503, JSON, body) == []
+    call = peer.get("http://order.test/health", json=body, status=503)
+
+    assert clients(order).health("order").status == "unhealthy"
+    assert call.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [{"json": {"status": 503, "code": "overloaded"}}, {"json": {}}, {"body": "<html>"}], ids=str
+)
+def test_a_503_that_says_nothing_of_health_is_no_answer(order: Provider, answer: dict[str, Any]) -> None:
+    order.misbehaves("GET", "/health", because="a proxy is in between", status=503, **answer)
+
+    with pytest.raises(DependencyUnavailable):
+        clients(order).health("order")
 
 
 # Pages -------------------------------------------------------------------------------------------------------------

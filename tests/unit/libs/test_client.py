@@ -539,9 +539,18 @@ def test_how_a_service_is_can_be_asked_while_the_breaker_is_open(peer: Any, open
 
 def test_how_a_service_is_tells_the_breaker_nothing(peer: Any) -> None:
     product = make(breaker_failures=1)
-    peer.get("http://product.test/health", json={"status": "unhealthy"}, status=503)
+    peer.get("http://product.test/health", status=500)
     with pytest.raises(DependencyUnavailable):
         product.get("/health")
+    assert not is_open(product, peer)
+
+
+def test_a_service_that_says_that_it_is_not_well_has_answered(peer: Any) -> None:
+    product = make(breaker_failures=1)
+    peer.get("http://product.test/health", json={"status": "unhealthy"}, status=503)
+    answer = product.get("/health")
+    assert (answer.status, answer.body) == (503, {"status": "unhealthy"})
+    assert len(peer.calls) == 1
     assert not is_open(product, peer)
 
 
