@@ -45,14 +45,25 @@ def test_the_example_of_a_request_gets_the_answer_of_the_example(service: str, w
 
 
 def test_a_key_gets_the_answer_again(service: str, walk: Callable[[], Walk]) -> None:
-    for name, (_, _, operation) in walk().operations.items():
-        if {"$ref": "#/components/parameters/Idempotency-Key"} in operation["parameters"]:
-            walked = walk()
-            walked.prepare(name)
-            first, again = (walked.send(name, headers=walked.key()) for _ in range(2))
-            assert (again.status_code, again.json) == (first.status_code, first.json)
-            assert "Idempotent-Replayed" in again.headers
-            sends(walked.document, operation["responses"][str(again.status_code)], again)
+    for name in walk().taking("Idempotency-Key"):
+        walked = walk()
+        walked.prepare(name)
+        first, again = (walked.send(name, headers=walked.key()) for _ in range(2))
+        assert (again.status_code, again.json) == (first.status_code, first.json)
+        assert "Idempotent-Replayed" in again.headers
+        sends(walked.document, walked.operations[name][2]["responses"][str(again.status_code)], again)
+
+
+@pytest.mark.parametrize(("header", "statuses"), [("If-None-Match", {304}), ("If-Match", {200, 204})])
+def test_the_etag_that_was_told_is_taken(
+    service: str, walk: Callable[[], Walk], header: str, statuses: set[int]
+) -> None:
+    for name in walk().taking(header):
+        walked = walk()
+        walked.prepare(name)
+        answer = walked.send(name, headers=walked.header(header))
+        assert answer.status_code in statuses, (name, answer.text)
+        sends(walked.document, walked.operations[name][2]["responses"][str(answer.status_code)], answer)
 
 
 def test_every_example_fits_its_schema(service: str, make_app: Callable[[str], Flask]) -> None:

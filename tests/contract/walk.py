@@ -91,16 +91,21 @@ SENT = {
 }  # fmt: skip
 DEAD = {"status": "dead", "last_error": "The mail server refused it (550).", "due_at": None, "version": 3}
 
+TAG = '"1"'
+"""The `ETag` of the examples."""
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Walk:
-    """Sends the examples of a document, with the ids that the answers tell instead of those of the examples."""
+    """Sends the examples of a document, with the ids and the `ETag` that the answers tell instead of those of the
+    examples.
+    """
 
     def __init__(self, app: Flask):
         self.app, self.api, self.document = app, Api(app), document_of(app)
         self.operations = {found[2]["operationId"]: found for found in operations(self.document)}
         self._ids: dict[str, str] = {}
+        self._tag = ""
 
     def send(
         self, name: str, members: dict[str, Any] | None = None, *, media_type: str | None = None, **given: Any
@@ -123,6 +128,7 @@ class Walk:
             example = {**operation["requestBody"]["content"][media_type]["example"], **(members or {})}
             options |= {"body": self._known(json.dumps(example)).encode(), "content_type": media_type}
         answer = self.api.send(**{"method": method.upper(), **options, **given})
+        self._tag = answer.headers.get("ETag", self._tag)
         if answer.status_code < 300 and answer.data:
             self._learn(self.example(name), answer.json)
         return answer
@@ -144,14 +150,23 @@ class Walk:
         if name == "retry_notification":
             with self.app.extensions["quintet"].db.write() as session:
                 session.execute(sa.update(notifications).values(DEAD))
+            self.do(["get_notification"])  # its ETag is another one now
         if "top_products" in self.operations:
             told = [a_cloud_event("order.confirmed.v1", SOLD), a_cloud_event("notification.sent.v1", SENT)]
             answered(self.api.post("/events", told, content_type=BATCH_JSON))
 
+    def taking(self, header: str) -> list[str]:
+        """The operations that take this header."""
+        part = {"$ref": f"#/components/parameters/{header}"}
+        return [name for name, (_, _, operation) in self.operations.items() if part in operation["parameters"]]
+
+    def header(self, name: str) -> dict[str, str]:
+        """The header with its example."""
+        (example,) = self.document["components"]["parameters"][name]["schema"]["examples"]
+        return {name: example.replace(TAG, self._tag)}
+
     def key(self) -> dict[str, str]:
-        """The header with the example of a key."""
-        (example,) = self.document["components"]["parameters"]["Idempotency-Key"]["schema"]["examples"]
-        return {"Idempotency-Key": example}
+        return self.header("Idempotency-Key")
 
     def _known(self, text: str) -> str:
         return re.sub("|".join(self._ids) or "(?!)", lambda found: self._ids[found[0]], text)
