@@ -21,8 +21,8 @@ RULES = {
     "/recipient": ("Give a user or a recipient.", "Must be a"),  # number or an address, as the channel needs it
     "/body": ("Give either a body or a template.",),
     "/data": ("The template", "Numbers", "At most"),  # needs more or cannot use it; and what is deep inside
-    "/from": ("",),  # how far it is from `to`
-    "/to": ("",),
+    "/from": ("At most", "Must be in 1970 or later."),  # and not too far from `to`
+    "/to": ("Must be later than `from`.", "Must be in 1970 or later."),
 }
 
 GENERATION: dict[str, Any] = {
@@ -60,6 +60,12 @@ class Findings:
 def labels(schema: Any) -> set[str]:
     """Every operation of the document, such as `GET /users`."""
     return {operation.ok().label for operation in schema.get_all_operations()}
+
+
+def with_examples(schema: Any) -> set[str]:
+    """Those that take something: it is what examples are of."""
+    operations = [operation.ok() for operation in schema.get_all_operations()]
+    return {each.label for each in operations if list(each.iter_parameters()) or each.body}
 
 
 def find(schema: Any) -> Findings:

@@ -16,7 +16,7 @@ from schemathesis.config import SchemathesisConfig
 
 from libs.topology import SERVICES
 from tests.e2e.shop import Shop, answered
-from tests.findings import GENERATION, find, labels
+from tests.findings import GENERATION, find, labels, with_examples
 
 # Its own warnings are about what it cannot generate.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900 if os.environ.get("LONG") else 120)]
@@ -82,6 +82,7 @@ def test_no_generated_request_finds_a_running_service_at_odds_with_its_document(
     findings = find(schema)
     assert findings.faults == []
     assert set(findings.answers["coverage"]) == set(findings.answers["fuzzing"]) == labels(schema)
+    assert set(findings.answers["examples"]) == with_examples(schema)
     assert len(findings.reached) >= REACHED[service]
     assert {"POST /orders"} & labels(schema) <= findings.succeeded("stateful")
 
