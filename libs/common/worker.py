@@ -312,7 +312,10 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
-        self.app.callable.extensions["quintet"].ready.drain()
+        service = self.app.callable.extensions["quintet"]
+        service.ready.drain()
+        # Now, and not after the last request, which may leave them no time.
+        gevent.spawn(service.stop)
         _Wait.longest = LINGER_SECONDS
         gevent.spawn_later(LINGER_SECONDS, _Wait.end_all)
 
