@@ -21,6 +21,7 @@ from email.utils import formatdate, parseaddr
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+import gevent
 import orjson
 import requests
 from urllib3.exceptions import HTTPError
@@ -30,7 +31,9 @@ from libs.common.errors import DependencyUnavailable
 from notification_service.models import render_html
 
 TIMEOUT_SECONDS = 5.0
-"""For each exchange with a mail server or a gateway."""
+"""For each packet of a mail server or a gateway."""
+WHOLE_SECONDS = 10.0
+"""For all that they say to one message, be it in drops: a lease is longer than this, and than what may come before."""
 _CLOSING = 421
 """The mail server ends the connection, for reasons of its own (RFC 5321, section 3.8)."""
 _BUSY = (429, 502, 503, 504)
@@ -119,13 +122,14 @@ class EmailChannel:
 
     def _connect(self) -> smtplib.SMTP:
         try:
-            smtp = self._dial()
-            try:
-                self._greet(smtp)
-            except BaseException:
-                smtp.close()
-                raise
-            return smtp
+            with gevent.Timeout(WHOLE_SECONDS, TimeoutError("It comes in drops.")):
+                smtp = self._dial()
+                try:
+                    self._greet(smtp)
+                except BaseException:
+                    smtp.close()
+                    raise
+                return smtp
         except (smtplib.SMTPException, OSError) as exc:
             raise ChannelDown("email", _reason(exc)) from exc
 
@@ -151,7 +155,8 @@ class EmailChannel:
         if smtp.sock is None:
             raise ChannelDown("email", "the connection was lost")
         try:
-            smtp.send_message(self._compose(message), self._address, [message.to])
+            with gevent.Timeout(WHOLE_SECONDS, TimeoutError("It comes in drops.")):
+                smtp.send_message(self._compose(message), self._address, [message.to])
         except ValueError as exc:
             raise Refused("The message cannot be written as mail.") from exc
         except (smtplib.SMTPException, OSError) as exc:
@@ -199,7 +204,10 @@ class _HttpChannel(ABC):
     def _post(self, request: requests.PreparedRequest) -> int:
         """The status; of the answer no more is read than a connection needs to be used again."""
         timeout = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
-        with self._session.send(request, timeout=timeout, allow_redirects=False, stream=True) as response:
+        with (
+            gevent.Timeout(WHOLE_SECONDS, requests.Timeout("It comes in drops.")),
+            self._session.send(request, timeout=timeout, allow_redirects=False, stream=True) as response,
+        ):
             with suppress(HTTPError):
                 response.raw.read(65536)
             return response.status_code
