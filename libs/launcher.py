@@ -53,6 +53,7 @@ def read_procfile(path: Path) -> dict[str, list[str]]:
 
 def run_gunicorn(words: list[str]) -> None:
     """Be the process that the Procfile's words describe: NAME=value..., gunicorn, its arguments."""
+    os.environ.pop("PORT", None)  # as `env -u PORT` there: one port for all five would be wrong
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
         os.environ[name] = value

@@ -221,10 +221,9 @@ class _Endpoint:
         given = request.args
         repeated = [name for name, values in given.lists() if len(values) > 1]
         if repeated:
-            raise errors.ValidationFailed(errors=[{"pointer": f"/{repeated[0]}", "detail": "Given more than once."}])
+            raise errors.ValidationFailed(errors=list(_pointers({repeated[0]: "Given more than once."})))
         if not self._query:
-            name = next(iter(given), "")
-            raise errors.ValidationFailed(errors=[{"pointer": f"/{name}", "detail": "Unknown parameter."}])
+            raise errors.ValidationFailed(errors=list(_pointers({next(iter(given), ""): "Unknown parameter."})))
         query: dict[str, Any] = _load(self._query, given.to_dict())
         if self._route.sorts:
             limit, cursor = query.pop("limit"), query.pop("cursor", None)
@@ -270,7 +269,7 @@ class _Endpoint:
             return Response(status=204)
         if isinstance(result, Page):
             if result.next_cursor:
-                following = urlencode({**request.args.to_dict(), "cursor": result.next_cursor})
+                following = urlencode({**request.args.to_dict(), "cursor": result.next_cursor}, safe=",")
                 headers["Link"] = (
                     f'<{PREFIX}{request.path.removeprefix(PREFIX).removeprefix(ALIAS)}?{following}>; rel="next"'
                 )

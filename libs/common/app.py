@@ -51,7 +51,7 @@ SWEEP_ALONE_SECONDS = 0.25
 class Service:
     """One service as it runs in one process: the Flask app and what stands around it.
 
-    service = Service("user", settings, models.metadata)
+    service = Service(settings, "user_service")
     service.handle(HANDLERS)
     service.serve(routes, description="...")
     return service.app
@@ -196,6 +196,7 @@ def _flask(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = api.MAX_BODY
     app.json = _OrjsonProvider(app)
     app.url_map.converters["id"] = _Uuid
+    app.url_map.merge_slashes = False  # no redirect to whatever host a client names: there is no such path
     CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600, always_send=False)
     # Called where a browser asks. For the others, to find out that nobody does costs more than to say that it counts.
     add_cors = app.after_request_funcs[None].pop()

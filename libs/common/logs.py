@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -144,7 +145,8 @@ def start_batching() -> None:
 
 def flush() -> None:
     for handler in _handlers:
-        handler.flush()
+        with suppress(OSError):  # a full disk costs lines, and neither the thread that writes nor an orderly end
+            handler.flush()
 
 
 def _flush_often() -> None:

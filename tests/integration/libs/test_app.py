@@ -17,6 +17,7 @@ from libs.common import errors, outbox
 from libs.common.admission import WAITED
 from libs.common.background import Loop
 from libs.common.db import Database, epoch
+from libs.common.errors import PROBLEM_JSON
 from tests.factories import a_user
 from tests.web import Api, answered, check_problem, refused
 from user_service import use_cases
@@ -548,3 +549,24 @@ def test_no_more_is_logged_than_the_settings_say(make_service: Callable[..., Fla
     api = Api(make_service("user", settings={"log_level": "WARNING", "log_dir": str(tmp_path)}))
     api.get("/users")
     assert (tmp_path / "user.log").read_text() == ""
+
+
+@ON_ONE_ENGINE
+def test_a_doubled_slash_leads_nowhere(app: Flask) -> None:
+    """And to no host that a client names."""
+    answer = app.test_client().get("/api//v1/users", headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.mimetype, "Location" in answer.headers) == (404, PROBLEM_JSON, False)
+
+
+@ON_ONE_ENGINE
+def test_the_name_of_a_parameter_is_escaped_in_a_pointer(api: Api) -> None:
+    for path in ("/users/stats?a/b=1", "/users?a/b=1", "/users?a/b=1&a/b=2"):
+        refused(api.get(path), 422, "validation-failed", "/a~1b")
+
+
+@ON_ONE_ENGINE
+def test_the_link_to_the_next_page_is_no_longer_than_the_question(api: Api) -> None:
+    """But for the cursor: each comma of a list would grow to three characters."""
+    ids = [answered(api.post("/users", a_user()), 201)["id"] for _ in range(3)]
+    answer = api.get(f"/users?ids={','.join(ids)}&limit=1")
+    assert ",".join(ids) in answer.headers["Link"]

@@ -254,3 +254,15 @@ def test_configuring_again_leaves_one_handler(make_settings: Callable[..., Any])
     for _ in range(3):
         logs.configure(make_settings("order"))
     assert len([h for h in logging.getLogger().handlers if isinstance(h, logs.BatchingHandler)]) == 1
+
+
+def test_a_full_disk_ends_nothing(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    written.handler.batching = True
+    monkeypatch.setattr(logs, "_handlers", [written.handler])
+    with open("/dev/full", "wb") as full, monkeypatch.context() as patch:
+        patch.setattr(written.handler, "descriptor", full.fileno())
+        written.log.info("lost")
+        logs.flush()
+    written.log.info("kept")
+    logs.flush()
+    assert [line["event"] for line in written.lines()] == ["kept"]
