@@ -76,7 +76,7 @@ class Provider:
         self, method: str, path: str, status: int = 200, /, *, headers: dict[str, str] | None = None, **members: Any
     ) -> responses.BaseResponse:
         body = self.body(method, path, status, **members)
-        media_type = JSON if status < 400 else PROBLEM_JSON
+        media_type = _media_type(path, status)
         sent = self._headers(method, path, status, body, headers or {})
         answer = {"status": status, "json": body, "content_type": media_type, "headers": sent}
         return self._peer.add(method, self._at(path), **answer)
@@ -99,7 +99,7 @@ class Provider:
         """The example of the document with these members in the place of its own; raises AssertionError where the
         service cannot answer so.
         """
-        media_type = JSON if status < 400 else PROBLEM_JSON
+        media_type = _media_type(path, status)
         example = self._example(method, path, status, media_type, members.get("code"))
         body = {**(example or {}), **members} if members else example
         assert (found := self.faults(method, path, status, media_type, body)) == [], found
@@ -161,6 +161,11 @@ class Provider:
 
     def _at(self, path: str) -> str:
         return self._url + ("" if path == "/health" else "/api/v1") + path
+
+
+def _media_type(path: str, status: int) -> str:
+    """A service that is not well says so with its health, and not with a problem."""
+    return JSON if status < 400 or path == "/health" else PROBLEM_JSON
 
 
 def _differences(schema: Json, value: Any) -> list[str]:
