@@ -18,6 +18,7 @@ import tempfile  # noqa: E402
 _no_metrics = tempfile.TemporaryDirectory(prefix="quintet-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _no_metrics.name
 
+import ctypes  # noqa: E402
 import gc  # noqa: E402
 import importlib  # noqa: E402
 import shlex  # noqa: E402
@@ -37,6 +38,8 @@ import libs.common.app  # noqa: E402, F401
 from libs.topology import SERVICES  # noqa: E402
 
 STOP_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
+"""In linux/prctl.h."""
 
 
 def read_procfile(path: Path) -> dict[str, list[str]]:
@@ -71,6 +74,7 @@ def migrate(service: str) -> None:
 def fork(name: str, work: Callable[[], None]) -> int:
     """Do `work` in a process of its own, out of reach of the terminal's Ctrl-C; returns its id."""
     sys.stdout.flush()
+    launcher = os.getpid()
     pid = os.fork()
     if pid:
         return pid
@@ -79,6 +83,7 @@ def fork(name: str, work: Callable[[], None]) -> int:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        end_with(launcher)
         work()
         status = 0
     except SystemExit as exc:
@@ -91,6 +96,14 @@ def fork(name: str, work: Callable[[], None]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def end_with(parent: int) -> None:
+    """Get SIGTERM when the parent dies, be it killed: what it leaves behind would keep the ports. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            sys.exit("The launcher has died.")
 
 
 _asked_to_stop = threading.Event()

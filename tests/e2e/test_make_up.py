@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,6 +196,17 @@ def test_an_interrupt_while_it_starts_leaves_nothing_and_spoils_nothing(tmp_path
         assert copy.process.wait(STOP_SECONDS) == -signal.SIGINT
         assert eventually(lambda: not copy.processes())
         assert "Traceback" not in copy.printed()
+    with made_up(BASE_PORT + 40, tmp_path / "data") as again:
+        again.wait_until_up()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the launcher can bind its children to its own life on Linux only")
+def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
+    with made_up(BASE_PORT + 40, tmp_path / "data") as copy:
+        copy.wait_until_up()
+        os.kill(int((tmp_path / "data" / "quintet.pid").read_text()), signal.SIGKILL)
+        assert copy.process.wait(STOP_SECONDS)
+        assert eventually(lambda: not copy.processes()), copy.printed()
     with made_up(BASE_PORT + 40, tmp_path / "data") as again:
         again.wait_until_up()
 
