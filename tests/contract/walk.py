@@ -50,7 +50,8 @@ def sends(document: dict[str, Any], response: dict[str, Any], answer: TestRespon
     """The answer has the headers that are always there, those that it has are as they are described, and there are no
     others.
     """
-    assert set(answer.headers.keys()) <= response["headers"].keys() | NOT_DESCRIBED
+    unknown = set(answer.headers.keys()) - response["headers"].keys() - NOT_DESCRIBED
+    assert not unknown, unknown
     for name, part in response["headers"].items():
         header = resolved(document, part)
         assert name in answer.headers or not header.get("required"), name
