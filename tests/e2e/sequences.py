@@ -369,7 +369,8 @@ class Walk(RuleBasedStateMachine):
     def rest(self) -> None:
         """Wait until everybody has heard of everything."""
         if self.restless:
-            assert eventually(self.is_at_rest, QUIET_SECONDS), "The system does not come to rest."
+            if not eventually(self.is_at_rest, QUIET_SECONDS):
+                raise TimeoutError("The system does not come to rest.")  # which tells of no fault
             self.model.settle()
             self.restless = False
 
