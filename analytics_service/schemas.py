@@ -46,7 +46,7 @@ class Revenue(Answer):
     """What the orders of one currency bring."""
 
     currency = CurrencyCode(example="EUR")
-    amount = WrittenAmount(digits=15, example="9.50")
+    amount = WrittenAmount(digits=15, doc="Of orders that are confirmed and not cancelled.", example="9.50")
 
 
 def _revenue(**kwargs: Any) -> List:
@@ -55,28 +55,28 @@ def _revenue(**kwargs: Any) -> List:
 
 def _numbers(example: dict[str, int]) -> Dict:
     """How many there are, by a word of the service that says so."""
-    return Dict(keys=String(max=40), values=Count(), allow_none=True, example=example)
+    return Dict(keys=String(max=40), values=Count(), allow_none=True, doc="How many have each status.", example=example)
 
 
 class UserFigures(Answer):
     """The figures of the users."""
 
     state = Freshness()
-    total = Count(allow_none=True, example=3)
+    total = Count(allow_none=True, doc="All users, without those that were deleted.", example=3)
     as_of = Timestamp(allow_none=True, doc="When the service said so.", example=EXAMPLE_TIME)
 
 
 class ProductFigures(UserFigures):
     """The figures of the products."""
 
-    total = Count(allow_none=True, example=2)
+    total = Count(allow_none=True, doc="All products, without those that were deleted.", example=2)
     stock_units = Count(allow_none=True, doc="Units that can still be sold.", example=40)
 
 
 class NotificationFigures(UserFigures):
     """The figures of the notifications."""
 
-    total = Count(allow_none=True, example=1)
+    total = Count(allow_none=True, doc="All notifications, without those that were deleted.", example=1)
     by_status = _numbers({"sent": 1})
 
 
@@ -91,7 +91,7 @@ class OrderFigures(UserFigures):
 class Summary(Answer):
     """The figures of all services."""
 
-    generated_at = Timestamp()
+    generated_at = Timestamp(doc="When this was put together.")
     degraded = Boolean(doc="Whether any state is not `live`.", example=False)
     users = Nested(UserFigures)
     products = Nested(ProductFigures)
@@ -102,7 +102,7 @@ class Summary(Answer):
 class ServiceHealth(Answer):
     """How a service is."""
 
-    service = String(max=20, example="user")
+    service = String(max=20, doc="The name of the service.", example="user")
     status = Choice(STATUSES, doc="`unavailable`: no useful answer in time.")
     latency_ms = Float(allow_none=True, doc="How long the answer took; null where there is none.", example=1.5)
 
@@ -110,7 +110,7 @@ class ServiceHealth(Answer):
 class ServiceHealths(Answer):
     """How all services are."""
 
-    generated_at = Timestamp()
+    generated_at = Timestamp(doc="When this was put together.")
     degraded = Boolean(doc="Whether any status is not `healthy`.", example=False)
     services = List(Nested(ServiceHealth), max=5, example=[
         {"service": name, "status": "healthy", "latency_ms": 1.5}
@@ -149,7 +149,7 @@ class Series(Answer):
     """Orders and revenue, bucket by bucket."""
 
     from_ = Timestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
-    to = Timestamp(example="2026-02-01T00:00:00.000000Z")
+    to = Timestamp(doc="The end that was asked for, or now.", example="2026-02-01T00:00:00.000000Z")
     interval = Interval(example="day")
     items = List(Nested(Bucket), max=MAX_BUCKETS, example=[
         {"start": "2026-01-30T00:00:00.000000Z", "orders": 0, "cancelled": 0, "revenue": []},
@@ -173,10 +173,10 @@ class TopQuery(Schema):
 class TopProduct(Answer):
     """What was sold of a product in one currency."""
 
-    product_id = Id()
+    product_id = Id(doc="The product.")
     name = String(max=200, doc="The name that it was last sold under.", example="Laptop")
-    units = Count(example=1)
-    revenue = WrittenAmount(digits=15, example="9.50")
+    units = Count(doc="Units in orders that are confirmed and not cancelled.", example=1)
+    revenue = WrittenAmount(digits=15, doc="What these units brought, in `currency`.", example="9.50")
     currency = CurrencyCode(example="EUR")
 
 
@@ -189,7 +189,7 @@ class TopProducts(Answer):
 class ChannelDelivery(Answer):
     """How many notifications arrive, and how fast."""
 
-    sent = Count(example=1)
+    sent = Count(doc="Those that were sent.", example=1)
     dead = Count(doc="Those that were given up.", example=0)
     delivery_rate = Float(
         allow_none=True, doc="Sent, of all that are sent or dead; null when there are none.", example=1.0
@@ -200,6 +200,6 @@ class ChannelDelivery(Answer):
 class Delivery(ChannelDelivery):
     """How many notifications arrive and how fast, all in all and by channel."""
 
-    by_channel = Dict(keys=String(max=40), values=Nested(ChannelDelivery), example={
+    by_channel = Dict(keys=String(max=40), values=Nested(ChannelDelivery), doc="The same for each channel.", example={
         "email": {"sent": 1, "dead": 0, "delivery_rate": 1.0, "average_seconds": 2.0}
     })  # fmt: skip

@@ -126,25 +126,30 @@ class NotificationChange(Schema):
 class Notification(Answer):
     """A notification."""
 
-    id = Id()
-    user_id = Id(allow_none=True, example=example_id("user_id"))
+    id = Id(doc="The id of the notification.")
+    user_id = Id(
+        allow_none=True, doc="The user that it is for; null where only a recipient was given.",
+        example=example_id("user_id"),
+    )  # fmt: skip
     order_id = Id(allow_none=True, doc="The order that it tells of.")
     channel = NotificationChannel()
     recipient = String(
         max=2000, allow_none=True, doc="As it was given: the address of a user is looked up, and not kept.",
         example="ada@example.com",
     )  # fmt: skip
-    template = String(max=64, allow_none=True)
-    subject = String(max=MAX_SUBJECT, allow_none=True, example="Your parcel")
+    template = String(max=64, allow_none=True, doc="What its text was made from; null where the text was given.")
+    subject = String(
+        max=MAX_SUBJECT, allow_none=True, doc="Null where there is none, and once it is erased.", example="Your parcel"
+    )
     body = LongText(
         max=MAX_BODY, allow_none=True, doc="The text; null once it is erased.", example="Your parcel is on its way."
     )
     status = NotificationStatus()
     attempts = Integer(min=0, max=2**31 - 1, doc="How often sending was tried.", example=0)
     last_error = String(max=200, allow_none=True, doc="Why the last attempt failed.")
-    read_at = Timestamp(allow_none=True)
-    sent_at = Timestamp(allow_none=True)
-    created_at = Timestamp()
+    read_at = Timestamp(allow_none=True, doc="When it was marked as read; null while it is unread.")
+    sent_at = Timestamp(allow_none=True, doc="Null until it is sent.")
+    created_at = Timestamp(doc="When it was made.")
     version = Version(example=1)
 
 
@@ -161,6 +166,10 @@ class NotificationFilters(Schema):
 class NotificationStats(Answer):
     """How many notifications there are."""
 
-    total = Count(example=1)
-    by_status = Dict(keys=NotificationStatus(), values=Count(), example={"queued": 1})
-    by_channel = Dict(keys=NotificationChannel(), values=Count(), example={"email": 1})
+    total = Count(doc="All notifications, without those that were deleted.", example=1)
+    by_status = Dict(
+        keys=NotificationStatus(), values=Count(), doc="How many of them have each status.", example={"queued": 1}
+    )
+    by_channel = Dict(
+        keys=NotificationChannel(), values=Count(), doc="How many of them go each way.", example={"email": 1}
+    )

@@ -37,8 +37,8 @@ class OrderStatus(Choice):
 class OrderItem(Schema):
     """So many units of a product."""
 
-    product_id = Id(required=True)
-    quantity = Integer(min=1, max=10_000, required=True, example=2)
+    product_id = Id(required=True, doc="A product that is on sale.")
+    quantity = Integer(min=1, max=10_000, required=True, doc="Units of it.", example=2)
 
 
 class NewOrder(Schema):
@@ -52,15 +52,18 @@ class NewOrder(Schema):
 class Cancellation(Schema):
     """Why an order is cancelled."""
 
-    reason = String(min=1, max=200, load_default=None, allow_none=True, example="Ordered by mistake.")
+    reason = String(
+        min=1, max=200, load_default=None, allow_none=True, doc="Kept in the history of the order.",
+        example="Ordered by mistake.",
+    )  # fmt: skip
 
 
 class OrderLine(Answer):
     """So many units of a product, at the price of the moment of confirmation."""
 
-    product_id = Id()
+    product_id = Id(doc="The product.")
     name = String(max=200, allow_none=True, dump_default=None, doc=_UNTIL_CONFIRMED, example="Laptop")
-    quantity = Integer(min=1, max=1_000_000, example=2)
+    quantity = Integer(min=1, max=1_000_000, doc="Units of it.", example=2)
     unit_price = WrittenAmount(allow_none=True, dump_default=None, doc=_UNTIL_CONFIRMED, example="2499.99")
     line_total = WrittenAmount(digits=13, allow_none=True, dump_default=None, doc=_UNTIL_CONFIRMED, example="4999.98")
 
@@ -70,30 +73,38 @@ class Rejection(Answer):
 
     optional: ClassVar = ("errors",)
 
-    code = String(max=40, metadata={"pattern": "^[a-z]+(-[a-z]+)*$"}, example="insufficient-stock")
-    detail = String(max=2000, example="There is too little stock")
+    code = String(
+        max=40,
+        metadata={"pattern": "^[a-z]+(-[a-z]+)*$"},
+        doc="The stable name of the error.",
+        example="insufficient-stock",
+    )
+    detail = String(max=2000, doc="The same in words, for people.", example="There is too little stock")
     errors = List(Dumped("Fault"), max=100)
 
 
 class Order(Answer):
     """An order."""
 
-    id = Id()
-    user_id = Id()
+    id = Id(doc="The id of the order.")
+    user_id = Id(doc="Who ordered.")
     status = OrderStatus(
         doc="`pending` becomes `confirmed` or `rejected`; after that see the times.", example="confirmed"
     )
-    confirmed_at = Timestamp(allow_none=True, example=_CONFIRMED_AT)
-    shipped_at = Timestamp(allow_none=True)
-    delivered_at = Timestamp(allow_none=True)
-    cancelled_at = Timestamp(allow_none=True)
+    confirmed_at = Timestamp(allow_none=True, doc=_UNTIL_CONFIRMED, example=_CONFIRMED_AT)
+    shipped_at = Timestamp(allow_none=True, doc="Null until the order is shipped.")
+    delivered_at = Timestamp(allow_none=True, doc="Null until the order is delivered.")
+    cancelled_at = Timestamp(allow_none=True, doc="Null unless the order is cancelled.")
     items = List(Nested(OrderLine), max=100, attribute="lines")
     total = Amount(digits=13, allow_none=True, doc=_UNTIL_CONFIRMED, example="4999.98")
     currency = CurrencyCode(allow_none=True, doc=f"A code of ISO 4217. {_UNTIL_CONFIRMED}", example="EUR")
-    note = String(max=1000, allow_none=True, example="Please ring twice.")
+    note = String(
+        max=1000, allow_none=True, doc="As it was given; null where there is none, and once the user is deleted.",
+        example="Please ring twice.",
+    )  # fmt: skip
     rejection = Nested(Rejection, allow_none=True)
-    created_at = Timestamp()
-    updated_at = Timestamp(example=_CONFIRMED_AT)
+    created_at = Timestamp(doc="When it was ordered.")
+    updated_at = Timestamp(doc="When it came to its status.", example=_CONFIRMED_AT)
     version = Version(example=2)
 
 
@@ -110,7 +121,7 @@ class Transition(Answer):
     """A step of the life of an order."""
 
     status = OrderStatus()
-    at = Timestamp()
+    at = Timestamp(doc="When the order came to this status.")
     reason = String(max=2000, allow_none=True, doc="Why it was rejected or cancelled.")
 
 

@@ -35,14 +35,23 @@ from product_service.models import MAX_STOCK
 class ProductChange(Schema):
     """All that a client may set of a product."""
 
-    name = String(min=1, max=200, required=True, example="Laptop")
+    name = String(min=1, max=200, required=True, doc="What it is called.", example="Laptop")
     price = Money(required=True, doc="With no more digits after the point than the currency has.", example="2499.99")
     currency = Currency(load_default="EUR", example="EUR")
     sku = String(
         min=1, max=64, load_default=None, allow_none=True, doc="The shop's own number; unique.", example="LAP-14-1"
     )
-    description = String(max=5000, load_default="", example="14 inches, 32 GB, very light.")
-    category = String(min=1, max=100, load_default=None, allow_none=True, example="computers")
+    description = String(
+        max=5000, load_default="", doc="What there is to say about it.", example="14 inches, 32 GB, very light."
+    )
+    category = String(
+        min=1,
+        max=100,
+        load_default=None,
+        allow_none=True,
+        doc="What kind of product it is; null for none.",
+        example="computers",
+    )
     seller_id = Id(load_default=None, allow_none=True, doc="A user, who must exist.", example=example_id("seller_id"))
 
     @ma.validates_schema
@@ -60,19 +69,21 @@ class NewProduct(ProductChange):
 class Product(Answer):
     """A product. What can still be sold, what is reserved and what is sold add up to all that was ever put in."""
 
-    id = Id()
+    id = Id(doc="The id of the product.")
     sku = String(max=64, allow_none=True, doc="The shop's own number.", example="LAP-14-1")
-    name = String(max=200, example="Laptop")
-    description = String(max=5000, example="14 inches, 32 GB, very light.")
-    category = String(max=100, allow_none=True, example="computers")
-    price = Amount(example="2499.99")
+    name = String(max=200, doc="What it is called.", example="Laptop")
+    description = String(
+        max=5000, doc="What there is to say about it; may be empty.", example="14 inches, 32 GB, very light."
+    )
+    category = String(max=100, allow_none=True, doc="Null where it has none.", example="computers")
+    price = Amount(doc="What a unit costs, in `currency`.", example="2499.99")
     currency = CurrencyCode(example="EUR")
     stock = Integer(min=0, max=MAX_COUNT, doc="Units that can still be sold.", example=25)
     reserved = Integer(min=0, max=MAX_COUNT, doc="Units in orders that are not shipped yet.", example=0)
     sold = Integer(min=0, max=MAX_COUNT, doc="Units in orders that are shipped.", example=0)
     seller_id = Id(allow_none=True, doc="A user.", example=example_id("seller_id"))
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    created_at = Timestamp(doc="When it was put on sale.")
+    updated_at = Timestamp(doc="When it, or a count of its units, last changed; at first `created_at`.")
     version = Version(example=1)
 
 
@@ -107,14 +118,14 @@ class ProductStats(Answer):
 class WantedLine(Schema):
     """So many units of a product."""
 
-    product_id = Id(required=True)
-    quantity = Integer(min=1, max=1_000_000, required=True, example=2)
+    product_id = Id(required=True, doc="A product that is on sale.")
+    quantity = Integer(min=1, max=1_000_000, required=True, doc="Units of it.", example=2)
 
 
 class NewReservation(Schema):
     """What an order wants to hold."""
 
-    order_id = Id(required=True)
+    order_id = Id(required=True, doc="The order; it has one reservation at most.")
     items = List(Nested(WantedLine), min=1, max=100, required=True, doc="The same product twice is added up.")
 
 
@@ -135,20 +146,20 @@ class NewReservations(Schema):
 class ReservedLine(Answer):
     """What an order holds of a product, and the price that it is sold at."""
 
-    product_id = Id()
-    quantity = Integer(min=1, max=100_000_000, example=2)
-    name = String(max=200, example="Laptop")
-    unit_price = WrittenAmount(example="2499.99")
+    product_id = Id(doc="The product.")
+    quantity = Integer(min=1, max=100_000_000, doc="Units of it.", example=2)
+    name = String(max=200, doc="What it was called when it was reserved.", example="Laptop")
+    unit_price = WrittenAmount(doc="What a unit cost when it was reserved, in `currency`.", example="2499.99")
     currency = CurrencyCode(example="EUR")
 
 
 class Reservation(Answer):
     """What an order holds."""
 
-    order_id = Id()
+    order_id = Id(doc="The order that holds it.")
     status = Choice(("reserved", "released", "sold"), doc="Shipping turns `reserved` into `sold`.")
     items = List(Nested(ReservedLine), max=100, attribute="lines", doc="Empty if released before it was reserved.")
-    version = Integer(min=1, max=2, example=1)
+    version = Integer(min=1, max=2, doc="2 once what was reserved is released or sold.", example=1)
 
 
 class Outcome(Answer):

@@ -72,13 +72,13 @@ class UserChange(NewUser):
 class User(Answer):
     """A user."""
 
-    id = Id()
-    email = Email()
-    name = String(max=200, example="Ada Lovelace")
+    id = Id(doc="The id of the user.")
+    email = Email(doc="The e-mail address, as it was given.")
+    name = String(max=200, doc="As the user is to be called.", example="Ada Lovelace")
     role = UserRole()
     status = UserStatus()
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    created_at = Timestamp(doc="When the user was registered.")
+    updated_at = Timestamp(doc="When the user last changed; at first `created_at`.")
     version = Version(example=1)
 
 
@@ -94,6 +94,6 @@ class UserFilters(Schema):
 class UserStats(Answer):
     """How many users there are."""
 
-    total = Count(example=1)
-    by_role = Dict(keys=UserRole(), values=Count(), example={"customer": 1})
-    by_status = Dict(keys=UserStatus(), values=Count(), example={"active": 1})
+    total = Count(doc="All users, without those that were deleted.", example=1)
+    by_role = Dict(keys=UserRole(), values=Count(), doc="How many of them have each role.", example={"customer": 1})
+    by_status = Dict(keys=UserStatus(), values=Count(), doc="How many of them have each status.", example={"active": 1})

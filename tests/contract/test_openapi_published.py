@@ -47,6 +47,20 @@ def test_a_document_has_the_version_of_the_distribution(service: str) -> None:
     assert read(service)["info"]["version"] == VERSION
 
 
+def says_what_it_is(member: dict[str, Any]) -> bool:
+    """Whether it has a description, or is, or lists, what is described elsewhere."""
+    inner = [*member.get("anyOf", ()), member.get("items", {})]
+    return bool(member.get("description")) or "$ref" in member or any("$ref" in each for each in inner)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_member_of_every_schema_says_what_it_is(service: str) -> None:
+    schemas = read(service)["components"]["schemas"].items()
+    members = {f"{name}.{key}": each for name, of in schemas for key, each in of.get("properties", {}).items()}
+    assert members
+    assert [name for name, member in members.items() if not says_what_it_is(member)] == []
+
+
 # Linters -----------------------------------------------------------------------------------------------------------
 
 
