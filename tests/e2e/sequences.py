@@ -6,7 +6,7 @@ races and tests/chaos show.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -40,6 +40,7 @@ currencies = st.sampled_from(["EUR", "EUR", "USD", "JPY"])
 skus = st.sampled_from(["a", "A", "b", None])
 quantities = st.integers(1, 6)
 keys = st.sampled_from([None, "k1", "k2"])
+signs = st.sampled_from(["", "-"])
 matches = st.sampled_from([None, None, None, None, "current", "stale"])
 """What If-Match names."""
 
@@ -281,22 +282,25 @@ class Walk(RuleBasedStateMachine):
         changed = {"reason" if "delta" in body else member: "Another"} if other else {}
         self.call("POST", service, path, {**body, **changed}, named(key), lambda: predict({**body, **changed}, key))
 
-    @rule(which=st.sampled_from(LISTS), sign=st.sampled_from(["", "-"]), limit=st.integers(1, 4))
-    def look_at_a_list(self, which: List, sign: str, limit: int) -> None:
+    @rule(service=st.sampled_from(["user", "product", "order", "notification"]), sign=signs, limit=st.integers(1, 4))
+    def look_at_lists(self, service: str, sign: str, limit: int) -> None:
         self.compare_all()
-        among: list[Json] = getattr(self.model, f"{which.service}s")
-        own = {"ids": ",".join(item["id"] for item in among)} if which.service in ("user", "product") else {}
-        if not among:
-            return
-        if not own:
-            own = {"user_id": among[0]["user_id"]} if among[0]["user_id"] else {"order_id": new_id()}
-        wanted = [
-            item for item in among if which.passes(item) and own.items() - {("ids", own.get("ids"))} <= item.items()
-        ]
-        query = urlencode({**which.query, **own, "sort": sign + which.sort, "limit": limit})
-        found = list(Shop(self.api).all(which.service, f"/{which.service}s?{query}"))
-        expected = sorted(wanted, key=lambda item: (which.key(item), item["id"]), reverse=sign == "-")
-        assert found == expected
+        among: list[Json] = getattr(self.model, f"{service}s")
+        for which in (one for one in LISTS if one.service == service):
+            for scope, own in self.scopes(service, among):
+                query = urlencode({**which.query, **scope, "sort": sign + which.sort, "limit": limit})
+                found = list(Shop(self.api).all(service, f"/{service}s?{query}"))
+                wanted = filter(which.passes, own)
+                expected = sorted(wanted, key=lambda item: (which.key(item), item["id"]), reverse=sign == "-")  # noqa: B023
+                assert found == expected
+
+    def scopes(self, service: str, among: list[Json]) -> Iterator[tuple[dict[str, str], list[Json]]]:
+        """Filters that leave out what other sequences have made, and what each leaves."""
+        if service in ("user", "product") and among:
+            yield {"ids": ",".join(item["id"] for item in among)}, among
+        elif service in ("order", "notification"):
+            for user_id in sorted({item["user_id"] for item in among} - {None}):
+                yield {"user_id": user_id}, [item for item in among if item["user_id"] == user_id]
 
     def teardown(self) -> None:
         if not self.sound:
