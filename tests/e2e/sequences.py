@@ -291,7 +291,7 @@ class Walk(RuleBasedStateMachine):
                 query = urlencode({**which.query, **scope, "sort": sign + which.sort, "limit": limit})
                 found = list(Shop(self.api).all(service, f"/{service}s?{query}"))
                 wanted = filter(which.passes, own)
-                expected = sorted(wanted, key=lambda item: (which.key(item), item["id"]), reverse=sign == "-")  # noqa: B023
+                expected = sorted(wanted, key=lambda item: (which.key(item), item["id"]), reverse=sign == "-")
                 assert found == expected
 
     def scopes(self, service: str, among: list[Json]) -> Iterator[tuple[dict[str, str], list[Json]]]:
