@@ -3,7 +3,6 @@
 import json
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import responses
@@ -15,10 +14,10 @@ from libs.common.config import Settings
 from libs.common.errors import PROBLEM_JSON
 from tests.cloudevents import FORMATS
 from tests.events import ASYNCAPI
+from tests.openapi import header_value, read, resolved
 
 Json = dict[str, Any]
 
-DOCUMENTS = Path(__file__).parents[1] / "docs/openapi"
 REFUSALS_OF_EVENTS = ("400", "413", "415", "422", "429", "500", "503", "504")
 OPEN = ("Fault",)
 """Each code may tell more of a fault than all do."""
@@ -110,7 +109,7 @@ class Provider:
         answers = self._operation(method, path)
         if str(status) not in answers:
             return [f"{method} {path} is not answered with {status}"]
-        content = self._resolved(answers[str(status)]).get("content", {})
+        content = resolved(self._document, answers[str(status)]).get("content", {})
         if not content:
             return [] if body is None else [f"{status} has no body"]
         if media_type not in content:
@@ -124,20 +123,20 @@ class Provider:
 
     def _example(self, method: str, path: str, status: int, media_type: str, code: str | None) -> Any:
         """Of problems there is one for each code; the first is the usual one."""
-        answer = self._resolved(self._operation(method, path).get(str(status), {}))
+        answer = resolved(self._document, self._operation(method, path).get(str(status), {}))
         content = answer.get("content", {}).get(media_type, {})
         if examples := content.get("examples"):
-            return self._resolved(examples.get(code) or next(iter(examples.values())))["value"]
+            return resolved(self._document, examples.get(code) or next(iter(examples.values())))["value"]
         return content.get("example")
 
     def _headers(self, method: str, path: str, status: int, body: Any, given: dict[str, str]) -> dict[str, str]:
         """These, and the others that the document requires; raises AssertionError where the service sends none such."""
-        answer = self._resolved(self._operation(method, path)[str(status)])
-        documented = {name: self._resolved(header) for name, header in answer.get("headers", {}).items()}
+        answer = resolved(self._document, self._operation(method, path)[str(status)])
+        documented = {name: resolved(self._document, header) for name, header in answer.get("headers", {}).items()}
         usual = {**HEADERS, "ETag": f'"{(body or {}).get("version", 1)}"'}
         sent = {name: usual[name] for name, header in documented.items() if header.get("required")} | given
         schemas = {name: header["schema"] for name, header in documented.items()}
-        values = {name: _value(schemas.get(name, {}), text) for name, text in sent.items()}
+        values = {name: header_value(schemas.get(name, {}), text) for name, text in sent.items()}
         found = _differences({"properties": schemas, "additionalProperties": False}, values)
         assert found == [], found
         return sent
@@ -150,14 +149,6 @@ class Provider:
                 answers: Json = operations[method.lower()]["responses"]
                 return answers
         raise AssertionError(f"there is no {method} {path}")
-
-    def _resolved(self, value: Json) -> Json:
-        while "$ref" in value:
-            found: Any = self._document
-            for name in value["$ref"].removeprefix("#/").split("/"):
-                found = found[name]
-            value = found
-        return value
 
     def _at(self, path: str) -> str:
         return self._url + ("" if path == "/health" else "/api/v1") + path
@@ -173,17 +164,12 @@ def _differences(schema: Json, value: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
 
-def _value(schema: Json, text: str) -> str | int:
-    """What a header says, which is text on the wire."""
-    return int(text) if schema.get("type") == "integer" and text.isdecimal() else text
-
-
 @cache
 def _document(service: str) -> Json:
     """The OpenAPI document of a service, with what lies outside of the API and so is no part of it: `GET /health`, and
     `POST /events`, whose outcomes docs/asyncapi.json describes and whose refusals are those of any other body.
     """
-    document: Json = json.loads((DOCUMENTS / f"{service}.json").read_text(encoding="utf-8"))
+    document = read(service)
     operations = [operation for each in document["paths"].values() for operation in each.values()]
     refusals = {status: answer for operation in operations if "requestBody" in operation
                 for status, answer in operation["responses"].items() if status in REFUSALS_OF_EVENTS}  # fmt: skip

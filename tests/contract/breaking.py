@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from libs.common.errors import PROBLEM_JSON
+from tests.openapi import resolved
 
 Json = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ class _Comparison:
 
     def _parameters(self, old: Json, new: Json, where: str) -> Iterator[str]:
         before, after = (
-            {(one["in"], one["name"]): one for one in (_resolved(document, part) for part in operation["parameters"])}
+            {(one["in"], one["name"]): one for one in (resolved(document, part) for part in operation["parameters"])}
             for document, operation in ((self._old, old), (self._new, new))
         )
         for key in before.keys() - after.keys():
@@ -83,7 +84,7 @@ class _Comparison:
             if status not in new:
                 yield f"{here} is gone"
                 continue
-            before, after = _resolved(self._old, old[status]), _resolved(self._new, new[status])
+            before, after = resolved(self._old, old[status]), resolved(self._new, new[status])
             yield from self._content(before, after, here, self._answer_schema)
             for code in sorted(_codes(self._old, before) - _codes(self._new, after)):
                 yield f"{here}: {code} is gone"
@@ -92,7 +93,7 @@ class _Comparison:
     def _headers(self, old: Json, new: Json, where: str) -> Iterator[str]:
         for name in old:
             here = f"{where} {name}"
-            before, after = _resolved(self._old, old[name]), _resolved(self._new, new.get(name, {}))
+            before, after = resolved(self._old, old[name]), resolved(self._new, new.get(name, {}))
             if not after:
                 yield f"{here} is gone"
             elif before.get("required") and not after.get("required"):
@@ -118,17 +119,10 @@ class _Comparison:
         yield from _gone(self._old, old, self._new, new, where)
 
 
-def _resolved(document: Json, part: Json) -> Json:
-    found = document
-    for name in part.get("$ref", "").split("/")[1:]:
-        found = found[name]
-    return {**found, **part} if "$ref" in part else part
-
-
 def _codes(document: Json, response: Json) -> set[str]:
     """The codes of a problem. Each has an example, so where one is gone, it comes no more."""
     examples = response.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
-    return {_resolved(document, example)["value"]["code"] for example in examples.values()}
+    return {resolved(document, example)["value"]["code"] for example in examples.values()}
 
 
 def _gone(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterator[str]:
@@ -153,7 +147,7 @@ def _other_defaults(before: Json, old: Json, after: Json, new: Json, where: str)
 
 
 def _other_default(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterator[str]:
-    was, now = _resolved(before, old).get("default"), _resolved(after, new).get("default")
+    was, now = resolved(before, old).get("default"), resolved(after, new).get("default")
     if was != now:
         yield f"{where}: default {was} against {now}"
 
@@ -177,7 +171,7 @@ def _excess(document: Json, schema: Json, limits: Json, limit: Json, where: str)
 
 def _alternatives(document: Json, schema: Json) -> list[Json]:
     """The schema as a list of schemas of which each has one type and no anyOf."""
-    found = _resolved(document, schema)
+    found = resolved(document, schema)
     if "anyOf" in found:
         return [one for each in found["anyOf"] for one in _alternatives(document, each)]
     types = found.get("type", [])

@@ -14,8 +14,9 @@ from schemathesis.config import SchemathesisConfig
 
 from libs.common import errors
 from libs.topology import SERVICES
-from tests.contract.walk import document_of, operations, resolved
+from tests.contract.walk import document_of, operations
 from tests.findings import GENERATION, find, labels
+from tests.openapi import resolved
 
 pytestmark = [
     pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session"),

@@ -9,7 +9,7 @@ import pytest
 
 from libs.topology import SERVICES
 from tests.contract.breaking import breaks, may_break
-from tests.contract.test_openapi_published import PUBLISHED, read
+from tests.openapi import DOCUMENTS, read
 
 Json = dict[str, Any]
 
@@ -23,7 +23,7 @@ def test_no_promise_of_the_last_release_is_broken_unless_the_version_says_so(ser
 
 
 def test_what_is_released_are_the_documents_of_every_service_in_one_version() -> None:
-    names = {path.stem for path in (PUBLISHED / "released").iterdir()}
+    names = {path.stem for path in (DOCUMENTS / "released").iterdir()}
     assert names == set(SERVICES)
     assert len({read(f"released/{name}")["info"]["version"] for name in names}) == 1
 

@@ -11,7 +11,8 @@ from flask import Flask
 
 from libs.common import api
 from libs.topology import SERVICES
-from tests.contract.walk import UUID, Walk, document_of, fits, resolved, sends
+from tests.contract.walk import UUID, Walk, document_of, fits, sends
+from tests.openapi import resolved
 
 pytestmark = [
     pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session"),

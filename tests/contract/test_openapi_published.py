@@ -14,17 +14,12 @@ from flask.cli import ScriptInfo
 
 from libs.common import VERSION
 from libs.topology import SERVICES
+from tests.openapi import DOCUMENTS, read
 from tests.programs import NODE_MODULES, ROOT, program
 
-PUBLISHED = ROOT / "docs/openapi"
 HERE = Path(__file__).parent
 
 on_sqlite = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
-
-
-def read(name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_bytes())
-    return document
 
 
 @on_sqlite
@@ -34,7 +29,7 @@ def test_the_committed_document_is_the_one_that_the_command_prints_and_the_servi
 ) -> None:
     app = make_app(service)
     app.cli.main(["openapi"], "flask", standalone_mode=False, obj=ScriptInfo(create_app=lambda: app))
-    committed = (PUBLISHED / f"{service}.json").read_text(encoding="utf-8")
+    committed = (DOCUMENTS / f"{service}.json").read_text(encoding="utf-8")
     assert capfd.readouterr().out == committed, "run `make openapi`"
     assert app.test_client().get("/openapi.json").json == json.loads(committed)
 
@@ -71,7 +66,7 @@ def paths(tmp_path: Path) -> list[str]:
     del spoiled["tags"], spoiled["paths"]["/users"]["get"]["responses"]["429"]
     spoiled["paths"]["/users"]["post"]["requestBody"]["content"]["application/json"]["example"] = {"email": 1}
     (tmp_path / "spoiled.json").write_text(json.dumps(spoiled), encoding="utf-8")
-    return [*(str(PUBLISHED / f"{service}.json") for service in SERVICES), str(tmp_path / "spoiled.json")]
+    return [*(str(DOCUMENTS / f"{service}.json") for service in SERVICES), str(tmp_path / "spoiled.json")]
 
 
 def run(*arguments: str, **environ: str) -> str:

@@ -16,7 +16,8 @@ from libs.common.fields import example_id
 from libs.topology import SERVICES
 from order_service.clients import FakeProducts, FakeUsers
 from product_service.clients import FakeUsers as FakeSellers
-from tests.contract.walk import OTHERWISE, Walk, fits, resolved, sends
+from tests.contract.walk import OTHERWISE, Walk, fits, sends
+from tests.openapi import resolved
 
 pytestmark = [
     pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session"),

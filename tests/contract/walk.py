@@ -16,6 +16,7 @@ from libs.common.events import BATCH_JSON
 from libs.common.fields import example_id
 from notification_service.models import notifications
 from tests.factories import a_cloud_event
+from tests.openapi import header_value, resolved
 from tests.web import Api, answered
 
 NOT_DESCRIBED = {
@@ -34,13 +35,6 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     return [(path, method, found) for path, methods in document["paths"].items() for method, found in methods.items()]
 
 
-def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """A part of the document, or the component that it refers to."""
-    for name in part.get("$ref", "").split("/")[1:]:
-        document = document[name]
-    return document if "$ref" in part else part
-
-
 def fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     whole = {**schema, "components": document["components"]}
     Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(value)
@@ -56,8 +50,7 @@ def sends(document: dict[str, Any], response: dict[str, Any], answer: TestRespon
         header = resolved(document, part)
         assert name in answer.headers or not header.get("required"), name
         if name in answer.headers:
-            value = answer.headers[name]
-            fits(document, header["schema"], int(value) if header["schema"]["type"] == "integer" else value)
+            fits(document, header["schema"], header_value(header["schema"], answer.headers[name]))
 
 
 # Sending the examples ----------------------------------------------------------------------------------------------

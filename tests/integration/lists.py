@@ -4,20 +4,19 @@ What can be asked is read from docs/openapi: a filter, a value of a filter or a 
 a comparison does not have, fails it.
 """
 
-import json
 import os
 import random
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
 
 from libs.common.db import Database
+from tests import openapi
 from tests.web import Api, answered
 
 Item = dict[str, Any]
@@ -27,24 +26,20 @@ Filter = tuple[dict[str, str], Passes]
 Sorts = dict[str, Callable[[Item], Any]]
 """The names that can be sorted by, and the value of an item that counts."""
 
-DOCUMENTS = Path(__file__).resolve().parents[2] / "docs/openapi"
 MAX_LIMIT = 200
 LONG = bool(os.environ.get("LONG"))
 
 
 def documented(service: str, path: str) -> dict[str, Item]:
     """Query parameter → its schema, in the document of the service."""
-    document = json.loads((DOCUMENTS / f"{service}.json").read_text())
+    document = openapi.read(service)
     found = document["paths"][path]["get"].get("parameters", ())
     return {one["name"]: resolved(document, one["schema"]) for one in found if one.get("in") == "query"}
 
 
 def resolved(document: Item, schema: Item) -> Item:
     """A schema with what it refers to, by itself or in its alternatives."""
-    found: Any = document
-    for name in schema.get("$ref", "").split("/")[1:]:
-        found = found[name]
-    whole = {**found, **schema} if "$ref" in schema else schema
+    whole: Item = openapi.resolved(document, schema)
     return {**whole, "anyOf": [resolved(document, one) for one in whole["anyOf"]]} if "anyOf" in whole else whole
 
 

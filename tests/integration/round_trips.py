@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tests.integration.lists import DOCUMENTS, resolved
+from tests.integration.lists import resolved
+from tests.openapi import read
 from tests.web import Api, answered
 
 Item = dict[str, Any]
@@ -32,7 +33,7 @@ class Resource(NamedTuple):
 
 def shape(service: str, method: str, path: str) -> dict[str, Item]:
     """Member of the body → its schema."""
-    document = json.loads((DOCUMENTS / f"{service}.json").read_text())
+    document = read(service)
     (content, *_) = document["paths"][path][method]["requestBody"]["content"].values()
     return {name: resolved(document, s) for name, s in resolved(document, content["schema"])["properties"].items()}
 

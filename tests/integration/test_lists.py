@@ -1,8 +1,8 @@
 """No list is forgotten: each that is documented is compared with an oracle."""
 
-import json
-
-from tests.integration.lists import DOCUMENTS, documented
+from libs.topology import SERVICES
+from tests.integration.lists import documented
+from tests.openapi import read
 
 COMPARED = {
     "/users": "user_service/test_users.py",
@@ -15,8 +15,8 @@ COMPARED = {
 def test_every_list_is_compared_with_a_plain_look_at_all_items() -> None:
     lists = {
         path
-        for file in DOCUMENTS.glob("*.json")
-        for path, methods in json.loads(file.read_text())["paths"].items()
-        if "get" in methods and "cursor" in documented(file.stem, path)
+        for service in SERVICES
+        for path, methods in read(service)["paths"].items()
+        if "get" in methods and "cursor" in documented(service, path)
     }
     assert lists == COMPARED.keys()

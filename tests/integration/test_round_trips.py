@@ -1,8 +1,7 @@
 """No body is forgotten: each operation that takes one has its members read back."""
 
-import json
-
-from tests.integration.lists import DOCUMENTS
+from libs.topology import SERVICES
+from tests.openapi import read
 
 READ_BACK = {
     "user_service/test_round_trips.py": ["post /users", "put /users/{user_id}", "patch /users/{user_id}"],
@@ -20,8 +19,8 @@ READ_BACK = {
 def test_every_body_is_read_back() -> None:
     taken = {
         f"{method} {path}"
-        for file in DOCUMENTS.glob("*.json")
-        for path, methods in json.loads(file.read_text())["paths"].items()
+        for service in SERVICES
+        for path, methods in read(service)["paths"].items()
         for method, operation in methods.items()
         if "requestBody" in operation
     }
