@@ -43,20 +43,20 @@ PR_SET_PDEATHSIG = 1
 
 
 def read_procfile(path: Path) -> dict[str, list[str]]:
-    """Name → the words of its command, without `exec` and `env`."""
+    """Name → the words of its command, without `exec` and `env`, whose own words stay: see `run_gunicorn`."""
     commands = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, colon, command = line.partition(":")
         if colon and not name.startswith("#"):
-            commands[name.strip()] = [
-                word for word in shlex.split(command) if word not in ("exec", "env", "-u", "PORT")
-            ]
+            commands[name.strip()] = [word for word in shlex.split(command) if word not in ("exec", "env")]
     return commands
 
 
 def run_gunicorn(words: list[str]) -> None:
-    """Be the process that the Procfile's words describe: NAME=value..., gunicorn, its arguments."""
-    os.environ.pop("PORT", None)  # as `env -u PORT` there: one port for all five would be wrong
+    """Be the process that the Procfile's words describe: -u NAME..., NAME=value..., gunicorn, its arguments."""
+    while words[0] == "-u":
+        del words[0]
+        os.environ.pop(words.pop(0), None)
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
         os.environ[name] = value
