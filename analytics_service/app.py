@@ -12,9 +12,9 @@ from analytics_service.models import Superseded
 from analytics_service.routes import pages, routes
 from libs.common.app import Service
 from libs.common.config import Settings, setting
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.common.errors import Problem
-from libs.common.events import RefusedEvent
+from libs.common.events.event import RefusedEvent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from analytics_service.events import (
     Told,
 )
 from libs.common import context
-from libs.common.client import ServiceClient
+from libs.common.calls.client import ServiceClient
 from libs.common.errors import DependencyUnavailable, Problem
-from libs.common.fields import now
+from libs.common.times import now
 
 log = logging.getLogger(__name__)
 

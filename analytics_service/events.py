@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from libs.common.events import Event, RefusedEvent
-from libs.common.fields import read_time
+from libs.common.events.event import Event, RefusedEvent
 from libs.common.money import CURRENCIES
+from libs.common.times import read_time
 
 MAX_NUMBER = 10**14
 """No true amount or quantity is larger; as ten-thousandths it still fits its column."""

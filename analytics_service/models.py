@@ -26,7 +26,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from libs.common.db import NAMING, Amount, Id, Json, Moment
+from libs.common.data.columns import NAMING, Amount, Id, Json, Moment
 from libs.common.errors import ValidationFailed
 
 metadata = sa.MetaData(naming_convention=NAMING)

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from analytics_service.models import (
     TOTALS,
@@ -26,8 +25,9 @@ from analytics_service.models import (
     product_totals,
     snapshots,
 )
-from libs.common.db import Reader, Upsert, any_of, upsert
-from libs.common.prepared import Prepared
+from libs.common.data.database import Reader, Session
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import Upsert, any_of, upsert
 
 # Built once: to build them anew costs more than to execute them.
 _lock = Prepared(sa.select(generations.c.live, generations.c.building).with_for_update())

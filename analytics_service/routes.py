@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from analytics_service import schemas, use_cases
-from libs.common.api import Routes
+from libs.common.web.routes import Routes
 
 routes = Routes(analytics="What the system did and does: figures, time series, best sellers, delivery.")
 pages = Blueprint("pages", __name__)

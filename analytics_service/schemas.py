@@ -6,7 +6,8 @@ from typing import Any
 import marshmallow as ma
 
 from analytics_service.models import INTERVALS, MAX_BUCKETS
-from libs.common.fields import (
+from libs.common.money import CURRENCIES
+from libs.common.web.fields import (
     Answer,
     Boolean,
     Choice,
@@ -24,8 +25,7 @@ from libs.common.fields import (
     Timestamp,
     WrittenAmount,
 )
-from libs.common.json_schema import EXAMPLE_TIME
-from libs.common.money import CURRENCIES
+from libs.common.web.json_schema import EXAMPLE_TIME
 
 STATUSES = ("healthy", "degraded", "unhealthy", "unavailable")
 

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import tenacity
-from sqlalchemy.orm import Session
 
 from analytics_service import repository
 from analytics_service.clients import FIGURES, Figures, Health, Services, SideBySide
@@ -21,11 +20,11 @@ from analytics_service.events import (
     Told,
 )
 from analytics_service.models import NOTIFICATIONS, ORDERS, Kind, Superseded, Tally, bucket_starts, default_start
-from libs.common.db import Database, Reader
+from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import Problem
-from libs.common.events import Event
-from libs.common.fields import now
+from libs.common.events.event import Event
 from libs.common.money import format_amount
+from libs.common.times import now
 
 KEEP_EVERY = timedelta(seconds=1)
 SWEEP_ROWS = 500

@@ -7,14 +7,14 @@ each process gets SIGTERM and five seconds.
 
 from gevent import monkey
 
-# First of all, as in libs/common/gunicorn_conf.py: what is imported below must see the patched standard library.
+# First of all, as in libs/common/server/gunicorn_conf.py: what is imported below must see the patched standard library.
 monkey.patch_all()
 
 import os  # noqa: E402
 import tempfile  # noqa: E402
 
 # The metrics are kept in files where this is set when their library is loaded, which is now. Each service has a folder
-# of its own, which it names after the fork (libs/common/gunicorn_conf.py); nothing is counted here.
+# of its own, which it names after the fork (libs/common/server/gunicorn_conf.py); nothing is counted here.
 _no_metrics = tempfile.TemporaryDirectory(prefix="quintet-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _no_metrics.name
 
@@ -35,7 +35,7 @@ import gunicorn.app.wsgiapp  # noqa: E402
 import gunicorn.workers.ggevent  # noqa: E402 - loaded for those who are forked
 
 import libs.common.app  # noqa: E402, F401
-from libs.topology import SERVICES  # noqa: E402
+from libs.topology import PACKAGES, SERVICES  # noqa: E402
 
 STOP_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
@@ -65,10 +65,10 @@ def run_gunicorn(words: list[str]) -> None:
 
 
 def migrate(service: str) -> None:
-    made: Any = importlib.import_module(f"{service}_service.app").create_app()
+    made: Any = importlib.import_module(f"{PACKAGES[service]}.app").create_app()
     from libs.common.migrate import upgrade
 
-    upgrade(made.extensions["quintet"].db, f"{service}_service")
+    upgrade(made.extensions["quintet"].db, PACKAGES[service])
 
 
 def fork(name: str, work: Callable[[], None]) -> int:

@@ -7,6 +7,9 @@ every queue and binding from it, so that nothing is lost before a consumer's fir
 
 SERVICES = ("user", "product", "order", "notification", "analytics")
 
+PACKAGES = {name: f"{name}_service" for name in SERVICES}
+"""The package of each service; its `app` has `create_app`."""
+
 PORT_OFFSETS = {name: offset for offset, name in enumerate(SERVICES, 1)}
 """A service listens on BASE_PORT plus this."""
 

@@ -64,11 +64,10 @@ def create_app(
             service.db, name, channel, users,
             max_attempts=settings.max_attempts, retry_seconds=settings.retry_seconds,
         )  # fmt: skip
-        loop = service.every(
-            f"sender of {name}", sender.step,
+        service.every(
+            use_cases.sender_of(name), sender.step,
             interval_seconds=1.0, linger_seconds=LINGER_SECONDS, finish=sender.finish,
         )  # fmt: skip
-        service.db.session_info.setdefault("senders", {})[name] = loop.wake
     return service.serve(
         routes,
         description="What users are told, by mail and other channels.",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from libs.common.client import ServiceClient
+from libs.common.calls.client import ServiceClient
 from libs.common.errors import DependencyUnavailable
 
 

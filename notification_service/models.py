@@ -11,10 +11,11 @@ import jinja2
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from libs.common.db import NAMING, Id, Json, Moment, new_id
+from libs.common.data.columns import NAMING, Id, Json, Moment
 from libs.common.errors import InvalidTransition
-from libs.common.events import Origin
-from libs.common.fields import now
+from libs.common.events.event import Origin
+from libs.common.ids import new_id
+from libs.common.times import now
 
 metadata = sa.MetaData(naming_convention=NAMING)
 

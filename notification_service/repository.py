@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Reader, Upsert, any_of, epoch
+from libs.common.data.database import Reader, Session
+from libs.common.data.idempotency import keys
+from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
-from libs.common.idempotency import keys
-from libs.common.paging import Page, PageQuery, page
-from libs.common.prepared import Prepared
 from notification_service.models import MAX_BACKOFF_SECONDS, Notification, Sending, notifications
 
 LEASE_SECONDS = 30.0
@@ -26,9 +26,9 @@ _ERASED: dict[str, Any] = {"recipient": None, "subject": None, "body": None, "da
 _find = sa.select(notifications).where(c.id == sa.bindparam("id"), c.deleted_at.is_(None))
 
 
-def find(session: Reader, notification_id: str) -> sa.Row[Any]:
+def find(session: Reader, notification_id: str) -> sa.RowMapping:
     """The notification's row; raises NotFound, also for one that was deleted."""
-    row = session.execute(_find, {"id": notification_id}).one_or_none()
+    row = session.execute(_find, {"id": notification_id}).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no such notification.")
     return row

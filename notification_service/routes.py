@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from libs.common.api import Routes
 from libs.common.errors import InvalidTransition
+from libs.common.web.routes import Routes
 from notification_service import repository, schemas, use_cases
 
 routes = Routes(notifications="What users are told, by mail and other channels, and what became of it.")

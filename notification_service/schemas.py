@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import marshmallow as ma
 
-from libs.common.fields import (
+from libs.common.ids import example_id
+from libs.common.web.fields import (
     Answer,
     Choice,
     Count,
@@ -18,7 +19,6 @@ from libs.common.fields import (
     String,
     Timestamp,
     Version,
-    example_id,
 )
 from notification_service.models import CHANNELS, MAX_BODY, MAX_SUBJECT, STATUSES, TEMPLATES, fault_of_recipient
 

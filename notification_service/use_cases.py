@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from libs.common import context, counters, outbox
-from libs.common.db import Database, Reader, after_commit, new_id
+from libs.common import context
+from libs.common.data import counters
+from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import ValidationFailed
-from libs.common.events import Event, Origin, RefusedEvent
-from libs.common.fields import now, write_time
+from libs.common.events import outbox
+from libs.common.events.event import Event, Origin, RefusedEvent
+from libs.common.ids import new_id
+from libs.common.times import now, write_time
 from notification_service import repository
 from notification_service.channels import Channel, ChannelDown, Message, Refused
 from notification_service.clients import Users
@@ -64,7 +65,7 @@ def retry_notification(session: Session, notification_id: str, match: Callable[[
     before = notification.counts()
     notification.retry()
     counters.add(session, counters.difference(before, notification.counts()))
-    after_commit(session, session.info["senders"][notification.channel])
+    session.wake(sender_of(notification.channel))
     return notification
 
 
@@ -100,8 +101,13 @@ def _queue(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if row["id"] in added:
             totals.update(counts(row["channel"], row["status"]))
-            after_commit(session, session.info["senders"][row["channel"]])
+            session.wake(sender_of(row["channel"]))
     counters.add(session, totals)
+
+
+def sender_of(channel: str) -> str:
+    """The name of the background loop that sends in the channel."""
+    return f"sender of {channel}"
 
 
 # Sending -----------------------------------------------------------------------------------------------------------

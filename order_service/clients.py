@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from libs.common.client import ServiceClient
+from libs.common.calls.client import ServiceClient
 from libs.common.errors import DependencyUnavailable, Problem
 from order_service.models import InsufficientStock, UnknownProduct
 

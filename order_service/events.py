@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from libs.common.events import Event
+from libs.common.events.event import Event
 
 
 @dataclass(frozen=True, kw_only=True)

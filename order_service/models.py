@@ -17,12 +17,13 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from libs.common.db import NAMING, Amount, Id, Json, Moment, Text
+from libs.common.data.columns import NAMING, Amount, Id, Json, Moment, Text
+from libs.common.data.idempotency import Key
 from libs.common.errors import InvalidTransition, Problem, ValidationFailed
-from libs.common.events import Origin
-from libs.common.fields import example_id, now
-from libs.common.idempotency import Key
-from libs.common.money import format_amount
+from libs.common.events.event import Origin
+from libs.common.ids import example_id
+from libs.common.money import format_amount, to_units
+from libs.common.times import now
 
 metadata = sa.MetaData(naming_convention=NAMING)
 
@@ -228,7 +229,7 @@ def counts(order: Row) -> dict[str, int]:
     if order["confirmed_at"]:
         added["total"] = 1
     if order["status"] in COUNTED:
-        added[f"revenue:{order['currency']}"] = int(order["total"].scaleb(4))
+        added[f"revenue:{order['currency']}"] = to_units(order["total"])
     return added
 
 

@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Reader, Upsert, any_of, epoch, upsert
+from libs.common.data.database import Reader, Session
+from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import Upsert, any_of, epoch, upsert
 from libs.common.errors import NotFound
-from libs.common.fields import now
-from libs.common.paging import Page, PageQuery, page
-from libs.common.prepared import Prepared
+from libs.common.times import now
 from order_service.models import NewOrder, Order, Row, orders, users
 
 SORTS = {name: orders.c[name] for name in ("created_at", "total")}

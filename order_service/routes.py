@@ -4,10 +4,10 @@ from typing import Any
 
 from flask import g
 
-from libs.common.api import Routes
-from libs.common.db import new_id
 from libs.common.errors import InvalidTransition, RequestInFlight
-from libs.common.events import Origin
+from libs.common.events.event import Origin
+from libs.common.ids import new_id
+from libs.common.web.routes import Routes
 from order_service import repository, schemas, use_cases
 from order_service.models import (
     CurrencyMismatch,

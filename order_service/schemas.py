@@ -2,7 +2,9 @@
 
 from typing import ClassVar
 
-from libs.common.fields import (
+from libs.common.ids import example_id
+from libs.common.money import CURRENCIES
+from libs.common.web.fields import (
     Amount,
     Answer,
     Choice,
@@ -19,9 +21,7 @@ from libs.common.fields import (
     Timestamp,
     Version,
     WrittenAmount,
-    example_id,
 )
-from libs.common.money import CURRENCIES
 from order_service.models import STATUSES
 
 _CONFIRMED_AT = "2026-01-31T12:00:00.250000Z"

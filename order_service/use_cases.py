@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy.orm import Session
-
-from libs.common import context, counters, outbox
+from libs.common import context
 from libs.common.batching import Batcher
-from libs.common.db import CommitInDoubt, Database, Reader, new_id
+from libs.common.data import counters
+from libs.common.data.database import CommitInDoubt, Database, Reader, Session
+from libs.common.data.idempotency import Replayed
 from libs.common.errors import (
     DeadlineExceeded,
     DependencyUnavailable,
@@ -28,10 +28,11 @@ from libs.common.errors import (
     RequestInFlight,
     StoredProblem,
 )
-from libs.common.events import Event, Origin
-from libs.common.fields import now, read_time, write_time
-from libs.common.idempotency import Replayed
+from libs.common.events import outbox
+from libs.common.events.event import Event, Origin
+from libs.common.ids import new_id
 from libs.common.money import format_amount
+from libs.common.times import now, read_time, write_time
 from order_service import repository
 from order_service.clients import Demand, Products, Reserved, Users
 from order_service.events import (

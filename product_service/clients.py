@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from libs.common.client import ServiceClient
+from libs.common.calls.client import ServiceClient
 from libs.common.errors import DependencyUnavailable
 
 

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from libs.common.db import NAMING, Amount, Id, Json, Moment, Text, new_id
+from libs.common.data.columns import NAMING, Amount, Id, Json, Moment, Text
 from libs.common.errors import Problem, ValidationFailed
-from libs.common.fields import example_id, now
+from libs.common.ids import example_id, new_id
 from libs.common.money import format_amount
+from libs.common.times import now
 
 metadata = sa.MetaData(naming_convention=NAMING)
 

@@ -5,13 +5,13 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Reader, any_of
+from libs.common.data.database import Reader, Session
+from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import any_of
 from libs.common.errors import NotFound
-from libs.common.fields import now
-from libs.common.paging import Page, PageQuery, page
-from libs.common.prepared import Prepared
+from libs.common.times import now
 from product_service.models import Adjustment, Product, SkuTaken, Units, products, reservations
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
@@ -21,9 +21,9 @@ _alive = products.c.deleted_at.is_(None)
 _find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
 
 
-def find(session: Reader, product_id: str) -> sa.Row[Any]:
+def find(session: Reader, product_id: str) -> sa.RowMapping:
     """The product's row; raises NotFound, also for one that was deleted."""
-    row = session.execute(_find, {"id": product_id}).one_or_none()
+    row = session.execute(_find, {"id": product_id}).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no such product.")
     return row
@@ -87,8 +87,8 @@ def _matches(session: sa.Connection, words: str) -> sa.ColumnElement[bool]:
 # Reservations ------------------------------------------------------------------------------------------------------
 
 
-def find_reservation(session: Reader, order_id: str) -> sa.Row[Any]:
-    row = session.execute(sa.select(reservations).where(reservations.c.order_id == order_id)).one_or_none()
+def find_reservation(session: Reader, order_id: str) -> sa.RowMapping:
+    row = session.execute(sa.select(reservations).where(reservations.c.order_id == order_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no reservation for this order.")
     return row

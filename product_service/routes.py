@@ -4,8 +4,8 @@ from typing import Any
 
 from flask import g, request
 
-from libs.common.api import Routes
 from libs.common.errors import InvalidTransition, Problem
+from libs.common.web.routes import Routes
 from product_service import repository, schemas, use_cases
 from product_service.models import (
     InsufficientStock,

@@ -4,7 +4,9 @@ from typing import Any
 
 import marshmallow as ma
 
-from libs.common.fields import (
+from libs.common.ids import example_id
+from libs.common.money import fits
+from libs.common.web.fields import (
     MAX_COUNT,
     Amount,
     Answer,
@@ -26,9 +28,7 @@ from libs.common.fields import (
     Timestamp,
     Version,
     WrittenAmount,
-    example_id,
 )
-from libs.common.money import fits
 from product_service.models import MAX_STOCK
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from libs.common import counters, outbox
-from libs.common.db import Database, Reader
+from libs.common.data import counters
+from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import InvalidTransition, Problem
-from libs.common.events import Event
-from libs.common.fields import write_time
+from libs.common.events import outbox
+from libs.common.events.event import Event
 from libs.common.money import format_amount
+from libs.common.times import write_time
 from product_service import repository
 from product_service.events import (
     OrderCancelled,

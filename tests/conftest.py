@@ -20,7 +20,7 @@ from flask import Flask
 
 from libs.common import context, migrate
 from libs.common.config import Settings
-from libs.common.db import Database
+from libs.common.data.database import Database
 
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from libs.common.events import Event
+from libs.common.events.event import Event
 from libs.topology import SERVICES
 
 Json = dict[str, Any]

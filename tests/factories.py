@@ -3,7 +3,7 @@
 from itertools import count
 from typing import Any
 
-from libs.common.db import new_id
+from libs.common.ids import new_id
 
 _numbers = count(1)
 

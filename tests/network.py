@@ -8,10 +8,10 @@ from typing import Any
 import responses
 from jsonschema import Draft202012Validator
 
-from libs.common.api import JSON
-from libs.common.client import ServiceClient
+from libs.common.calls.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.errors import PROBLEM_JSON
+from libs.common.web.messages import JSON
 from tests.cloudevents import FORMATS
 from tests.events import ASYNCAPI
 from tests.openapi import header_value, read, resolved
@@ -52,7 +52,7 @@ HEADERS = {"X-Request-ID": "req-1", "Location": "/api/v1/made"}
 
 
 def network(**options: Any) -> responses.RequestsMock:
-    return responses.RequestsMock(target="libs.common.adapter.Adapter.send", **options)
+    return responses.RequestsMock(target="libs.common.calls.connections.Adapter.send", **options)
 
 
 class Provider:

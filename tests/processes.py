@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from libs.common import db
 from libs.common.config import Settings
+from libs.common.data import database as db
 from tests.conftest import SECRET
 
 PROCESSES = 3

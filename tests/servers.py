@@ -51,7 +51,7 @@ class Running:
 
     def __enter__(self) -> "Running":
         app = f"{self.service}_service.app:create_app()"
-        command = [sys.executable, "-m", "gunicorn", "-c", "python:libs.common.gunicorn_conf", app]
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:libs.common.server.gunicorn_conf", app]
         self._out = open(self._directory / f"{self.service}.out", "wb")
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=self._environ, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._out,

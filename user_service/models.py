@@ -8,8 +8,9 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from libs.common.db import NAMING, Id, Moment, Text, new_id
-from libs.common.fields import now
+from libs.common.data.columns import NAMING, Id, Moment, Text
+from libs.common.ids import new_id
+from libs.common.times import now
 
 metadata = sa.MetaData(naming_convention=NAMING)
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Reader
+from libs.common.data.database import Reader, Session
+from libs.common.data.paging import Page, PageQuery, page
 from libs.common.errors import NotFound, Problem
-from libs.common.paging import Page, PageQuery, page
 from user_service.models import User, users
 
 SORTS = {"created_at": users.c.created_at, "name": users.c.name, "email": users.c.email_key}
@@ -22,9 +21,9 @@ class EmailTaken(Problem):
 _find = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.deleted_at.is_(None))
 
 
-def find(session: Reader, user_id: str) -> sa.Row[Any]:
+def find(session: Reader, user_id: str) -> sa.RowMapping:
     """The user's row; raises NotFound, also for one that was deleted."""
-    row = session.execute(_find, {"id": user_id}).one_or_none()
+    row = session.execute(_find, {"id": user_id}).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no such user.")
     return row

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from libs.common.api import Routes
+from libs.common.web.routes import Routes
 from user_service import repository, schemas, use_cases
 from user_service.repository import EmailTaken
 

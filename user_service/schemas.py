@@ -2,19 +2,8 @@
 
 from typing import Any
 
-from libs.common.fields import (
-    Answer,
-    Choice,
-    Count,
-    Dict,
-    Id,
-    IdList,
-    Schema,
-    String,
-    Timestamp,
-    Version,
-    example_id,
-)
+from libs.common.ids import example_id
+from libs.common.web.fields import Answer, Choice, Count, Dict, Id, IdList, Schema, String, Timestamp, Version
 from user_service.models import ROLES, STATUSES, hash_password
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from libs.common import counters, idempotency, outbox
-from libs.common.db import Reader
-from libs.common.fields import write_time
+from libs.common.data import counters, idempotency
+from libs.common.data.database import Reader, Session
+from libs.common.events import outbox
+from libs.common.times import write_time
 from user_service import repository
 from user_service.events import UserCreated, UserDeleted, UserUpdated
 from user_service.models import User

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Amount, Id, Json, Moment
+from libs.common.data.columns import Amount, Id, Json, Moment
 
 revision = "analytics_0001"
 down_revision = None

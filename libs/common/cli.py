@@ -2,55 +2,50 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 import click
-from flask import Flask
-from flask.cli import AppGroup
 
-from libs.common import inbox, logs, migrate
-
-if TYPE_CHECKING:
-    from libs.common.app import Service
+from libs.common import logs, migrate
+from libs.common.data.database import Database
+from libs.common.events import inbox
+from libs.common.events.inbox import Handlers
 
 
-def register(app: Flask, service: "Service", package: str) -> None:
-    app.cli.add_command(_db(service, package))
-    app.cli.add_command(_dlq(service))
-    app.cli.add_command(_openapi(service))
+def commands(service: str, package: str, db: Database, handlers: Handlers, document: bytes) -> list[click.Command]:
+    return [_db(service, package, db), _dlq(db, handlers), _openapi(document)]
 
 
-def _db(service: "Service", package: str) -> AppGroup:
-    group = AppGroup("db", callback=logs.to_stderr, help="The schema of this service's database.")
+def _db(service: str, package: str, db: Database) -> click.Group:
+    group = click.Group("db", callback=logs.to_stderr, help="The schema of this service's database.")
 
     @group.command("upgrade")
     def upgrade() -> None:
         """Apply every migration that is missing; many may start this at once."""
-        click.echo(f"{service.name}: {migrate.upgrade(service.db, package)}")
+        click.echo(f"{service}: {migrate.upgrade(db, package)}")
 
     @group.command("current")
     def current() -> None:
         """Print the revisions that the database has."""
-        click.echo(", ".join(migrate.current(service.db, package)) or "none")
+        click.echo(", ".join(migrate.current(db, package)) or "none")
 
     @group.command("check")
     def check() -> None:
         """Fail when the models and the migrations differ."""
-        if differences := migrate.differences(service.db, package):
+        if differences := migrate.differences(db, package):
             click.echo("\n".join(differences))
             sys.exit(1)
-        click.echo(f"{service.name}: models equal migrations")
+        click.echo(f"{service}: models equal migrations")
 
     return group
 
 
-def _dlq(service: "Service") -> AppGroup:
-    group = AppGroup("dlq", callback=logs.to_stderr, help="Events that could not be handled.")
+def _dlq(db: Database, handlers: Handlers) -> click.Group:
+    group = click.Group("dlq", callback=logs.to_stderr, help="Events that could not be handled.")
 
     @group.command("list")
     def list_all() -> None:
         """One line for each dead letter."""
-        with service.db.read() as session:
+        with db.read() as session:
             for row in inbox.dead_letters(session):
                 click.echo(f"{row.event_id}  {row.type}  {row.attempts} attempts  {row.failed_at:%FT%TZ}  {row.error}")
 
@@ -58,7 +53,7 @@ def _dlq(service: "Service") -> AppGroup:
     @click.argument("event_id")
     def show(event_id: str) -> None:
         """The event and its last error."""
-        with service.db.read() as session:
+        with db.read() as session:
             found = [row for row in inbox.dead_letters(session) if row.event_id == event_id]
         if not found:
             _none(event_id)
@@ -70,11 +65,11 @@ def _dlq(service: "Service") -> AppGroup:
     @click.option("--all", "every", is_flag=True, help="Replay every dead letter.")
     def replay(event_id: str | None, every: bool) -> None:
         """Handle a dead letter again."""
-        with service.db.read() as session:
+        with db.read() as session:
             ids = [row.event_id for row in inbox.dead_letters(session)] if every else [event_id or ""]
         failed = False
         for one in ids:
-            outcome = inbox.replay(service.db, service.handlers, one)
+            outcome = inbox.replay(db, handlers, one)
             if outcome is None:
                 _none(one)
             click.echo(f"{one}  {outcome}")
@@ -86,19 +81,19 @@ def _dlq(service: "Service") -> AppGroup:
     @click.argument("event_id")
     def discard(event_id: str) -> None:
         """Drop a dead letter for good."""
-        if not inbox.discard(service.db, event_id):
+        if not inbox.discard(db, event_id):
             _none(event_id)
         click.echo(f"{event_id}  discarded")
 
     return group
 
 
-def _openapi(service: "Service") -> click.Command:
+def _openapi(document: bytes) -> click.Command:
     @click.command("openapi")
     def openapi() -> None:
         """Print the OpenAPI document, as it is committed in docs/openapi."""
         logs.to_stderr()
-        click.echo(json.dumps(json.loads(service.document), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(json.loads(document), indent=2, ensure_ascii=False))
 
     return openapi
 

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from libs.common.config import MAX_REQUEST_LINE
-
 PROBLEM_JSON = "application/problem+json"
-MAX_PATH = MAX_REQUEST_LINE // 3
+MAX_INSTANCE = 8190
+"""Characters of `instance`: those of the longest request line that is taken."""
+MAX_PATH = MAX_INSTANCE // 3
 """Bytes of a path that are told. Encoded, each may take three."""
 MAX_FAULTS = 100
 """How many a problem document lists: a body may have as many as it has bytes."""

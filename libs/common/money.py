@@ -15,7 +15,20 @@ _DIGITS = {
 CURRENCIES: dict[str, int] = {code: digits for digits, codes in _DIGITS.items() for code in codes.split()}
 """ISO 4217 code → digits after the point."""
 
-_QUANTA = {digits: Decimal(1).scaleb(-digits) for digits in range(5)}
+SCALE = 4
+"""Digits after the point that every stored amount has; no currency has more."""
+
+_QUANTA = {digits: Decimal(1).scaleb(-digits) for digits in range(SCALE + 1)}
+
+
+def to_units(amount: Decimal) -> int:
+    """The amount in ten-thousandths, as it is stored and added up."""
+    return int(amount.scaleb(SCALE))
+
+
+def from_units(units: int) -> Decimal:
+    """The inverse of `to_units`."""
+    return Decimal(units).scaleb(-SCALE)
 
 
 def format_amount(amount: Decimal, currency: str) -> str:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Id, Json, Moment
+from libs.common.data.columns import Id, Json, Moment
 
 revision = "notification_0001"
 down_revision = None

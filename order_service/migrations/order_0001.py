@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Amount, Id, Json, Moment, Text
+from libs.common.data.columns import Amount, Id, Json, Moment, Text
 
 revision = "order_0001"
 down_revision = None

@@ -23,11 +23,12 @@ import orjson
 import requests
 import sqlalchemy as sa
 
-from libs.common import inbox, outbox
-from libs.common.db import Database, after_commit, new_id
+from libs.common.data.database import Database
+from libs.common.data.idempotency import Key
 from libs.common.errors import Problem
-from libs.common.events import BATCH_JSON, Event, envelope
-from libs.common.idempotency import Key
+from libs.common.events import inbox, outbox
+from libs.common.events.event import BATCH_JSON, Event, envelope
+from libs.common.ids import new_id
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 from tests.chaos.points import wrap
 
@@ -41,11 +42,11 @@ def install(bug: str, service: str) -> None:
 
 def _send_after_commit() -> None:
     def add(session: Any, *events: Event) -> None:
-        service = session.info["outbox"].service
+        service = session.owner.service
         told = [
             (name, orjson.dumps(envelope(event, service))) for event in events for name in SUBSCRIPTIONS[event.TYPE]
         ]
-        after_commit(session, lambda: threading.Thread(target=_tell, args=(told,)).start())
+        session.after_commit(lambda: threading.Thread(target=_tell, args=(told,)).start())
 
     outbox.add = add
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from libs.common import fields
+from libs.common import times
 
 _julian_epoch = 2440587.5
 
@@ -49,7 +49,7 @@ def install(directory: Path) -> None:
         return datetime.fromtimestamp(moved(), zone)
 
     time.time = moved
-    fields.datetime = SimpleNamespace(now=now, fromisoformat=datetime.fromisoformat)  # type: ignore[attr-defined]
+    times.datetime = SimpleNamespace(now=now, fromisoformat=datetime.fromisoformat)  # type: ignore[attr-defined]
 
     @sa.event.listens_for(sa.Engine, "connect")
     def connect(connection: Any, record: Any) -> None:

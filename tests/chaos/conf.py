@@ -5,16 +5,17 @@ product's own.
 """
 
 # It patches the standard library, so it comes first.
-from libs.common.gunicorn_conf import *  # noqa: F403, I001
-from libs.common.gunicorn_conf import settings
+from libs.common.server.gunicorn_conf import *  # noqa: F403, I001
+from libs.common.server.gunicorn_conf import settings
 
 import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from libs.common import background, outbox
-from libs.common.prepared import Prepared
+from libs.common import background
+from libs.common.events import outbox
+from libs.common.data.prepared import Prepared
 from tests.chaos import bugs, clock, points
 
 LEASE_SECONDS = 1.5

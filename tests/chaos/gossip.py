@@ -14,8 +14,8 @@ import orjson
 import requests
 import sqlalchemy as sa
 
-from libs.common.events import BATCH_JSON
-from libs.common.outbox import BROKER, outbox
+from libs.common.events.event import BATCH_JSON
+from libs.common.events.outbox import BROKER, outbox
 from libs.topology import PORT_OFFSETS, SUBSCRIPTIONS
 from tests.chaos.system import ChaosSystem
 

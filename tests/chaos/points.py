@@ -57,14 +57,14 @@ def _marked(arguments: tuple[Any, ...], result: Any) -> bool:
     return bool(arguments[1:] and arguments[1])
 
 
-_ENDPOINT = "libs.common.api:_Endpoint.__call__"
-_INBOX = "libs.common.inbox:Inbox.receive"
+_ENDPOINT = "libs.common.web.endpoint:Endpoint.__call__"
+_INBOX = "libs.common.events.inbox:Inbox.receive"
 _COMMIT = "sqlalchemy.engine.base:Connection.commit"
 _ORDERS = "order_service.use_cases"
 _RECOVERY = "order_service.app:reject_abandoned"
-_RELAY = "libs.common.outbox:Relay.exchange"
-_SEND = "libs.common.transport:HttpSender.send"
-_ANSWER = "libs.common.adapter:_read_response"
+_RELAY = "libs.common.events.outbox:Relay.exchange"
+_SEND = "libs.common.events.http:HttpSender.send"
+_ANSWER = "libs.common.calls.connections:_read_response"
 
 POINTS = {
     point.name: point
@@ -88,7 +88,7 @@ POINTS = {
         Point("order.relay_claimed", _RELAY, reached=_something),
         Point("order.relay_unread", _ANSWER, "before", _SEND, transport="http"),
         Point("order.relay_sent", _SEND, transport="http"),
-        Point("order.relay_published", "libs.common.broker:Broker.send", transport="broker"),
+        Point("order.relay_published", "libs.common.events.broker:Broker.send", transport="broker"),
         Point("order.relay_marked", _RELAY, reached=_marked),
         # The product service.
         Point("product.before_reserve_commits", "product_service.repository:write_units"),

@@ -84,7 +84,7 @@ class ChaosSystem(e2e.System):
         self.proxies.close()
 
     def command(self, service: str) -> str:
-        return super().command(service).replace("libs.common.gunicorn_conf", "tests.chaos.conf")
+        return super().command(service).replace("libs.common.server.gunicorn_conf", "tests.chaos.conf")
 
     # Faults ----------------------------------------------------------------------------------------------------
 

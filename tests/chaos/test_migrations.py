@@ -9,7 +9,7 @@ import pytest
 from alembic.ddl.impl import DefaultImpl
 
 from libs.common import migrate
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.topology import SERVICES
 from tests.chaos.conftest import LONG
 from tests.processes import Workers

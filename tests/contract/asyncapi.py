@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from libs.common import VERSION, broker
-from libs.common.api import JSON, PREFIX
-from libs.common.events import BATCH_JSON, MAX_BYTES, MAX_EVENTS, envelope
+from libs.common import VERSION
+from libs.common.events import broker
+from libs.common.events.event import BATCH_JSON, MAX_BYTES, MAX_EVENTS, envelope
+from libs.common.web.messages import JSON
+from libs.common.web.routes import PREFIX
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 from tests.contract.additive import breaches
 from tests.events import ASYNCAPI, EVENTS, example_of, publisher_of, schema_of

@@ -9,7 +9,7 @@ from flask import Flask
 
 from analytics_service.clients import FakeServices
 from libs.common.config import Settings
-from libs.common.fields import example_id
+from libs.common.ids import example_id
 from notification_service.clients import FakeUsers as FakeAddresses
 from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved
 from product_service.clients import FakeUsers as FakeSellers

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libs.common import broker
+from libs.common.events import broker
 from libs.topology import SERVICES, SUBSCRIPTIONS
 from tests.cloudevents import faults
 from tests.contract import asyncapi

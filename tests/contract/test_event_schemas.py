@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from flask import Flask
 from jsonschema import Draft202012Validator
 
-from libs.common import migrate, outbox
+from libs.common import migrate
 from libs.common.config import Settings
-from libs.common.db import new_id
-from libs.common.events import Event, envelope
+from libs.common.events import outbox
+from libs.common.events.event import Event, envelope
+from libs.common.ids import new_id
 from libs.topology import SERVICES, SUBSCRIPTIONS
 from order_service.app import OrderSettings
 from order_service.app import create_app as create_order_app
@@ -112,20 +113,13 @@ def test_a_schema_refuses_what_no_event_may_say(event_type: str, change: dict[st
 # What is really published ------------------------------------------------------------------------------------------
 
 
-class Recorder(outbox.Route):
-    """Keeps every event, also those that nobody subscribes to."""
-
-    def subscribers(self, event_type: str) -> tuple[str, ...]:
-        return ("recorder",)
-
-
 @pytest.fixture
 def record(run_app: Callable[[Flask], Flask]) -> Callable[[Flask], Api]:
     """Give an app a database of its own, in which every event that it publishes stays."""
 
     def prepare(app: Flask) -> Api:
         service = run_app(app).extensions["quintet"]
-        service.db.session_info["outbox"] = Recorder(service.name)
+        service.owner.has_broker = True  # it gets every event, also those that nobody subscribes to
         migrate.upgrade(service.db, f"{service.name}_service")
         return Api(app)
 

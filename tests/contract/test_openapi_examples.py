@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from libs.common import api
+from libs.common.web import messages as api
 from libs.topology import SERVICES
 from tests.contract.walk import UUID, Walk, document_of, fits, sends
 from tests.openapi import resolved

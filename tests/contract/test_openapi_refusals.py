@@ -10,9 +10,9 @@ import pytest
 from werkzeug.test import TestResponse
 
 from analytics_service.clients import FIGURES
-from libs.common import api
 from libs.common.errors import PROBLEM_JSON
-from libs.common.fields import example_id
+from libs.common.ids import example_id
+from libs.common.web import messages as api
 from libs.topology import SERVICES
 from order_service.clients import FakeProducts, FakeUsers
 from product_service.clients import FakeUsers as FakeSellers

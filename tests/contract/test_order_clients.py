@@ -12,10 +12,10 @@ import responses
 from flask import Flask
 from requests import PreparedRequest
 
-from libs.common.client import ServiceClient
+from libs.common.calls.client import ServiceClient
 from libs.common.config import Settings
-from libs.common.db import new_id
 from libs.common.errors import Problem
+from libs.common.ids import new_id
 from order_service.clients import Demand, FakeProducts, FakeUsers, ProductClient, Products, UserClient, Users
 from order_service.models import InsufficientStock, UnknownProduct
 from product_service.app import create_app as create_product_app

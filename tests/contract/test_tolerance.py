@@ -8,7 +8,7 @@ import orjson
 import pytest
 from flask import Flask
 
-from libs.common.events import BATCH_JSON
+from libs.common.events.event import BATCH_JSON
 from libs.topology import SUBSCRIPTIONS
 from tests.events import example_of
 from tests.factories import a_cloud_event, a_product, a_reservation

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from libs.common.events import Event
+from libs.common.events.event import Event
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 
 

@@ -11,9 +11,9 @@ from flask import Flask
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
-from libs.common import api
-from libs.common.events import BATCH_JSON
-from libs.common.fields import example_id
+from libs.common.events.event import BATCH_JSON
+from libs.common.ids import example_id
+from libs.common.web import messages as api
 from notification_service.models import notifications
 from tests.factories import a_cloud_event
 from tests.openapi import header_value, resolved

@@ -37,22 +37,22 @@ def fault(name: str, target: str, service: str = "") -> Callable[[Call], Call]:
     return register
 
 
-@fault("If-Match is not looked at", "libs.common.api:check_match")
+@fault("If-Match is not looked at", "libs.common.web.messages:check_match")
 def _match_anything(check: Call, version: int) -> None:
     pass
 
 
-@fault("null does not remove", "libs.common.api:merge_patch")
+@fault("null does not remove", "libs.common.web.messages:merge_patch")
 def _keep_what_is_null(merge: Call, old: Any, new: Any) -> Any:
     return merge(old, {name: value for name, value in new.items() if value is not None})
 
 
-@fault("a key fits every body", "libs.common.idempotency:Key.of")
+@fault("a key fits every body", "libs.common.data.idempotency:Key.of")
 def _forget_the_body(of: Call, *given: Any) -> Any:
     return replace(of(*given), fingerprint="same")
 
 
-@fault("a repetition has another status", "libs.common.api:_replay")
+@fault("a repetition has another status", "libs.common.web.messages:_replay")
 def _replay_as_found(replay: Call, stored: Any) -> Any:
     return replay(replace(stored, status=200 if stored.status == 201 else stored.status))
 
@@ -149,7 +149,7 @@ class FaultySystem(System):
         self.put_in("")
 
     def command(self, service: str) -> str:
-        return super().command(service).replace("libs.common.gunicorn_conf", "tests.e2e.faulty_conf")
+        return super().command(service).replace("libs.common.server.gunicorn_conf", "tests.e2e.faulty_conf")
 
     def put_in(self, fault: str) -> None:
         """This one, and no other; none for an empty name."""

@@ -1,8 +1,8 @@
 """Gunicorn for a service of a `FaultySystem`: that of production, with faults that wait to be put in."""
 
 # It patches the standard library, so it comes first.
-from libs.common.gunicorn_conf import *  # noqa: F403, I001
-from libs.common.gunicorn_conf import settings
+from libs.common.server.gunicorn_conf import *  # noqa: F403, I001
+from libs.common.server.gunicorn_conf import settings
 
 import os
 from pathlib import Path

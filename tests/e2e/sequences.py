@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from demo.api import Quintet, eventually
-from libs.common.db import new_id
+from libs.common.ids import new_id
 from tests.e2e.comparison import agree, compare, figures
 from tests.e2e.model import STEPS, Answer, Json, Model, Refusal
 from tests.e2e.shop import Shop

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from demo.api import eventually
 from demo.walk import STEPS, Walk, take
-from libs.common.events import BATCH_JSON, MAX_BYTES
+from libs.common.events.event import BATCH_JSON, MAX_BYTES
 from libs.topology import SUBSCRIPTIONS
 from tests.cloudevents import faults
 from tests.e2e.recorder import PUBLISHERS, Exchange, deliveries_among, events_of, recorded

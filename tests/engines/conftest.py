@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common import logs, migrate
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.topology import SERVICES
 from tests.conftest import PostgresDatabases
 from tests.e2e.system import ROOT, UNHURRIED

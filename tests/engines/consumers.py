@@ -8,15 +8,15 @@ from typing import Any
 
 import amqp
 
-from libs.common import outbox
 from libs.common.background import Loop
-from libs.common.broker import RETRY_SECONDS, Broker
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
-from libs.common.events import Event
-from libs.common.inbox import Inbox
-from libs.common.outbox import BROKER, Relay, Route
-from libs.common.transport import Courier
+from libs.common.events import outbox
+from libs.common.events.broker import RETRY_SECONDS, Broker
+from libs.common.events.courier import Courier
+from libs.common.events.event import Event
+from libs.common.events.inbox import Inbox
+from libs.common.events.outbox import BROKER, Relay
 from libs.topology import SERVICES
 
 DELIVERY_LIMIT = 12
@@ -35,7 +35,7 @@ class Told(Event):
 
 
 def publish(db: Database, *events: Event, service: str = "user") -> None:
-    db.session_info["outbox"] = Route(service, broker=True)
+    db.owner.service, db.owner.has_broker = service, True
     with db.write() as session:
         outbox.add(session, *events)
 

@@ -9,10 +9,10 @@ import sys
 import threading
 
 from libs.common.background import Loop
-from libs.common.broker import Broker
-from libs.common.db import Database
-from libs.common.outbox import BROKER, Relay
-from libs.common.transport import Courier
+from libs.common.data.database import Database
+from libs.common.events.broker import Broker
+from libs.common.events.courier import Courier
+from libs.common.events.outbox import BROKER, Relay
 
 WARM = 20
 
@@ -33,8 +33,8 @@ def peak() -> int:
 
 if __name__ == "__main__":
     told = Told()
-    logging.getLogger("libs.common.transport").addHandler(told)
-    logging.getLogger("libs.common.transport").setLevel(logging.INFO)
+    logging.getLogger("libs.common.events.courier").addHandler(told)
+    logging.getLogger("libs.common.events.courier").setLevel(logging.INFO)
     db = Database(sys.argv[2])
     broker = Broker(sys.argv[1], "user", None)
     courier = Courier(Relay(db, BROKER), broker.send)

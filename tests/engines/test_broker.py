@@ -17,15 +17,16 @@ from amqp import Message
 from flask import Flask
 
 from demo.api import eventually
-from libs.common import api, broker, inbox, outbox
 from libs.common.app import Service
-from libs.common.broker import EVENT_JSON, Broker
 from libs.common.config import Settings
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable, Overloaded
-from libs.common.events import Event, envelope
-from libs.common.outbox import BROKER, Relay
-from libs.common.transport import Courier
+from libs.common.events import broker, inbox, outbox
+from libs.common.events.broker import EVENT_JSON, Broker
+from libs.common.events.courier import Courier
+from libs.common.events.event import Event, envelope
+from libs.common.events.outbox import BROKER, Relay
+from libs.common.web import messages as api
 from libs.topology import SERVICES, SUBSCRIPTIONS
 from tests.engines import consumers
 from tests.engines.consumers import Seen, Told, channel, consumer, count, publish, relay, running, waiting

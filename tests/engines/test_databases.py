@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from libs.common import migrate
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.topology import SERVICES
 from tests.conftest import SqliteDatabases
 from tests.e2e.system import ROOT

@@ -8,7 +8,7 @@ from flask import Flask
 from prometheus_client import REGISTRY
 
 from libs.common.errors import RateLimited
-from libs.common.limits import RateLimiter
+from libs.common.web.limits import RateLimiter
 from tests.engines.servers import Redis
 from tests.processes import PROCESSES, Workers
 
@@ -57,7 +57,7 @@ def test_without_redis_each_process_counts_alone_and_nobody_waits(redis: Redis, 
 def test_requests_are_answered_while_redis_is_down_and_shared_again_when_it_is_back(
     redis: Redis, make_service: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.limits.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("libs.common.web.limits.RETRY_SECONDS", 0.1)
     limits = {"redis_url": redis.url, "rate_limit": "5/hour", "rate_limit_exempt": ()}
     client = make_service("user", settings=limits).test_client()
     get = lambda: client.get("/api/v1/users/stats", environ_base={"REMOTE_ADDR": "10.0.0.4"})  # noqa: E731

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from demo.api import Quintet, eventually
-from libs.common import broker
+from libs.common.events import broker
 from libs.topology import SUBSCRIPTIONS
 from tests.cloudevents import faults
 from tests.e2e import test_crashes

@@ -7,10 +7,10 @@ import sys
 
 from sqlalchemy.orm import Session
 
-from libs.common import broker
-from libs.common.broker import Broker
-from libs.common.db import Database
-from libs.common.inbox import Inbox, count_dead
+from libs.common.data.database import Database
+from libs.common.events import broker
+from libs.common.events.broker import Broker
+from libs.common.events.inbox import Inbox, count_dead
 from tests.engines.consumers import DELIVERY_LIMIT, Told
 
 MOST = 30

@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 
 
 def contents(db: Database) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import sqlalchemy as sa
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 from tests import openapi
 from tests.web import Api, answered
 

@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any
 
 from libs.common.config import DEVELOPMENT_KEY
-from libs.common.db import Database
-from libs.common.paging import PageQuery, _write_cursor
+from libs.common.data.database import Database
+from libs.common.data.paging import PageQuery, _write_cursor
 from tests import conftest
 from tests.e2e.shop import Shop
 from tests.e2e.system import System

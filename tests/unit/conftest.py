@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import responses
 
-from libs.common import client
+from libs.common.calls import client
 from tests.network import Provider, network
 
 

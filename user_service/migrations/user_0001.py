@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Id, Moment, Text
+from libs.common.data.columns import Id, Moment, Text
 
 revision = "user_0001"
 down_revision = None

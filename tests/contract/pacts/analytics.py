@@ -9,8 +9,8 @@ from pact import match
 
 from analytics_service.clients import FIGURES, FakeServices, ServiceClients
 from analytics_service.models import notifications, orders
-from libs.common.client import ServiceClient
-from libs.common.fields import write_time
+from libs.common.calls.client import ServiceClient
+from libs.common.times import write_time
 from tests.contract.pacts.drafts import Call, Told, a_time, an_amount, an_id, call, event, provided, text
 from tests.contract.pacts.order import LAPTOP, ORDER
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import orjson
 from werkzeug.wrappers import Response
 
-from libs.common.events import Event
+from libs.common.events.event import Event
 from libs.topology import SUBSCRIPTIONS
 from notification_service.events import NotificationSent
 from order_service.events import OrderConfirmed, OrderShipped

@@ -26,13 +26,14 @@ from flask import Flask
 from pact import Pact, generate, match
 from pact.match.matcher import AndMatcher, GenericMatcher
 
-from libs.common.adapter import Adapter
-from libs.common.api import JSON, PREFIX
-from libs.common.broker import EVENT_JSON
-from libs.common.client import HEALTH, ServiceClient
+from libs.common.calls.client import HEALTH, ServiceClient
+from libs.common.calls.connections import Adapter
 from libs.common.config import Settings
 from libs.common.errors import PROBLEM_JSON, DependencyUnavailable
-from libs.common.events import BATCH_JSON
+from libs.common.events.broker import EVENT_JSON
+from libs.common.events.event import BATCH_JSON
+from libs.common.web.messages import JSON
+from libs.common.web.routes import PREFIX
 from tests.contract.pacts.services import Services
 from tests.web import Api, answered
 

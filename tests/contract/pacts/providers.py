@@ -19,12 +19,13 @@ from werkzeug.wsgi import get_input_stream
 from analytics_service.clients import PAGE
 from demo.api import eventually
 from libs.common import context
-from libs.common.api import JSON, PREFIX
-from libs.common.broker import EVENT_JSON
-from libs.common.db import new_id
 from libs.common.errors import DependencyUnavailable
-from libs.common.events import BATCH_JSON
-from libs.common.outbox import outbox
+from libs.common.events.broker import EVENT_JSON
+from libs.common.events.event import BATCH_JSON
+from libs.common.events.outbox import outbox
+from libs.common.ids import new_id
+from libs.common.web.messages import JSON
+from libs.common.web.routes import PREFIX
 from notification_service.channels import FakeChannel
 from notification_service.clients import FakeUsers as FakeAddresses
 from notification_service.schemas import NewNotification

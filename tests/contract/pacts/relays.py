@@ -1,13 +1,13 @@
-"""What a publisher's relay expects of the services that its events go to (libs/common/transport.py)."""
+"""What a publisher's relay expects of the services that its events go to (libs/common/events/courier.py)."""
 
 from typing import Any
 
 import orjson
 from pact import match
 
-from libs.common.events import BATCH_JSON, Event, envelope
-from libs.common.outbox import Claimed
-from libs.common.transport import HttpSender
+from libs.common.events.event import BATCH_JSON, Event, envelope
+from libs.common.events.http import HttpSender
+from libs.common.events.outbox import Claimed
 from libs.topology import SUBSCRIPTIONS
 from notification_service.events import NotificationSent
 from order_service.events import OrderCancelled, OrderConfirmed

@@ -10,8 +10,8 @@ from flask import Flask
 
 from analytics_service.app import AnalyticsSettings, create_app
 from analytics_service.clients import FakeServices
-from libs.common.db import Database
-from libs.common.events import BATCH_JSON
+from libs.common.data.database import Database
+from libs.common.events.event import BATCH_JSON
 from tests.integration.analytics_service.world import World
 from tests.web import Api, answered
 

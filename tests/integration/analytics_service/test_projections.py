@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analytics_service import models
-from libs.common.db import Database, new_id
-from libs.common.events import Event
-from libs.common.inbox import Inbox
+from libs.common.data.database import Database
+from libs.common.events.event import Event
+from libs.common.events.inbox import Inbox
+from libs.common.ids import new_id
 from libs.topology import SUBSCRIPTIONS
 from tests.factories import a_cloud_event
 from tests.integration.analytics_service.world import (

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from analytics_service import models, repository
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
+from libs.common.ids import new_id
 
 
 class Explained:

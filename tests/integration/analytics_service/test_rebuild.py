@@ -17,9 +17,9 @@ from analytics_service import models, repository, use_cases
 from analytics_service.clients import FakeServices
 from analytics_service.events import Told
 from analytics_service.models import Superseded
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
-from libs.common.inbox import Inbox
+from libs.common.events.inbox import Inbox
 from tests.integration.analytics_service.world import (
     LIVES,
     World,

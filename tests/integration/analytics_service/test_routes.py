@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from libs.common.fields import write_time
+from libs.common.times import write_time
 from tests.integration.analytics_service.world import PRODUCTS, World
 from tests.web import Api, answered, refused
 

@@ -13,7 +13,7 @@ from flask import Flask
 from analytics_service import models
 from analytics_service.clients import FIGURES, FakeServices
 from libs.common import context
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
 from tests.web import Api, answered
 

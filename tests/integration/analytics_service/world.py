@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from hypothesis import strategies as st
 
 from analytics_service import models
-from libs.common.db import Database, new_id
-from libs.common.fields import write_time
+from libs.common.data.database import Database
+from libs.common.ids import new_id
+from libs.common.times import write_time
 from tests.factories import a_cloud_event
 
 BEGIN = datetime(2026, 1, 30, 22, 40, tzinfo=UTC)

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 from tests.integration.libs import tables
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from libs.common.events import Event
+from libs.common.events.event import Event
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The worker with little patience, so that a test need not wait long for those who have much."""
 
-from libs.common import worker
+from libs.common.server import worker
 
 worker.BODY_SECONDS = worker.ANSWER_SECONDS = 5.0
 

@@ -2,8 +2,10 @@
 
 import sqlalchemy as sa
 
-from libs.common import counters, idempotency, inbox, outbox
-from libs.common.db import Amount, Database, Id, Json, Moment, Text, shared
+from libs.common.data import counters, idempotency
+from libs.common.data.columns import Amount, Id, Json, Moment, Text, shared
+from libs.common.data.database import Database
+from libs.common.events import inbox, outbox
 
 metadata = sa.MetaData()
 accounts = sa.Table(

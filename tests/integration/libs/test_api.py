@@ -8,12 +8,14 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from libs.common import context, counters, idempotency, outbox
-from libs.common.api import Routes
+from libs.common import context
 from libs.common.app import Service
-from libs.common.db import Database, after_commit
+from libs.common.data import counters, idempotency
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable, InvalidTransition, StoredProblem, all_problems
-from libs.common.fields import Integer, Schema, String
+from libs.common.events import outbox
+from libs.common.web.fields import Integer, Schema, String
+from libs.common.web.routes import Routes
 from tests.integration.libs import tables
 from tests.integration.libs.events import Confirmed
 from tests.integration.libs.tables import accounts, balance
@@ -49,7 +51,7 @@ def make_deposit(session: Any, body: Any) -> Any:
     deposit(session, body["amount"])
     counters.add(session, {"deposits": 1})
     outbox.add(session, Confirmed(order_id="o-1"))
-    after_commit(session, lambda: seen.append("committed"))
+    session.after_commit(lambda: seen.append("committed"))
     if body["amount"] < 0:
         raise InvalidTransition("Never.")
     return _account(session)

@@ -13,11 +13,13 @@ import sqlalchemy as sa
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from libs.common import errors, outbox
-from libs.common.admission import WAITED
+from libs.common import errors
 from libs.common.background import Loop
-from libs.common.db import Database, epoch
+from libs.common.data.database import Database
+from libs.common.data.statements import epoch
 from libs.common.errors import PROBLEM_JSON
+from libs.common.events import outbox
+from libs.common.web.admission import WAITED
 from tests.factories import a_user
 from tests.web import Api, answered, check_problem, refused
 from user_service import use_cases
@@ -360,7 +362,7 @@ def test_a_service_without_its_database_is_unhealthy_and_alive(make_service: Cal
 
 @ON_ONE_ENGINE
 def test_a_check_that_breaks_makes_its_part_unhealthy(app: Flask, root: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.common.health._events", lambda db: 1 / 0)
+    monkeypatch.setattr("libs.common.web.health._events", lambda db: 1 / 0)
     answer = root._client.get("/health")
     assert (answer.status_code, answer.json["status"]) == (503, "unhealthy")
     assert answer.json["checks"]["events"]["status"] == "unhealthy"

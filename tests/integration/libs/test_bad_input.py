@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from libs.common.db import Database
-from libs.common.events import BATCH_JSON
+from libs.common.data.database import Database
+from libs.common.events.event import BATCH_JSON
 from product_service.clients import FakeUsers
 from tests.factories import a_cloud_event, a_product, a_user
 from tests.integration.contents import contents

@@ -4,8 +4,8 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from libs.common import counters
-from libs.common.db import Database
+from libs.common.data import counters
+from libs.common.data.database import Database
 from tests.processes import Workers, in_threads
 
 

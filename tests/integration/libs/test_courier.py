@@ -7,21 +7,20 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from libs.common import context, outbox
+from libs.common import context
 from libs.common.background import Loop
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
-from libs.common.events import MAX_BYTES, MAX_EVENTS
-from libs.common.outbox import Claimed, Relay, Route
-from libs.common.transport import Courier
+from libs.common.events import outbox
+from libs.common.events.courier import Courier
+from libs.common.events.event import MAX_BYTES, MAX_EVENTS
+from libs.common.events.outbox import Claimed, Relay
 from tests.integration.libs.events import Delivered
 
 
 @pytest.fixture(autouse=True)
-def route(db: Database) -> Route:
-    made = Route("order")
-    db.session_info["outbox"] = made
-    return made
+def owner(db: Database) -> None:
+    db.owner.service = "order"
 
 
 def publish(db: Database, count: int) -> None:
@@ -73,7 +72,7 @@ def test_what_is_too_much_for_one_request_goes_in_several(db: Database, monkeypa
     relay = Relay(db, "analytics")
     (row,) = relay.exchange(limit=1)
     relay.exchange(back=[row.seq], limit=0)
-    monkeypatch.setattr("libs.common.transport.MAX_BYTES", 3 * (len(row.body) + 1) + 2)
+    monkeypatch.setattr("libs.common.events.courier.MAX_BYTES", 3 * (len(row.body) + 1) + 2)
     sender = Sender()
     run(Courier(relay, sender))
     assert [len(batch) for batch in sender.batches] == [3, 3, 3, 1]
@@ -82,7 +81,7 @@ def test_what_is_too_much_for_one_request_goes_in_several(db: Database, monkeypa
 
 def test_an_event_that_is_too_large_by_itself_goes_alone(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(db, 3)
-    monkeypatch.setattr("libs.common.transport.MAX_BYTES", 10)
+    monkeypatch.setattr("libs.common.events.courier.MAX_BYTES", 10)
     sender = Sender()
     run(Courier(Relay(db, "analytics"), sender))
     assert [len(batch) for batch in sender.batches] == [1, 1, 1]

@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from flask import Flask
 
 from libs.common import context
-from libs.common import db as db_module
-from libs.common.db import CommitInDoubt, Database, after_commit, any_of, before_commit, epoch, new_id, upsert
+from libs.common.data import engines
+from libs.common.data.database import CommitInDoubt, Database
+from libs.common.data.statements import any_of, epoch, upsert
 from libs.common.errors import DependencyUnavailable, Overloaded, Problem
+from libs.common.ids import new_id
 from tests.integration.libs import waiting
 from tests.integration.libs.tables import accounts, balance, things
 from tests.processes import Workers, beside, in_threads
@@ -76,8 +78,8 @@ def test_a_callback_after_the_commit_runs_once_and_sees_it(db: Database) -> None
 
     with db.write() as session:
         deposit(session)
-        after_commit(session, look)
-        after_commit(session, look)
+        session.after_commit(look)
+        session.after_commit(look)
         assert seen == []
     assert seen == [1]
 
@@ -85,18 +87,18 @@ def test_a_callback_after_the_commit_runs_once_and_sees_it(db: Database) -> None
 def test_a_callback_after_the_commit_does_not_run_without_one(db: Database) -> None:
     seen: list[int] = []
     with pytest.raises(ValueError, match="stop"), db.write() as session:
-        after_commit(session, lambda: seen.append(1))
+        session.after_commit(lambda: seen.append(1))
         raise ValueError("stop")
     assert seen == []
 
 
 def test_a_callback_before_the_commit_belongs_to_the_transaction(db: Database) -> None:
     with db.write() as session:
-        before_commit(session, lambda: deposit(session, 10))
+        session.before_commit(lambda own: deposit(own, 10))
         deposit(session)
     assert balance(db) == 11
     with pytest.raises(ValueError, match="stop"), db.write() as session:
-        before_commit(session, lambda: int("stop"))
+        session.before_commit(lambda own: int("stop"))
         deposit(session)
     assert balance(db) == 11
 
@@ -104,14 +106,18 @@ def test_a_callback_before_the_commit_belongs_to_the_transaction(db: Database) -
 def test_a_transaction_knows_nothing_of_the_one_before(db: Database) -> None:
     for _ in range(2):
         with db.write() as session:
-            after_commit(session, lambda: None)
-            assert len(session.info["after_commit"]) == 1
+            session.after_commit(lambda: None)
+            assert len(session.deferred.after_commit) == 1
 
 
-def test_what_the_service_says_travels_with_each_session(db: Database) -> None:
-    db.session_info["outbox"] = "route"
+def test_a_commit_wakes_the_loops_of_this_process(db: Database) -> None:
+    db.owner.loops = {"sender": lambda: woken.append("sender")}
+    woken: list[str] = []
     with db.write() as session:
-        assert session.info["outbox"] == "route"
+        session.wake("sender")
+        session.wake("of another process")
+        assert woken == []
+    assert woken == ["sender"]
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -194,7 +200,7 @@ def test_a_wait_for_the_database_ends_with_the_deadline_of_the_request(db: Datab
 
 
 def test_without_a_deadline_a_wait_for_the_database_has_a_bound(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db_module, "LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(engines, "LOCK_WAIT_SECONDS", 0.1)
     holder = Holder(db)
     with beside(holder):
         assert holder.held.wait(10)

@@ -18,13 +18,16 @@ import requests
 import sqlalchemy as sa
 
 from demo.api import eventually
-from libs.common import context, outbox
-from libs.common.client import ServiceClient
+from libs.common import context
+from libs.common.calls.client import ServiceClient
 from libs.common.config import Settings
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable, Overloaded
-from libs.common.outbox import Claimed, Relay, Route
-from libs.common.transport import Courier, HttpSender
+from libs.common.events import outbox
+from libs.common.events.courier import Courier
+from libs.common.events.http import HttpSender
+from libs.common.events.outbox import Claimed, Relay
+from libs.common.ids import new_id
 from product_service.events import OrderRejected
 from tests.e2e.shop import check_problem
 from tests.factories import a_cloud_event, a_product, a_reservation, a_user
@@ -481,7 +484,7 @@ def test_five_hundred_orders_for_a_hundred_units_sell_a_hundred(product: Running
 def order_db(new_database: Callable[..., str], open_database: Callable[[str], Database]) -> Database:
     """A database of an order service, of which only the outbox is used."""
     db = open_database(new_database("order_service"))
-    db.session_info["outbox"] = Route("order")
+    db.owner.service = "order"
     return db
 
 

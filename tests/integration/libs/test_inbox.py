@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common import inbox
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidTransition, NotFound, Overloaded
-from libs.common.events import RefusedEvent
-from libs.common.inbox import Inbox
+from libs.common.events import inbox
+from libs.common.events.event import RefusedEvent
+from libs.common.events.inbox import Inbox
+from libs.common.ids import new_id
 from tests.factories import a_cloud_event
 from tests.integration.libs.events import Confirmed, Delivered
 from tests.integration.libs.tables import balance
@@ -271,7 +272,7 @@ def test_an_event_nested_beyond_measure_is_dead_at_once(db: Database) -> None:
 def test_each_event_is_one_line_with_the_request_that_caused_it(db: Database, caplog: pytest.LogCaptureFixture) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     event = an_event(correlationid="req-1", traceparent=f"00-{trace}-b7ad6b7169203331-01")
-    with caplog.at_level(logging.INFO, "libs.common.inbox"):
+    with caplog.at_level(logging.INFO, "libs.common.events.inbox"):
         outcomes(db, event, an_event())
     first, second = (vars(record) for record in caplog.records)
     assert first["message"] == second["message"] == "event"

@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy.dialects import postgresql
 
 from libs.common import migrate
-from libs.common.db import Database
+from libs.common.data.database import Database
 from libs.topology import SERVICES
 from tests.processes import Workers
 

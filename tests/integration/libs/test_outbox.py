@@ -1,5 +1,4 @@
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,9 +6,11 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from libs.common import context, outbox
-from libs.common.db import Database, epoch
-from libs.common.outbox import Claimed, Relay, Route, pending
+from libs.common import context
+from libs.common.data.database import Database, Owner
+from libs.common.data.statements import epoch
+from libs.common.events import outbox
+from libs.common.events.outbox import Claimed, Relay, pending, targets
 from tests.integration.libs.events import Confirmed, Created, Delivered
 from tests.processes import Workers, together
 
@@ -17,10 +18,9 @@ rows = outbox.outbox
 
 
 @pytest.fixture(autouse=True)
-def route(db: Database) -> Route:
-    made = Route("order")
-    db.session_info["outbox"] = made
-    return made
+def owner(db: Database) -> Owner:
+    db.owner.service = "order"
+    return db.owner
 
 
 def publish(db: Database, *events: Any) -> None:
@@ -66,17 +66,17 @@ def test_an_event_is_stored_for_each_of_its_subscribers(db: Database) -> None:
     assert (first["type"], first["source"], first["correlationid"]) == ("order.confirmed.v1", "/order_service", "req-1")
 
 
-def test_an_event_that_nobody_reads_is_not_stored(db: Database, route: Route) -> None:
+def test_an_event_that_nobody_reads_is_not_stored(db: Database, owner: Owner) -> None:
     woken: list[int] = []
-    route.wakes = {"order": lambda: woken.append(1)}
+    owner.loops = {"relay to order": lambda: woken.append(1)}
     publish(db, Created(order_id="p-1"))
     assert stored(db) == []
     assert woken == []
 
 
-def test_an_event_of_a_transaction_that_failed_was_never_there(db: Database, route: Route) -> None:
+def test_an_event_of_a_transaction_that_failed_was_never_there(db: Database, owner: Owner) -> None:
     woken: list[int] = []
-    route.wakes = {"analytics": lambda: woken.append(1)}
+    owner.loops = {"relay to analytics": lambda: woken.append(1)}
     with pytest.raises(ValueError, match="stop"), db.write() as session:
         outbox.add(session, Confirmed(order_id="o-1"))
         raise ValueError("stop")
@@ -84,10 +84,10 @@ def test_an_event_of_a_transaction_that_failed_was_never_there(db: Database, rou
     assert woken == []
 
 
-def test_a_commit_wakes_the_relays_that_it_concerns_once(db: Database, route: Route) -> None:
+def test_a_commit_wakes_the_relays_that_it_concerns_once(db: Database, owner: Owner) -> None:
     woken: list[str] = []
     for name in ("analytics", "notification", "product"):
-        route.wakes[name] = partial(woken.append, name)
+        owner.loops[f"relay to {name}"] = partial(woken.append, name)
     with db.write() as session:
         outbox.add(session, Confirmed(order_id="o-1"))
         outbox.add(session, Delivered(order_id="o-1"))
@@ -288,13 +288,15 @@ def test_nothing_pending_is_told_as_nothing(db: Database) -> None:
         assert pending(connection) == {}
 
 
-def test_a_service_sends_to_those_who_read_what_it_publishes(make_settings: Callable[..., Any]) -> None:
-    assert Route("order").targets() == ["analytics", "notification", "product"]
-    assert Route("user").targets() == ["notification", "order"]
-    assert Route("product").targets() == []
+def test_a_service_sends_to_those_who_read_what_it_publishes() -> None:
+    assert targets("order", has_broker=False) == ["analytics", "notification", "product"]
+    assert targets("user", has_broker=False) == ["notification", "order"]
+    assert targets("product", has_broker=False) == []
 
 
-def test_with_a_broker_only_that_is_sent_to_and_older_rows_still_find_their_way() -> None:
-    route = Route("order", broker=True)
-    assert route.subscribers("order.confirmed.v1") == (outbox.BROKER,)
-    assert route.targets() == [outbox.BROKER, "analytics", "notification", "product"]
+def test_with_a_broker_only_that_is_sent_to_and_older_rows_still_find_their_way(db: Database, owner: Owner) -> None:
+    owner.has_broker = True
+    publish(db, Confirmed(order_id="o-1"))
+    with db.read() as connection:
+        assert pending(connection).keys() == {outbox.BROKER}
+    assert targets("order", has_broker=True) == [outbox.BROKER, "analytics", "notification", "product"]

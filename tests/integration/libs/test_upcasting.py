@@ -8,10 +8,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from libs.common import inbox
-from libs.common.db import Database, new_id, upsert
-from libs.common.events import Event
-from libs.common.inbox import Handlers, Inbox
+from libs.common.data.database import Database
+from libs.common.data.statements import upsert
+from libs.common.events import inbox
+from libs.common.events.event import Event
+from libs.common.events.inbox import Handlers, Inbox
+from libs.common.ids import new_id
 from tests.factories import a_cloud_event
 from tests.integration.libs.tables import things
 from tests.unit.docs.pages import page

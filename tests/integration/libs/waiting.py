@@ -11,7 +11,7 @@ if __name__ == "__main__":
     import gevent
     from gevent.event import Event
 
-    from libs.common.db import Database
+    from libs.common.data.database import Database
     from tests.integration.libs.test_db import deposit
 
     db = Database(sys.argv[1])

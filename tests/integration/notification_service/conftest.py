@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common import context
-from libs.common.db import new_id
-from libs.common.outbox import outbox
+from libs.common.events.outbox import outbox
+from libs.common.ids import new_id
 from notification_service.app import NotificationSettings, create_app
 from notification_service.channels import FakeChannel
 from notification_service.clients import FakeUsers

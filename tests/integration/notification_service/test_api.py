@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 from openapi_spec_validator import validate as validate_openapi
 
-from libs.common.db import new_id
-from libs.common.fields import now
-from libs.common.idempotency import keys
+from libs.common.data.idempotency import keys
+from libs.common.ids import new_id
+from libs.common.times import now
 from notification_service.models import CHANNELS, STATUSES, notifications
 from tests.integration.lists import Filter, Item, Sorts, compare, compare_while_changing, tie
 from tests.integration.notification_service.conftest import Running

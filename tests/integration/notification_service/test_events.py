@@ -4,9 +4,9 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from libs.common.db import new_id
-from libs.common.idempotency import keys
-from libs.common.inbox import inbox
+from libs.common.data.idempotency import keys
+from libs.common.events.inbox import inbox
+from libs.common.ids import new_id
 from tests.factories import a_cloud_event
 from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted
 from tests.unit.notification_service.samples import order_data

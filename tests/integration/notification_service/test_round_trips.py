@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
+from libs.common.ids import new_id
 from tests.integration.notification_service.conftest import Running
 from tests.integration.round_trips import MIXED, bodies, defaults, shape, written
 from tests.unit.notification_service.samples import order_data

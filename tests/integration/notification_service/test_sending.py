@@ -6,8 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common import context
-from libs.common.db import epoch, new_id
+from libs.common.data.statements import epoch
 from libs.common.errors import DependencyUnavailable, Overloaded
+from libs.common.ids import new_id
 from notification_service import repository, use_cases
 from notification_service.channels import ChannelDown, EmailChannel, Message, Refused
 from notification_service.models import notifications

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from libs.common import counters, outbox
-from libs.common.db import Database, epoch, new_id
-from libs.common.events import BATCH_JSON
-from libs.common.idempotency import Key
+from libs.common.data import counters
+from libs.common.data.database import Database
+from libs.common.data.idempotency import Key
+from libs.common.data.statements import epoch
+from libs.common.events import outbox
+from libs.common.events.event import BATCH_JSON
+from libs.common.ids import new_id
 from order_service import repository, use_cases
 from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved
 from order_service.models import NewOrder, first_places, merge_lines, orders, users

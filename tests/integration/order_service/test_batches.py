@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
-from libs.common.db import new_id
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, IdempotencyKeyReused, RequestInFlight
-from libs.common.fields import now
+from libs.common.ids import new_id
+from libs.common.times import now
 from order_service import repository, use_cases
 from order_service.clients import Demand, Reserved
 from order_service.models import InsufficientStock, UnknownUser, Verdict

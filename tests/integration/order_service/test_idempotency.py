@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
-from libs.common.fields import now
+from libs.common.ids import new_id
+from libs.common.times import now
 from order_service import repository, use_cases
 from order_service.clients import Demand
 from order_service.use_cases import Placed, RequestInFlight

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
-from libs.common.fields import now, read_time
+from libs.common.ids import new_id
+from libs.common.times import now, read_time
 from order_service.models import STATUSES
 from tests.integration.order_service.shop import Shop
 from tests.web import answered, refused

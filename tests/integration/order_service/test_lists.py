@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import pytest
 import sqlalchemy as sa
 
-from libs.common.db import new_id
-from libs.common.fields import write_time
+from libs.common.ids import new_id
+from libs.common.times import write_time
 from order_service.models import STATUSES, orders
 from tests.integration.lists import Filter, Item, Sorts, compare, compare_while_changing
 from tests.integration.order_service.shop import Shop

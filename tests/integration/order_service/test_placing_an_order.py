@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
-from libs.common.fields import now, read_time
+from libs.common.ids import new_id
+from libs.common.times import now, read_time
 from tests.integration.order_service.shop import Shop
 from tests.web import answered, refused
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from libs.common.db import new_id
-from libs.common.fields import now, write_time
-from libs.common.idempotency import Key
+from libs.common.data.idempotency import Key
+from libs.common.ids import new_id
+from libs.common.times import now, write_time
 from order_service import use_cases
 from order_service.models import NewOrder, Verdict
 from order_service.use_cases import Placed, RequestInFlight

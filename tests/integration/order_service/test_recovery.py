@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import epoch
+from libs.common.data.statements import epoch
 from libs.common.errors import DependencyUnavailable
 from order_service import use_cases
 from order_service.use_cases import GRACE_SECONDS

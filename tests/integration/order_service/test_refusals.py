@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from libs.common import context
-from libs.common.db import new_id
 from libs.common.errors import DeadlineExceeded
+from libs.common.ids import new_id
 from order_service.models import InsufficientStock, Verdict
 from order_service.use_cases import Checkout
 from tests.integration.order_service.shop import Shop, with_key

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from libs.common.db import new_id
+from libs.common.ids import new_id
 from tests.integration.order_service.shop import Shop
 from tests.integration.round_trips import bodies, written
 from tests.web import answered

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
-from libs.common.fields import now, write_time
+from libs.common.ids import new_id
 from libs.common.money import format_amount
+from libs.common.times import now, write_time
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.web import answered
 

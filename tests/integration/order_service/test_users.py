@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
-from libs.common.fields import now, write_time
+from libs.common.ids import new_id
+from libs.common.times import now, write_time
 from order_service import use_cases
 from order_service.models import Verdict
 from tests.factories import a_cloud_event

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 from product_service.clients import FakeUsers
 from tests.factories import a_product
 from tests.integration.product_service.shop import Shop

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from libs.common.db import new_id
-from libs.common.events import BATCH_JSON
+from libs.common.events.event import BATCH_JSON
+from libs.common.ids import new_id
 from tests.factories import a_cloud_event, a_product, a_reservation
 from tests.web import Api, answered
 

@@ -6,10 +6,11 @@ from typing import Any
 import orjson
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
-from libs.common.outbox import Route
+from libs.common.ids import new_id
 from product_service.clients import FakeUsers
 from product_service.models import MAX_STOCK, products
 from tests.factories import a_product
@@ -157,7 +158,7 @@ def test_the_user_service_is_asked_before_the_transaction(make_service: Callable
 
     app = make_service("product", users=Users())
     db = app.extensions["quintet"].db
-    monkeypatch.setattr("libs.common.db.LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("libs.common.data.engines.LOCK_WAIT_SECONDS", 0.1)
     answered(Api(app).post("/products", a_product(seller_id=seller)), 201)
 
 
@@ -500,11 +501,9 @@ def test_a_question_that_makes_no_sense_is_refused(api: Api) -> None:
 # Events and stats --------------------------------------------------------------------------------------------------
 
 
-def test_every_change_is_told_with_ids_and_facts(
-    api: Api, create: Create, db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Nobody reads them yet; somebody may.
-    monkeypatch.setattr(Route, "subscribers", lambda self, event_type: ("order",))
+def test_every_change_is_told_with_ids_and_facts(app: Flask, api: Api, create: Create, db: Database) -> None:
+    # A broker gets them all; nobody reads them yet.
+    app.extensions["quintet"].owner.has_broker = True
     product = create(price="5", stock=3)
     api.patch(f"/products/{product['id']}", {"price": 6.5})
     adjust(api, product["id"], 4)

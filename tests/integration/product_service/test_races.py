@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
+from libs.common.ids import new_id
 from product_service import repository
 from product_service.app import create_app
 from product_service.models import Wanted

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import new_id
+from libs.common.ids import new_id
 from tests.factories import a_reservation
 from tests.integration.product_service.shop import Shop
 from tests.web import answered

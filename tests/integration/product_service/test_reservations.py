@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
+from libs.common.ids import new_id
 from tests.factories import a_cloud_event, a_reservation
 from tests.integration.contents import contents
 from tests.integration.product_service.shop import Shop

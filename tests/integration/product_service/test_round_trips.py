@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from libs.common.db import Database, new_id
+from libs.common.data.database import Database
+from libs.common.ids import new_id
 from libs.common.money import CURRENCIES
 from product_service.clients import FakeUsers
 from product_service.models import Adjustment

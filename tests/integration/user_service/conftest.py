@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 from tests.factories import a_user
 from tests.web import Api, answered
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 from tests.factories import a_user
 from tests.integration.lists import walk
 from tests.processes import Workers, in_threads, patient

@@ -3,7 +3,7 @@
 import pytest
 from argon2 import PasswordHasher
 
-from libs.common.db import Database
+from libs.common.data.database import Database
 from tests.factories import a_user
 from tests.integration.round_trips import Resource, round_trips
 from tests.integration.user_service.test_users import row

@@ -6,9 +6,9 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from libs.common.db import Database
-from libs.common.idempotency import keys
-from libs.common.outbox import outbox
+from libs.common.data.database import Database
+from libs.common.data.idempotency import keys
+from libs.common.events.outbox import outbox
 from tests.factories import a_user
 from tests.integration.contents import contents
 from tests.integration.lists import Filter, Sorts, come_and_go, compare, compare_while_changing, tie, walk
@@ -245,7 +245,7 @@ def test_no_transaction_waits_while_a_password_is_hashed(
             hashed.append(password)
         return "a hash"
 
-    monkeypatch.setattr("libs.common.db.LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("libs.common.data.engines.LOCK_WAIT_SECONDS", 0.1)
     monkeypatch.setattr("user_service.schemas.hash_password", hash_password)
     assert api.send(method, path, a_user(password=PASSWORD)).status_code in (200, 201)
     assert hashed == [PASSWORD]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from libs.common.db import new_id
+from libs.common.ids import new_id
 
 NOON = datetime(2026, 1, 31, 12, 34, 56, 789, tzinfo=UTC)
 NOON_TEXT = "2026-01-31T12:34:56.000789Z"

@@ -20,9 +20,9 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from demo.env_example import CLASSES
 from libs.common import errors, metrics
-from libs.common.api import PREFIX, Route
 from libs.common.config import Settings
-from libs.common.events import Event
+from libs.common.events.event import Event
+from libs.common.web.routes import PREFIX, Route
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 from tests.chaos.bugs import BUGS
 from tests.chaos.points import POINTS

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from demo.api import eventually
-from libs.common import admission, context, metrics
-from libs.common.admission import REFUSED, WAITED, Admission
+from libs.common import context, metrics
 from libs.common.errors import Overloaded
+from libs.common.web import admission
+from libs.common.web.admission import REFUSED, WAITED, Admission
 
 PATIENCE = 1.0
 

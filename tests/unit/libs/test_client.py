@@ -14,11 +14,13 @@ import gevent
 import pytest
 import requests
 
-from libs.common import adapter, client, context, metrics
-from libs.common.client import ServiceClient
+from libs.common import context, metrics
+from libs.common.calls import client
+from libs.common.calls import connections as adapter
+from libs.common.calls.client import ServiceClient
+from libs.common.calls.resilience import RetryBudget
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Problem
-from libs.common.resilience import RetryBudget
 
 URL = "http://product.test/api/v1"
 

@@ -1,8 +1,8 @@
 import pytest
 
 from libs.common import errors
-from libs.common.config import MAX_REQUEST_LINE
-from libs.common.db import CommitInDoubt
+from libs.common.data.database import CommitInDoubt
+from libs.common.web.messages import MAX_REQUEST_LINE
 
 
 def test_a_document_has_every_member_of_the_contract() -> None:

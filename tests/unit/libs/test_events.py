@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from libs.common import context
-from libs.common.events import Event, Origin, RefusedEvent, envelope
+from libs.common.events.event import Event, Origin, RefusedEvent, envelope
 
 
 @dataclass(frozen=True, kw_only=True)

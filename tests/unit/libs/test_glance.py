@@ -7,7 +7,7 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.glance import Glance, glance, made_out
+from libs.common.server.glance import Glance, glance, made_out
 
 CFG = Config()
 HEAD = b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\n"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.idempotency import Key
+from libs.common.data.idempotency import Key
 
 
 def key(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.api import merge_patch
+from libs.common.web.endpoint import merge_patch
 
 # Appendix A of RFC 7396: target, patch, result.
 EXAMPLES = """

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.common.data.paging import PageQuery, _read_cursor, _write_cursor
 from libs.common.errors import MalformedRequest
-from libs.common.paging import PageQuery, _read_cursor, _write_cursor
 
 ID = "01a20598-7494-7095-a5b5-38cc38be70f6"
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

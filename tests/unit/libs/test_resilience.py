@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
+from libs.common.calls.resilience import Breaker, Bulkhead, BulkheadFull, CircuitOpen, RetryBudget
 from libs.common.errors import DeadlineExceeded
-from libs.common.resilience import Breaker, Bulkhead, BulkheadFull, CircuitOpen, RetryBudget
 from tests.processes import beside, in_threads
 
 

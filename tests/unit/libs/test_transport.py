@@ -4,8 +4,8 @@ import orjson
 import pytest
 
 from libs.common.errors import DependencyUnavailable
-from libs.common.outbox import Claimed
-from libs.common.transport import HttpSender
+from libs.common.events.http import HttpSender
+from libs.common.events.outbox import Claimed
 from tests.network import Provider
 
 ROWS = [Claimed(n, f'{{"id":"{n}"}}', 0) for n in range(4)]

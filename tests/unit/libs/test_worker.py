@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from gevent import monkey
 monkey.patch_all()
 import time
-from libs.common.worker import Worker
+from libs.common.server.worker import Worker
 
 told = []
 service = SimpleNamespace(ready=SimpleNamespace(drain=lambda: told.append("drain")), stop=lambda: told.append("stop"))

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from libs.common.db import new_id
-from libs.common.fields import now
+from libs.common.ids import new_id
+from libs.common.times import now
 from notification_service.channels import Message
 from notification_service.models import Notification, Sending, queued
 

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from libs.common.config import MAX_REQUEST_LINE
-from libs.common.db import new_id
 from libs.common.errors import DependencyUnavailable
+from libs.common.ids import new_id
+from libs.common.web.messages import MAX_REQUEST_LINE
 from notification_service.clients import FakeUsers, UserClient, Users
 from tests.network import Provider
 

@@ -6,8 +6,8 @@ import jsonschema
 import pytest
 
 import notification_service
-from libs.common.db import new_id
-from libs.common.events import Event, RefusedEvent
+from libs.common.events.event import Event, RefusedEvent
+from libs.common.ids import new_id
 from libs.topology import SUBSCRIPTIONS
 from notification_service.events import NotificationDead, NotificationSent, OrderConfirmed, UserDeleted
 from notification_service.use_cases import HANDLERS

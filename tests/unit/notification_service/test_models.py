@@ -1,7 +1,7 @@
 import pytest
 
 from libs.common.errors import InvalidTransition
-from libs.common.events import Origin
+from libs.common.events.event import Origin
 from notification_service.models import (
     MAX_BACKOFF_SECONDS,
     STATUSES,

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from libs.common.db import new_id
-from libs.common.events import Origin
+from libs.common.events.event import Origin
+from libs.common.ids import new_id
 from order_service.clients import Demand
 from order_service.models import Order
 

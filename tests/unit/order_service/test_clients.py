@@ -11,10 +11,10 @@ import requests
 import responses
 
 from libs.common import context
-from libs.common.api import JSON, MAX_BODY
 from libs.common.batching import Batcher
-from libs.common.db import new_id
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidTransition, Problem
+from libs.common.ids import new_id
+from libs.common.web.messages import JSON, MAX_BODY
 from order_service.clients import (
     Demand,
     FakeProducts,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.errors import InvalidTransition, ValidationFailed
-from libs.common.fields import now
 from libs.common.money import CURRENCIES, fits
+from libs.common.times import now
 from order_service.models import (
     MAX_TOTAL,
     STATUSES,

@@ -1,7 +1,7 @@
 import pytest
 
-from libs.common.db import new_id
 from libs.common.errors import DependencyUnavailable
+from libs.common.ids import new_id
 from product_service.clients import FakeUsers, UserClient, Users
 from tests.network import Provider
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Moment
+from libs.common.data.columns import Moment
 
 revision = "common_0001"
 down_revision = None

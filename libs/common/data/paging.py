@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from libs.common.db import Reader
+from libs.common.data.database import Reader
 from libs.common.errors import MalformedRequest
-from libs.common.fields import read_time, write_time
+from libs.common.times import read_time, write_time
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Gunicorn for every service: `SERVICE=order gunicorn -c python:libs.common.gunicorn_conf ...`.
+"""Gunicorn for every service: `SERVICE=order gunicorn -c python:libs.common.server.gunicorn_conf ...`.
 
 The app is loaded once, before the fork, so that the workers share its memory; its database connections and its
 background work begin after the fork.
@@ -14,7 +14,9 @@ import os  # noqa: E402
 import shutil  # noqa: E402
 from typing import Any  # noqa: E402
 
-from libs.common.config import MAX_REQUEST_LINE, ConfigError, Settings  # noqa: E402
+from libs.common.config import ConfigError, Settings  # noqa: E402
+from libs.common.errors import MAX_INSTANCE  # noqa: E402
+from libs.topology import PACKAGES  # noqa: E402
 
 try:
     settings = Settings.load(os.environ.get("SERVICE", ""))
@@ -27,13 +29,13 @@ shutil.rmtree(_metrics_dir, ignore_errors=True)
 _metrics_dir.mkdir(parents=True)
 
 # What the command line names comes before this.
-wsgi_app = f"{settings.service}_service.app:create_app()"
+wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"
 bind = f"{settings.host}:{settings.listen_port}"
 workers = settings.web_concurrency
-worker_class = "libs.common.worker.Worker"
+worker_class = "libs.common.server.worker.Worker"
 worker_connections = 1000
 preload_app = True
-limit_request_line = MAX_REQUEST_LINE
+limit_request_line = MAX_INSTANCE
 # Longer than a client keeps an idle connection (client.py), so that none is closed while it is about to be used.
 keepalive = 15
 timeout = 30
@@ -43,7 +45,7 @@ control_socket_disable = True
 # The root of a container may be read-only, with its /tmp.
 worker_tmp_dir = str(settings.run_dir)
 proc_name = f"quintet-{settings.service}"
-logger_class = "libs.common.worker.Logger"
+logger_class = "libs.common.server.worker.Logger"
 accesslog = None
 # It would go past the head of the answer, which waits for the body (worker.py).
 sendfile = False

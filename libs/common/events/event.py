@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from libs.common import context
-from libs.common.db import new_id
-from libs.common.fields import now, write_time
+from libs.common.ids import new_id
+from libs.common.times import now, write_time
 
 BATCH_JSON = "application/cloudevents-batch+json"
 MAX_EVENTS = 100

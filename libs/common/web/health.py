@@ -1,26 +1,22 @@
-"""What is asked of a running service by machines: liveness, readiness, health, metrics, its OpenAPI document, and the
-pages that explain its error codes.
+"""What machines ask of a running service: liveness, readiness, health, metrics.
 
 `/livez` says that the process answers. `/readyz` says that it can do its work, and turns 503 first when it drains.
 `/health` tells people which part is not well.
 """
 
-import html
 import logging
 import time
-from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Blueprint, Response, abort, send_from_directory
-from flask_swagger_ui import get_swaggerui_blueprint
+from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from libs.common import errors, inbox, metrics, outbox
-from libs.common.api import JSON, JsonResponse
-from libs.common.db import Database
-from libs.common.fields import now, write_time
+from libs.common import errors, metrics
+from libs.common.data.database import Database
+from libs.common.events import inbox, outbox
+from libs.common.times import now, write_time
+from libs.common.web.messages import JsonResponse
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +37,8 @@ class Readiness:
         self.draining = True
 
 
-def blueprint(
-    service: str, version: str, db: Database, checks: dict[str, Check], document: bytes, ready: Readiness
-) -> Blueprint:
+def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Check], ready: Readiness) -> Blueprint:
     routes = Blueprint("health", __name__)
-    schemas = Path(import_module(f"{service}_service").__path__[0]) / "event_schemas"
     all_checks: dict[str, Check] = {"database": lambda: _database(db), "events": lambda: _events(db), **checks}
 
     @routes.get("/livez")
@@ -78,31 +71,7 @@ def blueprint(
         _tried(lambda: _events(db))
         return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
-    @routes.get("/openapi.json")
-    def openapi() -> Response:
-        return Response(document, content_type=JSON, headers={"Cache-Control": "no-store"})
-
-    @routes.get("/schemas/<name>")
-    def event_schema(name: str) -> Response:
-        return send_from_directory(schemas, name, mimetype="application/schema+json")
-
-    @routes.get("/errors/<code>")
-    def error_page(code: str) -> Response:
-        problem = errors.all_problems().get(code)
-        if problem is None:
-            abort(404)
-        text = html.escape(" ".join((problem.__doc__ or "").split()))
-        page = f"<!doctype html><meta charset=utf-8><title>{code}</title><h1>{html.escape(problem.title)}</h1>"
-        return Response(f"{page}<p>Status {problem.status}, code <code>{code}</code>.<p>{text}\n", mimetype="text/html")
-
     return routes
-
-
-def swagger_ui(service: str) -> Blueprint:
-    """Swagger UI at /docs, its files served from the package that carries them. It asks no validator elsewhere."""
-    config = {"app_name": f"Quintet {service} service", "validatorUrl": None}
-    made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
-    return made
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

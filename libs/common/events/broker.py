@@ -29,9 +29,9 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 
 from libs.common.errors import DependencyUnavailable
-from libs.common.events import MAX_EVENTS
-from libs.common.inbox import NOBODYS_FAULT, Inbox
-from libs.common.outbox import Claimed
+from libs.common.events.event import MAX_EVENTS
+from libs.common.events.inbox import NOBODYS_FAULT, Inbox
+from libs.common.events.outbox import Claimed
 from libs.topology import SERVICES, SUBSCRIPTIONS
 
 EVENT_JSON = "application/cloudevents+json"

@@ -8,10 +8,10 @@ import re
 from typing import Any
 
 from libs.common import errors
-from libs.common.api import JSON, MAX_BODY, MERGE_PATCH, PREFIX, Route, Routes
-from libs.common.config import MAX_REQUEST_LINE
-from libs.common.fields import example_id
-from libs.common.json_schema import COMPONENTS, JsonSchemas, example_of
+from libs.common.ids import example_id
+from libs.common.web.json_schema import COMPONENTS, JsonSchemas, example_of
+from libs.common.web.messages import JSON, MAX_BODY, MAX_REQUEST_LINE, MERGE_PATCH
+from libs.common.web.routes import PREFIX, Route, Routes
 
 CONVENTIONS = f"""
 - Paths are below `{PREFIX}`; `/api` without a version is an alias of the current one.
@@ -152,7 +152,7 @@ class _Document:
         return {**operation, "responses": self._responses(route)}
 
     def _parameters(self, route: Route) -> list[dict[str, Any]]:
-        found = [self._path_parameter(name) for name in _names(route)]
+        found = [self._path_parameter(name) for name in route.path_parameters]
         if route.query:
             found += self._schemas.schema2parameters(route.query(), location="query")
         headers = {
@@ -233,10 +233,6 @@ class _Document:
 
 def _path(route: Route) -> str:
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.rule)
-
-
-def _names(route: Route) -> list[str]:
-    return re.findall(r"<(?:\w+:)?(\w+)>", route.rule)
 
 
 def _tag(route: Route) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 import marshmallow as ma
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 
-from libs.common import fields
+from libs.common.ids import example_id
+from libs.common.web import fields
 
 COMPONENTS = "#/components/schemas/"
 EXAMPLE_TIME = "2026-01-31T12:00:00.000000Z"
@@ -86,4 +87,4 @@ def example_value(field: ma.fields.Field, name: str) -> Any:
         return field.words[0]
     if isinstance(field, fields.Timestamp):
         return EXAMPLE_TIME
-    return fields.example_id(name) if isinstance(field, fields.Id) else None
+    return example_id(name) if isinstance(field, fields.Id) else None

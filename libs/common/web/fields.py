@@ -4,7 +4,6 @@ The stock Integer takes "1_000" and 2.7, the stock Decimal rounds 1.005 in silen
 and lone surrogates, which PostgreSQL then refuses.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import marshmallow as ma
 from marshmallow import ValidationError, validate
 
 from libs.common.money import CURRENCIES, format_amount
+from libs.common.times import write_time
 
 MAX_AMOUNT = Decimal("99999999999.9999")
 MAX_COUNT = 2**53
@@ -301,12 +301,6 @@ class Id(Documented):
         return value.lower()
 
 
-def example_id(name: str) -> str:
-    """The id of the examples that the members of this name share, such as `user_id`."""
-    digits = hashlib.sha256(name.encode()).hexdigest()
-    return f"019c13a2-7c00-7{digits[:3]}-8{digits[3:6]}-{digits[6:18]}"
-
-
 class IdList(Documented):
     """Up to 200 UUIDs, comma separated, in a query string."""
 
@@ -339,17 +333,3 @@ class Timestamp(Documented):
 
     def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else write_time(value)
-
-
-def write_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds and `Z`; `moment` must be aware and in UTC."""
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def read_time(text: str) -> datetime:
-    """The inverse of `write_time`."""
-    return datetime.fromisoformat(text)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)

@@ -15,13 +15,15 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from libs.common import metrics
-from libs.common.db import Database, Moment, Reader, Upsert, new_id, shared, upsert
+from libs.common.data.columns import Moment, shared
+from libs.common.data.database import Database, Reader, Session
+from libs.common.data.statements import Upsert, upsert
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
-from libs.common.events import Event, RefusedEvent
-from libs.common.fields import now
+from libs.common.events.event import Event, RefusedEvent
+from libs.common.ids import new_id
+from libs.common.times import now
 
 MAX_ATTEMPTS = 5
 KEEP_SECONDS = 14 * 24 * 3600

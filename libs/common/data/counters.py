@@ -6,15 +6,16 @@ no two transactions can deadlock.
 """
 
 import os
-from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Reader, Upsert, before_commit, shared
-from libs.common.prepared import Prepared
+from libs.common.data.columns import shared
+from libs.common.data.database import Reader, Session
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import Upsert
+from libs.common.money import from_units
 
 SHARDS = 16
 
@@ -40,15 +41,13 @@ _add = Prepared(
 
 def add(session: Session, changes: Mapping[str, int]) -> None:
     """Add each change to its total when the caller's transaction ends."""
-    if "counters" not in session.info:
-        session.info["counters"] = Counter()
-        before_commit(session, lambda: _write(session))
-    session.info["counters"].update(changes)
+    session.deferred.totals.update(changes)
+    session.before_commit(_write)
 
 
 def _write(session: Session) -> None:
     shard = os.getpid() % SHARDS
-    changes = sorted(session.info.pop("counters").items())
+    changes = sorted(session.deferred.totals.items())
     _add.write(session, [{"name": name, "shard": shard, "value": value} for name, value in changes if value])
 
 
@@ -61,8 +60,8 @@ def read(session: Reader, prefix: str = "") -> dict[str, int]:
 
 
 def read_amounts(session: Reader, prefix: str) -> dict[str, Decimal]:
-    """The same for totals of money, which are kept in ten-thousandths."""
-    return {name: Decimal(total).scaleb(-4) for name, total in read(session, prefix).items()}
+    """The same for totals of money, which are kept in units (money.py)."""
+    return {name: from_units(total) for name, total in read(session, prefix).items()}
 
 
 def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Database, Reader, shared, upsert
+from libs.common.data.columns import shared
+from libs.common.data.database import Database, Reader, Session
+from libs.common.data.statements import upsert
 from libs.common.errors import IdempotencyKeyReused
 
 KEEP_SECONDS = 24 * 3600

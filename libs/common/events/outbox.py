@@ -6,17 +6,19 @@ leases. A lease has a token, so that a relay that was away too long cannot mark 
 judged by the database's clock. Of one subject only the oldest row is ever claimed, so no relay overtakes another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from libs.common.db import Database, Reader, after_commit, any_of, epoch, new_id, shared
-from libs.common.events import Event, envelope
-from libs.common.prepared import Prepared
+from libs.common.data.columns import shared
+from libs.common.data.database import Database, Reader, Session
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import any_of, epoch
+from libs.common.events.event import Event, envelope
+from libs.common.ids import new_id
 from libs.topology import SUBSCRIPTIONS
 
 BROKER = "broker"
@@ -49,35 +51,30 @@ class Claimed(NamedTuple):
 
 def add(session: Session, *events: Event) -> None:
     """Store the events in the caller's transaction, and wake the relays of this process when it commits."""
-    route = session.info["outbox"]
+    owner = session.owner
     rows = []
     for event in events:
-        subscribers = route.subscribers(event.TYPE)
+        # With a broker only that is sent to: it knows the subscribers.
+        subscribers = (BROKER,) if owner.has_broker else SUBSCRIPTIONS[event.TYPE]
         if subscribers:
-            body = orjson.dumps(envelope(event, route.service)).decode()
+            body = orjson.dumps(envelope(event, owner.service)).decode()
             rows += [{"subscriber": name, "subject": event.subject, "body": body} for name in subscribers]
     if rows:
         _add.write(session, rows)
-        for name in {row["subscriber"] for row in rows} & route.wakes.keys():
-            after_commit(session, route.wakes[name])
+        for name in {row["subscriber"] for row in rows}:
+            session.wake(relay_to(name))
 
 
-class Route:
-    """What `add` must know of the service that publishes; it travels with each session of its database."""
+def relay_to(subscriber: str) -> str:
+    """The name of the background loop that sends to the subscriber."""
+    return f"relay to {subscriber}"
 
-    def __init__(self, service: str, *, broker: bool = False):
-        self.service, self._broker = service, broker
-        self.wakes: dict[str, Callable[[], None]] = {}
 
-    def subscribers(self, event_type: str) -> tuple[str, ...]:
-        """Whom to send to: with a broker only that, which knows the others; without, each on its own."""
-        return (BROKER,) if self._broker else SUBSCRIPTIONS[event_type]
-
-    def targets(self) -> list[str]:
-        """Whom this service ever sends to. Rows of before a change of transport still find their way."""
-        mine = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == self.service)
-        direct = sorted({name for names in mine for name in names})
-        return [BROKER, *direct] if self._broker else direct
+def targets(service: str, *, has_broker: bool) -> list[str]:
+    """Whom the service ever sends to. Rows of before a change of transport still find their way."""
+    mine = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == service)
+    direct = sorted({name for names in mine for name in names})
+    return [BROKER, *direct] if has_broker else direct
 
 
 def _claim() -> sa.UpdateBase:

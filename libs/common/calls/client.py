@@ -18,10 +18,10 @@ import orjson
 import requests
 
 from libs.common import context, metrics
-from libs.common.adapter import Adapter
+from libs.common.calls.connections import Adapter
+from libs.common.calls.resilience import Breaker, Bulkhead, BulkheadFull, CircuitOpen, RetryBudget
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
-from libs.common.resilience import Breaker, Bulkhead, BulkheadFull, CircuitOpen, RetryBudget
 
 HEALTH = ("/health", "/livez", "/readyz")
 """What machines ask lies outside of the API."""

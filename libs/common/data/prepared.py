@@ -11,7 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from libs.common.db import Reader, Transaction, Upsert
+from libs.common.data.database import Reader, Session
+from libs.common.data.statements import Upsert
 
 Convert = Callable[[Any], Any] | None
 
@@ -109,7 +110,7 @@ def _given(compiled: _Compiled, parameters: Mapping[str, Any]) -> Any:
 
 
 def _connection(session: Reader) -> sa.Connection:
-    if isinstance(session, Transaction):
+    if isinstance(session, Session):
         return session.connection()
     connection: Any = session
     if not connection.in_transaction():

@@ -1,0 +1,5 @@
+"""Calls of other services over HTTP.
+
+client.py       ServiceClient: timeouts, deadline, retries      connections.py  the transport adapter of requests
+resilience.py   circuit breaker, bulkhead, retry budget
+"""

@@ -1,0 +1,120 @@
+"""The engines of both databases: how connections are set up, how a transaction begins, what a failure means.
+
+SQLite runs in WAL mode with `synchronous=FULL`: what was committed survives a power cut. A writer takes the lock with
+BEGIN IMMEDIATE, since a transaction that upgrades from reading to writing fails or loses updates. It waits for the
+lock outside SQLite, in short sleeps that let other greenlets run: a wait inside would stop the whole event loop.
+"""
+
+import logging
+import random
+import sqlite3
+import time
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from libs.common import context
+from libs.common.errors import DependencyUnavailable, Overloaded
+
+log = logging.getLogger(__name__)
+
+LOCK_WAIT_SECONDS = 5.0
+
+_PRAGMAS = (
+    "busy_timeout=5000",
+    "journal_mode=WAL",
+    "busy_timeout=0",
+    "foreign_keys=ON",
+    # 512 KiB, not 2 MiB: there are many connections, and the kernel caches the file for all of them.
+    "cache_size=-512",
+    # 16 MiB of log, not 4, before it is copied into the file: a page that changes often is copied once.
+    "wal_autocheckpoint=4000",
+)
+
+
+def sqlite_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": 0, "check_same_thread": False, "isolation_level": None, "cached_statements": 256},
+        pool_size=32,
+        max_overflow=32,
+        pool_use_lifo=True,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(connection: Any, record: Any) -> None:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        options = connection.get_execution_options()
+        driver: Any = connection.connection.driver_connection
+        try:
+            if not options.get("quintet_write"):
+                driver.execute("BEGIN")
+                return
+            synchronous = "FULL" if options.get("quintet_durable", True) else "NORMAL"
+            if connection.info.get("synchronous") != synchronous:
+                driver.execute(f"PRAGMA synchronous={synchronous}")
+                connection.info["synchronous"] = synchronous
+            _lock(driver)
+        except sqlite3.Error as exc:
+            raise sa.exc.OperationalError("BEGIN", None, exc) from exc
+
+    return engine
+
+
+def _lock(driver: sqlite3.Connection) -> None:
+    """Begin a transaction that writes. Straight on the driver: somebody else may have the lock for a while."""
+    give_up = time.monotonic() + LOCK_WAIT_SECONDS
+    if work := context.current():
+        give_up = min(give_up, work.deadline)
+    pause = 0.0005
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as exc:
+            if not _is_locked(exc) or time.monotonic() > give_up:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.5, 0.01)
+
+
+def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        connect_args={"connect_timeout": 3, "options": "-c lock_timeout=2s -c statement_timeout=5s -c timezone=UTC"},
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=2,
+        pool_pre_ping=True,
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        if not connection.get_execution_options().get("quintet_durable", True):
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+
+    return engine
+
+
+def _is_locked(exc: Exception) -> bool:
+    return "database is locked" in str(exc) or "database schema is locked" in str(exc)
+
+
+def translated(exc: Exception) -> DependencyUnavailable | Overloaded:
+    if _is_locked(exc) or isinstance(exc, sa.exc.TimeoutError) or "lock timeout" in str(exc):
+        return Overloaded("The database is busy.")
+    log.warning("database.failed", extra={"error": type(exc).__name__, "why": str(getattr(exc, "orig", ""))[:200]})
+    return DependencyUnavailable("The database is unavailable.")
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,92 @@
+"""SQL that both engines understand: sets of values in one parameter, upserts, the clock of the database."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+
+from libs.common.data.database import Session
+
+_inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class _Array(sa.types.TypeDecorator[Any]):
+    """Values in one parameter: a JSON array on SQLite, an array on PostgreSQL."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self, of: Any):
+        super().__init__()
+        self.of = of
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        return dialect.type_descriptor(sa.String() if dialect.name == "sqlite" else postgresql.ARRAY(self.of))
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        return orjson.dumps(list(value)).decode() if dialect.name == "sqlite" else list(value)
+
+
+class any_of(sa.sql.functions.FunctionElement[bool]):
+    """`any_of(column, "ids")`: the column is one of the values that are given at execution as `ids`. Unlike `IN`, it is
+    the same statement for any number of them, and is prepared once.
+    """
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str):
+        super().__init__(column, sa.bindparam(name, type_=_Array(column.type)))
+
+    def self_group(self, against: Any = None) -> "any_of":
+        """Not as `... = 1`, which would hide it from the planner of SQLite."""
+        return self
+
+
+@compiles(any_of, "sqlite")
+def _any_of_sqlite(element: Any, compiler: Any, **kwargs: Any) -> str:
+    column, values = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  # nosec
+
+
+@compiles(any_of, "postgresql")
+def _any_of_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
+    column, values = (compiler.process(clause, **kwargs) for clause in element.clauses)
+    return f"{column} = ANY({values})"
+
+
+def upsert(session: Session, table: sa.Table) -> Any:
+    """`INSERT` of this engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    return _inserts[session.get_bind().dialect.name](table)
+
+
+class Upsert:
+    """An upsert that is built once for each dialect: `_add = Upsert(table, lambda insert: insert.on_conflict_...)`,
+    then `session.execute(_add(session), rows)`.
+    """
+
+    def __init__(self, table: sa.Table, build: Callable[[Any], Any]):
+        self.built = {name: build(insert(table)) for name, insert in _inserts.items()}
+
+    def __call__(self, session: Session) -> Any:
+        return self.built[session.get_bind().dialect.name]
+
+
+class epoch(sa.sql.functions.FunctionElement[float]):
+    """Seconds since 1970 by the clock of the database: hosts need not agree on the time of a lease."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(epoch, "sqlite")
+def _epoch_sqlite(element: Any, compiler: Any, **kwargs: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(epoch, "postgresql")
+def _epoch_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
+    return "EXTRACT(EPOCH FROM clock_timestamp())::float8"

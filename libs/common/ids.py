@@ -1,0 +1,16 @@
+"""Ids: UUIDs in their text form."""
+
+import hashlib
+
+from uuid_utils import uuid7
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unique everywhere, and ordered by time."""
+    return str(uuid7())
+
+
+def example_id(name: str) -> str:
+    """The id of the examples that the members of this name share, such as `user_id`."""
+    digits = hashlib.sha256(name.encode()).hexdigest()
+    return f"019c13a2-7c00-7{digits[:3]}-8{digits[3:6]}-{digits[6:18]}"

@@ -1,0 +1,64 @@
+"""How requests arrive: one is parsed, refused at a glance, or found to be none and answered with a problem."""
+
+import io
+from typing import Any
+from urllib.parse import unquote
+
+from gunicorn.http import errors as http_errors
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
+
+from libs.common import context, errors
+from libs.common.server.glance import Glance, glance, made_out
+
+
+class Refused:
+    """In the place of a request: what was seen of it at a glance."""
+
+    proxy_protocol_info = None
+    body = io.BytesIO()
+
+    def __init__(self, seen: Glance):
+        self.seen = seen
+
+    def should_close(self) -> bool:
+        return False
+
+
+class Unreadable(Exception):
+    """What came is no request, or none that is taken: the problem, and what was seen."""
+
+    def __init__(self, problem: errors.Problem, seen: Glance):
+        super().__init__(problem.code)
+        self.problem, self.seen = problem, seen
+
+
+def seen_of(req: Request | None) -> Glance:
+    """What a refusal names of a request that failed after it was read."""
+    if req is None:
+        return Glance("/", None)
+    return Glance(unquote(req.path), dict(req.headers).get(context.REQUEST_ID.upper()), req.method == "HEAD")
+
+
+_PROBLEMS: dict[type[Exception], type[errors.Problem]] = {
+    http_errors.ExpectationFailed: errors.ExpectationFailed,
+    http_errors.LimitRequestHeaders: errors.HeadersTooLarge,
+    http_errors.LimitRequestLine: errors.UriTooLong,
+    http_errors.UnsupportedTransferCoding: errors.UnsupportedTransferCoding,
+}
+"""What is not a malformed request."""
+
+
+def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | Refused:
+    """The next request of a connection, as soon as some of it is there; raises Unreadable."""
+    data = unreader.read()
+    if cfg.admission.is_full() and (seen := glance(data)):
+        return Refused(seen)
+    unreader.unread(data)
+    try:
+        return Request(cfg, unreader, peer, number)
+    except http_errors.ParseException as exc:
+        raise Unreadable(_PROBLEMS.get(type(exc), errors.MalformedRequest)(), made_out(data)) from exc
+
+
+RequestParser.mesg_class = staticmethod(_message)

@@ -1,0 +1,118 @@
+"""The gunicorn worker: gevent's, which drains in an orderly way, and refuses what it cannot take with a problem
+document; and a logger that writes our JSON lines.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import gevent
+from gevent.server import StreamServer
+from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.http.message import Request
+from gunicorn.workers import ggevent
+
+from libs.common import context, errors, logs
+from libs.common.server.answers import let_send, refuse
+from libs.common.server.bodies import BodyFirst
+from libs.common.server.requests import Refused, Unreadable, seen_of
+from libs.common.server.waits import Wait
+from libs.common.web.admission import told
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 0.5
+"""How long a worker that stops waits for a client: what it waits for may be under way already."""
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]
+    """Leaves the handlers to libs.common.logs."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+        self.access_log.propagate = False
+
+
+class _Listener(StreamServer):
+    """Takes one connection in each turn of the loop, so that workers get like shares of them. A worker without a free
+    place takes all there are: its turns are long, and nobody is to wait here to be refused, or to hear of its health.
+    """
+
+    is_busy: ClassVar[Callable[[], bool]]
+
+    @property
+    def max_accept(self) -> int:
+        return 100 if _Listener.is_busy() else 1
+
+    @max_accept.setter
+    def max_accept(self, value: int) -> None:
+        """Gunicorn's, which is always 1."""
+
+
+ggevent.StreamServer = _Listener
+
+
+class Worker(ggevent.GeventWorker):  # type: ignore[misc]
+    """On SIGTERM: not ready, stop accepting, finish what runs, hand back leases, exit 0.
+
+    Connections that only wait for their client are closed. The stock worker waits for them until the master kills it,
+    and its leases would hold up events until they expire.
+    """
+
+    def init_process(self) -> None:
+        logs.start_batching()
+        # Gunicorn looks each setting up in a table, twenty times a request; an attribute is found first.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.cfg.__dict__["admission"] = admission = self.app.callable.wsgi_app
+        _Listener.is_busy = admission.is_busy
+        self.wsgi = BodyFirst(self.app.callable)
+
+    def run(self) -> None:
+        super().run()
+        self.app.callable.extensions["quintet"].stop()
+        log.info("worker.stopped", extra={"pid": self.pid})
+        logs.flush()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        service = self.app.callable.extensions["quintet"]
+        service.ready.drain()
+        # Now, and not after the last request, which may leave them no time.
+        gevent.spawn(service.stop)
+        Wait.longest = LINGER_SECONDS
+        gevent.spawn_later(LINGER_SECONDS, Wait.end_all)
+
+    def timeout_ctx(self) -> Wait:
+        """Around the wait for a request."""
+        return Wait(self.cfg.keepalive)
+
+    def handle_request(self, listener_name: Any, req: Request | Refused, sock: Any, addr: Any) -> None:
+        if not isinstance(req, Refused):
+            super().handle_request(listener_name, req, sock, addr)
+            return
+        headers, body = self.cfg.admission.refusal(req.seen.path, req.seen.request_id)
+        refuse(sock, errors.Overloaded.status, "keep-alive" if self.alive else "close", headers, body)
+        if not self.alive:
+            raise StopIteration
+
+    def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
+        """Gunicorn's answer is HTML. It closes the connection afterwards."""
+        problem, seen = (
+            (exc.problem, exc.seen) if isinstance(exc, Unreadable) else (errors.InternalError(), seen_of(req))
+        )
+        request_id = context.request_id_of(seen.request_id)
+        extra = {"status": problem.status, "request_id": request_id}
+        if isinstance(exc, Unreadable):
+            log.info("request.unreadable", extra=extra)
+        else:
+            log.error("request.failed", exc_info=exc, extra=extra)
+        headers, body = told(problem, seen.path, request_id)
+        with suppress(OSError):  # the client has gone
+            refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
+            let_send(client)

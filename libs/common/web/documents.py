@@ -1,0 +1,44 @@
+"""What a service says of itself to people and generators: its OpenAPI document, the schemas of its events, Swagger UI,
+and the pages that explain its error codes.
+"""
+
+import html
+from importlib import import_module
+from pathlib import Path
+
+from flask import Blueprint, Response, abort, send_from_directory
+from flask_swagger_ui import get_swaggerui_blueprint
+
+from libs.common import errors
+from libs.common.web.messages import JSON
+
+
+def blueprint(package: str, document: bytes) -> Blueprint:
+    routes = Blueprint("documents", __name__)
+    schemas = Path(import_module(package).__path__[0]) / "event_schemas"
+
+    @routes.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(document, content_type=JSON, headers={"Cache-Control": "no-store"})
+
+    @routes.get("/schemas/<name>")
+    def event_schema(name: str) -> Response:
+        return send_from_directory(schemas, name, mimetype="application/schema+json")
+
+    @routes.get("/errors/<code>")
+    def error_page(code: str) -> Response:
+        problem = errors.all_problems().get(code)
+        if problem is None:
+            abort(404)
+        text = html.escape(" ".join((problem.__doc__ or "").split()))
+        page = f"<!doctype html><meta charset=utf-8><title>{code}</title><h1>{html.escape(problem.title)}</h1>"
+        return Response(f"{page}<p>Status {problem.status}, code <code>{code}</code>.<p>{text}\n", mimetype="text/html")
+
+    return routes
+
+
+def swagger_ui(service: str) -> Blueprint:
+    """Swagger UI at /docs, its files served from the package that carries them. It asks no validator elsewhere."""
+    config = {"app_name": f"Quintet {service} service", "validatorUrl": None}
+    made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
+    return made

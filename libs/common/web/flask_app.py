@@ -1,0 +1,173 @@
+"""The Flask app of a service, and what it does before and after each view."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from flask import Flask, Response, g, request
+from flask.json.provider import JSONProvider
+from flask_cors import CORS
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import BaseConverter
+
+from libs.common import context, errors, metrics
+from libs.common.calls.client import user_agent
+from libs.common.config import Settings
+from libs.common.web import admission
+from libs.common.web.messages import MAX_BODY, problem_response
+from libs.common.web.routes import ALIAS
+from libs.topology import SERVICES
+
+if TYPE_CHECKING:
+    from libs.common.web.limits import RateLimiter
+
+log = logging.getLogger("quintet.request")
+EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "RateLimit"]
+
+CALLERS = {user_agent(service): service for service in SERVICES}
+"""Looked up, and not cut out: whatever else a client calls itself is kept out of the log."""
+METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
+
+PATIENCE = 0.25
+"""The share of its deadline that a request may wait for others to end."""
+
+
+class _Uuid(BaseConverter):
+    """`<id:user_id>`: a UUID in any case; anything else is not found."""
+
+    regex = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+
+    def to_python(self, value: str) -> str:
+        return value.lower()
+
+
+class _App(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: no view here is a coroutine, and Flask asks six times a request."""
+        return func
+
+
+class _OrjsonProvider(JSONProvider):
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+
+def make_flask(settings: Settings) -> Flask:
+    """A Flask app with everything around a view: request context, limits, CORS, metrics, log lines, problems."""
+    app = _App(f"{settings.service}_service", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json = _OrjsonProvider(app)
+    app.url_map.converters["id"] = _Uuid
+    app.url_map.merge_slashes = False  # no redirect to whatever host a client names: there is no such path
+    _add_hooks(app, settings, _limiter(app, settings))
+    app.register_error_handler(errors.Problem, problem_response)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    # The outermost, since a refusal must cost little.
+    app.wsgi_app = admission.Admission(  # type: ignore[method-assign]
+        app.wsgi_app,
+        settings.max_concurrent_requests,
+        settings.max_queued_requests,
+        settings.request_deadline_seconds * PATIENCE,
+    )
+    return app
+
+
+def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") -> None:
+    CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600, always_send=False)
+    # Called where a browser asks. For the others, to find out that nobody does costs more than to say that it counts.
+    add_cors = app.after_request_funcs[None].pop()
+
+    @app.before_request
+    def begin() -> None:
+        given, environ = request.headers, request.environ
+        waited = environ.get(admission.WAITED, 0.0)
+        g.started = time.perf_counter() - waited
+        g.work = context.begin(
+            settings.request_deadline_seconds,
+            given.get(context.REQUEST_ID),
+            given.get(context.TRACEPARENT),
+            given.get(context.TIMEOUT_MS),
+            waited=waited,
+        )
+        if admission.REFUSED in environ:
+            raise errors.Overloaded()
+        if request.path.startswith(ALIAS) and g.work.seconds_left() <= 0:
+            raise errors.DeadlineExceeded()  # whoever asked has given up
+        if limiter and request.path.startswith(ALIAS):
+            g.limits = limiter.check(request.remote_addr or "")
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        work: context.Context = g.work
+        headers = response.headers
+        headers[context.REQUEST_ID] = work.request_id
+        headers[context.TRACEPARENT] = work.traceparent
+        headers["X-Content-Type-Options"] = "nosniff"
+        if "HTTP_ORIGIN" in request.environ:
+            add_cors(response)
+        else:
+            headers.add("Vary", "Origin")
+        if limiter:
+            headers.update(g.get("limits", {}))
+        _record(response.status_code, time.perf_counter() - g.started)
+        return response
+
+    @app.teardown_request
+    def forget(exc: BaseException | None) -> None:
+        context.end()
+
+
+def _record(status: int, seconds: float) -> None:
+    """Count the current request, and write its log line."""
+    rule = request.url_rule.rule if request.url_rule else "unknown"
+    # A client may invent any number of methods, and each label costs memory.
+    method = request.method if request.method in METHODS else "other"
+    metrics.count_request(method, rule, status, seconds)
+    fields = {"route": rule, "status": status, "latency_ms": round(seconds * 1000, 2)}
+    if caller := CALLERS.get(request.environ.get("HTTP_USER_AGENT", "")):
+        fields["caller"] = caller
+    log.info("request", extra={"method": request.method, **fields})
+
+
+def _limiter(app: Flask, settings: Settings) -> "RateLimiter | None":
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+    if not settings.rate_limit:
+        return None
+    # Imported only here: few run with limits on their own machine.
+    from libs.common.web.limits import RateLimiter
+
+    return RateLimiter(settings.rate_limit, settings.redis_url, settings.service, settings.rate_limit_exempt)
+
+
+_HTTP_ERRORS = {
+    cls.status: cls
+    for cls in (
+        errors.MalformedRequest,
+        errors.NotFound,
+        errors.MethodNotAllowed,
+        errors.PayloadTooLarge,
+        errors.UnsupportedMediaType,
+    )
+}
+
+
+def _http_error(exc: HTTPException) -> Response:
+    """Werkzeug's own errors, as problem documents."""
+    if exc.code is not None and 300 <= exc.code < 400:
+        return exc.get_response()  # type: ignore[return-value]
+    problem = _HTTP_ERRORS.get(exc.code or 500, errors.MalformedRequest)
+    allowed = getattr(exc, "valid_methods", None)
+    return problem_response(problem(headers={"Allow": ", ".join(sorted(allowed))} if allowed else None))
+
+
+def _unexpected(exc: Exception) -> Response:
+    log.error("request.failed", exc_info=exc)
+    return problem_response(errors.InternalError())

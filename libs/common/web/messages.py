@@ -1,0 +1,79 @@
+"""What goes over the wire: JSON bodies, their media types and limits, conditional requests, problem documents."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from json import JSONDecoder
+from typing import Any
+
+import orjson
+from flask import Response, g, request
+
+from libs.common import errors
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+MAX_BODY = 1024 * 1024
+MAX_REQUEST_LINE = errors.MAX_INSTANCE
+"""Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
+
+
+def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
+    """The JSON of the request's body, numbers with a point as Decimal; raises 400, 413 or 415."""
+    declared = request.content_length or 0
+    if declared > limit:
+        raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
+    accepted = (media_type, JSON) if media_type != JSON else (JSON,)
+    if request.mimetype not in accepted:
+        raise errors.UnsupportedMediaType(f"Send {' or '.join(accepted)}.")
+    try:
+        # Not by Flask's get_data(), which cuts a long body in chunks off at the limit in silence.
+        raw = request.environ["wsgi.input"].read(limit + 1)
+    except Exception as exc:  # the server's own, for a broken chunk
+        raise errors.MalformedRequest("The body cannot be read.") from exc
+    if len(raw) > limit:
+        raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
+    if len(raw) < declared:
+        raise errors.MalformedRequest("The body ends too early.")
+    try:
+        return _decoder.decode(raw.decode("utf-8"))
+    except (ValueError, RecursionError, ArithmeticError):
+        raise errors.MalformedRequest("The body is not JSON in UTF-8.") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
+
+
+class JsonResponse(Response):
+    def __init__(
+        self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = JSON
+    ):
+        super().__init__(orjson.dumps(content), status, headers, content_type=media_type)
+
+    def get_wsgi_headers(self, environ: Any) -> Any:
+        """As they are: the length is among them, and a Location is made of ASCII."""
+        return self.headers
+
+
+def problem_response(problem: errors.Problem) -> Response:
+    """The problem document, as the answer to the current request."""
+    document = problem.document(request.path, g.work.request_id)
+    return JsonResponse(document, problem.status, problem.headers, errors.PROBLEM_JSON)
+
+
+def check_match(version: int) -> None:
+    """Refuse when the request's If-Match does not name this version."""
+    given = request.headers.get("If-Match")
+    if given is not None and not names_tag(given, f'"{version}"', weak=False):
+        raise errors.PreconditionFailed("If-Match does not name the current version.", headers={"ETag": f'"{version}"'})
+
+
+def names_tag(header: str | None, tag: str, *, weak: bool) -> bool:
+    """Whether an If-Match or If-None-Match header names the tag (RFC 9110, section 13.1)."""
+    if header is None:
+        return False
+    tags = [part.strip() for part in header.split(",")]
+    return "*" in tags or tag in tags or (weak and f"W/{tag}" in tags)
