@@ -6,9 +6,10 @@ from flask import Flask
 
 from libs.common.app import Service
 from libs.common.config import Settings, setting
+from order_service.checkout import Checkout, reject_abandoned
 from order_service.clients import ProductClient, Products, UserClient, Users
 from order_service.routes import routes
-from order_service.use_cases import HANDLERS, Checkout, reject_abandoned
+from order_service.use_cases import HANDLERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,28 +1,36 @@
 """What the order service asks of others, and the fakes of it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 from libs.common.calls.client import ServiceClient
 from libs.common.errors import DependencyUnavailable, Problem
-from order_service.models import InsufficientStock, UnknownProduct
+from order_service.models import InsufficientStock, ReservedLine, UnknownProduct, WantedLine
 
 
 class Demand(NamedTuple):
     """A reservation to be made: what, for which order, for which request, and until when (`time.monotonic()`)."""
 
     order_id: str
-    lines: list[dict[str, Any]]
+    lines: Sequence[WantedLine]
     request_id: str
     deadline: float
 
 
-Reserved = list[dict[str, Any]] | Problem
+Reserved = Sequence[ReservedLine] | Problem
+"""The outcome of a reservation: its lines with names and prices, or the reason why there is none."""
+
+
+class UserState(TypedDict):
+    """What an order must know of a user."""
+
+    status: str
+    version: int
 
 
 class Users(Protocol):
-    def find(self, user_id: str) -> dict[str, Any] | None:
-        """The user's `status` and `version`, None when there is none; raises DependencyUnavailable."""
+    def find(self, user_id: str) -> UserState | None:
+        """None when there is no such user; raises DependencyUnavailable."""
 
 
 class Products(Protocol):
@@ -36,7 +44,7 @@ class UserClient:
     def __init__(self, client: ServiceClient):
         self._client = client
 
-    def find(self, user_id: str) -> dict[str, Any] | None:
+    def find(self, user_id: str) -> UserState | None:
         answer = self._client.get(f"/users/{user_id}")
         if answer.status == 404:
             return None
@@ -61,9 +69,9 @@ class ProductClient:
 
 
 def _translated(status: int, body: dict[str, Any]) -> Reserved:
-    """The outcome of one reservation in this service's own words."""
+    """The outcome of one reservation, of which `body` is the JSON, in this service's own words."""
     if status == 201:
-        lines: list[dict[str, Any]] = body["items"]
+        lines: list[ReservedLine] = body["items"]
         return lines
     for refusal in (InsufficientStock, UnknownProduct):
         if body.get("code") == refusal.code:
@@ -73,13 +81,19 @@ def _translated(status: int, body: dict[str, Any]) -> Reserved:
 
 class FakeUsers:
     def __init__(self, *known: str):
-        self.known = {user_id: {"status": "active", "version": 1} for user_id in known}
+        self.known: dict[str, UserState] = {user_id: {"status": "active", "version": 1} for user_id in known}
         self.down = False
 
-    def find(self, user_id: str) -> dict[str, Any] | None:
+    def find(self, user_id: str) -> UserState | None:
         if self.down:
             raise DependencyUnavailable("The user service is unavailable.")
         return self.known.get(user_id)
+
+
+class Offer(TypedDict):
+    name: str
+    unit_price: str
+    currency: str
 
 
 class FakeProducts:
@@ -87,7 +101,7 @@ class FakeProducts:
 
     def __init__(self) -> None:
         self.stock: dict[str, int] = {}
-        self.offers: dict[str, dict[str, Any]] = {}
+        self.offers: dict[str, Offer] = {}
         self.reserved: dict[str, Reserved] = {}
         self.down = False
 
@@ -110,11 +124,11 @@ class FakeProducts:
             return InsufficientStock(errors=short)
         for line in demand.lines:
             self.stock[line["product_id"]] -= line["quantity"]
-        lines = [{**line, **self.offers[line["product_id"]]} for line in demand.lines]
+        lines: list[ReservedLine] = [{**line, **self.offers[line["product_id"]]} for line in demand.lines]
         self.reserved[demand.order_id] = lines
         return lines
 
-    def _unknown(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _unknown(self, lines: Sequence[WantedLine]) -> list[dict[str, Any]]:
         return [
             {"pointer": f"/items/{place}/product_id", "product_id": line["product_id"],
              "detail": "There is no such product."}
@@ -122,7 +136,7 @@ class FakeProducts:
             if line["product_id"] not in self.offers
         ]  # fmt: skip
 
-    def _short(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _short(self, lines: Sequence[WantedLine]) -> list[dict[str, Any]]:
         units = [(place, line, self.stock[line["product_id"]]) for place, line in enumerate(lines)]
         return [
             {"pointer": f"/items/{place}/quantity", "product_id": line["product_id"], "available": available,

@@ -1,7 +1,7 @@
 """What the order service publishes, and what it reads."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from libs.common.events.event import Event
 
@@ -13,7 +13,8 @@ class OrderConfirmed(Event):
 
     order_id: str
     user_id: str
-    items: list[dict[str, Any]]
+    items: Sequence[Mapping[str, object]]
+    """Lines with names and prices."""
     total: str
     currency: str
     confirmed_at: str

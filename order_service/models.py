@@ -1,27 +1,27 @@
-"""The order and the replica of the users: their tables, and the rules as methods on them.
+"""The order and the replica of the users: their tables, and the rules of an order's life.
 
 An order is one row. Its lines are written twice, at the start and when prices are known, and always read with it, so
 they lie in the row. Its lifecycle never returns to a status, so its history is the times on the row:
 
     pending → confirmed → shipped → delivered      pending → rejected      confirmed → cancelled
 
-The row is also the saga's state and the idempotency record: see use_cases.py.
+The row is also the saga's state and the idempotency record: see checkout.py. A transition is a function from the order
+as it is to the columns that change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.data.columns import NAMING, Amount, Id, Json, Moment, Text
 from libs.common.data.idempotency import Key
-from libs.common.errors import InvalidTransition, Problem, ValidationFailed
-from libs.common.events.event import Origin
-from libs.common.ids import example_id
+from libs.common.errors import InvalidTransition, Problem, ProblemDocument, ValidationFailed
+from libs.common.ids import example_id, new_id
 from libs.common.money import format_amount, to_units
 from libs.common.times import now
 
@@ -71,6 +71,67 @@ class CurrencyMismatch(Problem):
     example: ClassVar = {"detail": "The products are priced in EUR, USD."}
 
 
+# Lines -------------------------------------------------------------------------------------------------------------
+
+
+class WantedLine(TypedDict):
+    """So many units of a product."""
+
+    product_id: str
+    quantity: int
+
+
+class ReservedLine(WantedLine):
+    """Units that are reserved, and the offer of the product service for each."""
+
+    name: str
+    unit_price: str
+    currency: str
+
+
+class PricedLine(WantedLine):
+    """A line of a confirmed order; both amounts are in the currency of the order."""
+
+    name: str
+    unit_price: str
+    line_total: str
+
+
+def merge_lines(items: Iterable[WantedLine]) -> list[WantedLine]:
+    """The lines of a new order; the same product twice is one line."""
+    merged: dict[str, WantedLine] = {}
+    for item in items:
+        line = merged.setdefault(item["product_id"], {"product_id": item["product_id"], "quantity": 0})
+        line["quantity"] += item["quantity"]
+    return list(merged.values())
+
+
+def price_lines(reserved: Iterable[ReservedLine]) -> tuple[list[PricedLine], Decimal, str]:
+    """Lines, total and currency of what was reserved; raises CurrencyMismatch, or ValidationFailed for a total that
+    nobody could pay.
+    """
+    currencies = {line["currency"] for line in reserved}
+    if len(currencies) > 1:
+        raise CurrencyMismatch(f"The products are priced in {', '.join(sorted(currencies))}.")
+    currency = currencies.pop()
+    lines: list[PricedLine] = []
+    total = Decimal(0)
+    for line in reserved:
+        price = Decimal(line["unit_price"])
+        line_total = price * line["quantity"]
+        total += line_total
+        lines.append({
+            "product_id": line["product_id"], "name": line["name"], "quantity": line["quantity"],
+            "unit_price": format_amount(price, currency), "line_total": format_amount(line_total, currency),
+        })  # fmt: skip
+    if total > MAX_TOTAL:
+        raise ValidationFailed("The total is too large.", errors=[{"pointer": "/items", "detail": "Order less."}])
+    return lines, total, currency
+
+
+# The tables ---------------------------------------------------------------------------------------------------------
+
+
 class Base(DeclarativeBase):
     metadata = metadata
 
@@ -89,12 +150,13 @@ class Order(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     user_id: Mapped[str] = mapped_column(Id)
     status: Mapped[str] = mapped_column(sa.String(10))
-    lines: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    lines: Mapped[list[PricedLine]] = mapped_column(Json)
+    """Until prices are known, each names only the product and the quantity."""
     total: Mapped[Decimal] = mapped_column(Amount)
     """Zero until prices are known."""
     currency: Mapped[str | None] = mapped_column(sa.String(3))
     note: Mapped[str | None] = mapped_column(Text(1000))
-    rejection: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    rejection: Mapped[ProblemDocument | None] = mapped_column(Json)
     """The problem document that the client got."""
     cancel_reason: Mapped[str | None] = mapped_column(Text(200))
     idempotency_key: Mapped[str | None] = mapped_column(sa.String(64), unique=True)
@@ -110,29 +172,6 @@ class Order(Base):
     updated_at: Mapped[datetime] = mapped_column(Moment)
     version: Mapped[int]
 
-    def cancel(self, reason: str | None) -> bool:
-        """Cancel a confirmed order; False when it was cancelled before. Raises InvalidTransition."""
-        if changed := self._step("cancelled", only_from="confirmed"):
-            self.cancel_reason = reason
-        return changed
-
-    def ship(self) -> bool:
-        """Ship a confirmed order; False when it was shipped before. Raises InvalidTransition."""
-        return self.status != "delivered" and self._step("shipped", only_from="confirmed")
-
-    def deliver(self) -> bool:
-        """Deliver a shipped order; False when it was delivered before. Raises InvalidTransition."""
-        return self._step("delivered", only_from="shipped")
-
-    def _step(self, status: str, *, only_from: str) -> bool:
-        if self.status == status:
-            return False
-        if self.status != only_from:
-            raise InvalidTransition(f"The order is {self.status}; only a {only_from} one can be {status}.")
-        self.status, self.updated_at, self.version = status, now(), self.version + 1
-        setattr(self, f"{status}_at", self.updated_at)
-        return True
-
 
 class User(Base):
     """What this service knows of a user. A deleted one stays, so that an old answer never revives it."""
@@ -144,11 +183,87 @@ class User(Base):
     version: Mapped[int]
 
 
-Row = sa.RowMapping | dict[str, Any]
-"""The columns of an order."""
+orders = cast(sa.Table, Order.__table__)
+users = cast(sa.Table, User.__table__)
 
-orders: Any = Order.__table__
-users: Any = User.__table__
+
+# The life of an order ----------------------------------------------------------------------------------------------
+
+
+class PendingOrder(TypedDict):
+    """The columns of an order when it is placed."""
+
+    id: str
+    user_id: str
+    status: str
+    lines: Sequence[WantedLine]
+    total: Decimal
+    note: str | None
+    idempotency_key: str | None
+    fingerprint: str | None
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+class OrderRow(PendingOrder):
+    """An order as it is stored."""
+
+    currency: str | None
+    rejection: ProblemDocument | None
+    cancel_reason: str | None
+    drive_until: float
+    confirmed_at: datetime | None
+    rejected_at: datetime | None
+    cancelled_at: datetime | None
+    shipped_at: datetime | None
+    delivered_at: datetime | None
+
+
+class Transition(TypedDict):
+    """The columns that every transition changes. Those of a transition are declared once, here: the statement that
+    writes it is made of them.
+    """
+
+    status: str
+    updated_at: datetime
+    version: int
+
+
+class Confirmed(Transition):
+    lines: list[PricedLine]
+    total: Decimal
+    currency: str
+    confirmed_at: datetime
+
+
+class Rejected(Transition):
+    rejection: ProblemDocument
+    rejected_at: datetime
+    idempotency_key: str | None
+
+
+class Cancelled(Transition):
+    cancel_reason: str | None
+    cancelled_at: datetime
+
+
+class Shipped(Transition):
+    shipped_at: datetime
+
+
+class Delivered(Transition):
+    delivered_at: datetime
+
+
+TRANSITIONS: dict[str, tuple[str, type[Transition]]] = {
+    "confirmed": ("pending", Confirmed),
+    "rejected": ("pending", Rejected),
+    "cancelled": ("confirmed", Cancelled),
+    "shipped": ("confirmed", Shipped),
+    "delivered": ("shipped", Delivered),
+}
+"""Status → the only status that leads to it, and what the transition changes."""
 
 
 @dataclass(frozen=True)
@@ -157,71 +272,105 @@ class NewOrder:
 
     order_id: str
     user_id: str
-    lines: list[dict[str, Any]]
+    lines: list[WantedLine]
     note: str | None
     key: Key | None
-    seconds: float
-    """How long the request may drive it."""
+    deadline: float
+    """Of its request, a time of `time.monotonic()`: until then the request may drive the order."""
     places: Mapping[str, int]
-    """The item of the request that names each product first."""
+    """The item of the request that names each product first: faults of a line point there."""
+
+    @classmethod
+    def of(
+        cls, user_id: str, items: Sequence[WantedLine], note: str | None, key: Key | None, deadline: float
+    ) -> "NewOrder":
+        places = {item["product_id"]: place for place, item in reversed(list(enumerate(items)))}
+        return cls(new_id(), user_id, merge_lines(items), note, key, deadline, places)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of the reservation of a pending order: the lines with prices, or the reason why there are none."""
-
-    order_id: str
-    user_id: str
-    outcome: list[dict[str, Any]] | Problem
-    origin: Origin
-    instance: str = "/api/v1/orders"
-
-
-def merge_lines(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of a new order; the same product twice is one line."""
-    merged: dict[str, dict[str, Any]] = {}
-    for item in items:
-        line = merged.setdefault(item["product_id"], {"product_id": item["product_id"], "quantity": 0})
-        line["quantity"] += item["quantity"]
-    return list(merged.values())
+def place(new: NewOrder) -> PendingOrder:
+    """The order, pending; its total is zero until prices are known."""
+    moment = now()
+    return {
+        "id": new.order_id, "user_id": new.user_id, "status": "pending", "lines": new.lines, "total": Decimal(0),
+        "note": new.note, "idempotency_key": new.key.name if new.key else None,
+        "fingerprint": new.key.fingerprint if new.key else None,
+        "created_at": moment, "updated_at": moment, "version": 1,
+    }  # fmt: skip
 
 
-def first_places(items: list[dict[str, Any]]) -> dict[str, int]:
-    """The item that names each product first: faults of a line point there."""
-    places: dict[str, int] = {}
-    for place, item in enumerate(items):
-        places.setdefault(item["product_id"], place)
-    return places
-
-
-def price_lines(reserved: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Decimal, str]:
-    """Lines, total and currency of what was reserved; raises CurrencyMismatch, or ValidationFailed for a total that
-    nobody could pay.
+def confirm(order: OrderRow, reserved: Sequence[ReservedLine]) -> Confirmed:
+    """Confirm a pending order at the prices of its reservation. Raises CurrencyMismatch, ValidationFailed or
+    InvalidTransition.
     """
-    currencies = {line["currency"] for line in reserved}
-    if len(currencies) > 1:
-        raise CurrencyMismatch(f"The products are priced in {', '.join(sorted(currencies))}.")
-    currency = currencies.pop()
-    lines, total = [], Decimal(0)
-    for line in reserved:
-        price = Decimal(line["unit_price"])
-        line_total = price * line["quantity"]
-        total += line_total
-        lines.append(
-            {
-                "product_id": line["product_id"],
-                "name": line["name"],
-                "quantity": line["quantity"],
-                "unit_price": format_amount(price, currency),
-                "line_total": format_amount(line_total, currency),
-            }
-        )
-    if total > MAX_TOTAL:
-        raise ValidationFailed("The total is too large.", errors=[{"pointer": "/items", "detail": "Order less."}])
-    return lines, total, currency
+    lines, total, currency = price_lines(reserved)
+    moment = now()
+    return {
+        **_transition(order, "confirmed", moment), "confirmed_at": moment,
+        "lines": lines, "total": total, "currency": currency,
+    }  # fmt: skip
 
 
-def counts(order: Row) -> dict[str, int]:
+def reject(order: OrderRow, problem: ProblemDocument) -> Rejected:
+    """Reject a pending order with the problem document that its request gets. What failed for our fault gives its key
+    back, so that the client's retry makes a new order (rule 5 of the saga). Raises InvalidTransition.
+    """
+    moment = now()
+    key = order["idempotency_key"] if problem["status"] < 500 else None
+    return {
+        **_transition(order, "rejected", moment), "rejected_at": moment,
+        "rejection": problem, "idempotency_key": key,
+    }  # fmt: skip
+
+
+def cancel(order: OrderRow, reason: str | None) -> Cancelled | None:
+    """Cancel a confirmed order; None when it was cancelled before. Raises InvalidTransition."""
+    if order["status"] == "cancelled":
+        return None
+    moment = now()
+    return {**_transition(order, "cancelled", moment), "cancelled_at": moment, "cancel_reason": reason}
+
+
+def ship(order: OrderRow) -> Shipped | None:
+    """Ship a confirmed order; None when it was shipped before. Raises InvalidTransition."""
+    if order["status"] in ("shipped", "delivered"):
+        return None
+    moment = now()
+    return {**_transition(order, "shipped", moment), "shipped_at": moment}
+
+
+def deliver(order: OrderRow) -> Delivered | None:
+    """Deliver a shipped order; None when it was delivered before. Raises InvalidTransition."""
+    if order["status"] == "delivered":
+        return None
+    moment = now()
+    return {**_transition(order, "delivered", moment), "delivered_at": moment}
+
+
+def _transition(order: OrderRow, status: str, moment: datetime) -> Transition:
+    only_from, _ = TRANSITIONS[status]
+    if order["status"] != only_from:
+        raise InvalidTransition(f"The order is {order['status']}; only a {only_from} one can be {status}.")
+    return {"status": status, "updated_at": moment, "version": order["version"] + 1}
+
+
+def after(order: OrderRow, change: Transition) -> OrderRow:
+    """The order with the change made."""
+    return cast(OrderRow, {**order, **change})
+
+
+# What an order tells -----------------------------------------------------------------------------------------------
+
+
+class Step(TypedDict):
+    """A status that an order came to."""
+
+    status: str
+    at: datetime
+    reason: str | None
+
+
+def counts(order: OrderRow) -> dict[str, int]:
     """What an order adds to the totals. `total` counts every order that was ever confirmed; revenue is in
     ten-thousandths.
     """
@@ -233,19 +382,23 @@ def counts(order: Row) -> dict[str, int]:
     return added
 
 
-def history(order: Row) -> list[dict[str, Any]]:
+def history(order: OrderRow) -> list[Step]:
     """Each transition with its time and reason, oldest first."""
-    reasons = {"rejected": (order["rejection"] or {}).get("detail"), "cancelled": order["cancel_reason"]}
-    steps = [{"status": "pending", "at": order["created_at"], "reason": None}]
-    for status in ("confirmed", "rejected", "cancelled", "shipped", "delivered"):
-        if moment := order[f"{status}_at"]:
-            steps.append({"status": status, "at": moment, "reason": reasons.get(status)})
-    return steps
+    rejection = order["rejection"]
+    reasons = {"rejected": rejection["detail"] if rejection else None, "cancelled": order["cancel_reason"]}
+    reached: Mapping[str, datetime | None] = {
+        "pending": order["created_at"], "confirmed": order["confirmed_at"], "rejected": order["rejected_at"],
+        "cancelled": order["cancelled_at"], "shipped": order["shipped_at"], "delivered": order["delivered_at"],
+    }  # fmt: skip
+    return [{"status": s, "at": moment, "reason": reasons.get(s)} for s, moment in reached.items() if moment]
 
 
-def as_confirmed(order: Row) -> dict[str, Any]:
+def as_confirmed(order: OrderRow) -> OrderRow:
     """The order as it was when it was confirmed: the answer that its first request got. Lines and prices never change
     after that, so nothing needs to be kept beside them.
     """
-    later = {"cancelled_at": None, "shipped_at": None, "delivered_at": None, "version": 2}
-    return {**order, **later, "status": "confirmed", "updated_at": order["confirmed_at"]}
+    assert order["confirmed_at"] is not None
+    return {
+        **order, "status": "confirmed", "version": 2, "updated_at": order["confirmed_at"],
+        "cancelled_at": None, "shipped_at": None, "delivered_at": None,
+    }  # fmt: skip

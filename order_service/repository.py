@@ -1,19 +1,28 @@
 """Every query of the order service. Rows are locked in one order: users before orders, each by id."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any
+from typing import TypedDict, cast, get_type_hints
 
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Page, PageQuery, page
 from libs.common.data.prepared import Prepared
-from libs.common.data.statements import Upsert, any_of, epoch, upsert
+from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
 from libs.common.times import now
-from order_service.models import NewOrder, Order, Row, orders, users
+from order_service.models import (
+    TRANSITIONS,
+    NewOrder,
+    OrderRow,
+    PendingOrder,
+    Transition,
+    orders,
+    place,
+    users,
+)
 
 SORTS = {name: orders.c[name] for name in ("created_at", "total")}
 KEY_LIFETIME = timedelta(hours=24)
@@ -26,27 +35,45 @@ back, and holds nothing up.
 _find = Prepared(sa.select(orders).where(orders.c.id == sa.bindparam("id")))
 
 
-def find(session: Reader, order_id: str) -> Row:
+def find(session: Reader, order_id: str) -> OrderRow:
     """The order's row; raises NotFound."""
     row = _find.one(session, id=order_id)
     if row is None:
         raise NotFound("There is no such order.")
-    return row
+    return cast(OrderRow, row)
 
 
-def lock(session: Session, order_id: str) -> Order:
+_lock_many = Prepared(sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update())
+
+
+def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, OrderRow]:
+    """Orders by id, locked until the transaction ends."""
+    return {row["id"]: cast(OrderRow, row) for row in _lock_many.mappings(session, ids=sorted(order_ids))}
+
+
+def lock(session: Session, order_id: str) -> OrderRow:
     """The order, locked until the transaction ends; raises NotFound."""
-    order = session.get(Order, order_id, with_for_update=True)
-    if order is None:
-        raise NotFound("There is no such order.")
-    return order
+    try:
+        return lock_many(session, [order_id])[order_id]
+    except KeyError:
+        raise NotFound("There is no such order.") from None
 
 
-def find_page(session: Reader, filters: dict[str, Any], asked: PageQuery) -> Page:
+class OrderFilters(TypedDict, total=False):
+    """What a list of orders is asked for."""
+
+    user_id: str
+    status: str
+    created_from: datetime
+    created_to: datetime
+
+
+def find_page(session: Reader, filters: OrderFilters, asked: PageQuery) -> Page:
     query = sa.select(orders)
-    for name in ("user_id", "status"):
-        if name in filters:
-            query = query.where(orders.c[name] == filters[name])
+    if "user_id" in filters:
+        query = query.where(orders.c.user_id == filters["user_id"])
+    if "status" in filters:
+        query = query.where(orders.c.status == filters["status"])
     if "created_from" in filters:
         query = query.where(orders.c.created_at >= filters["created_from"])
     if "created_to" in filters:
@@ -65,18 +92,33 @@ def clock(session: Session) -> float:
     return float(session.connection().scalar(_clock) or 0.0)
 
 
-def free_keys(session: Session, keys: Sequence[str]) -> None:
-    """Take the keys from finished orders that are over 24 hours old."""
-    finished = orders.c.status != "pending"
-    old = orders.c.created_at < now() - KEY_LIFETIME
-    session.execute(
-        sa.update(orders).where(orders.c.idempotency_key.in_(keys), finished, old).values(idempotency_key=None)
-    )
+_by_keys = sa.select(orders).where(any_of(orders.c.idempotency_key, "keys")).order_by(orders.c.id)
+_forgotten = sa.and_(orders.c.status != "pending", orders.c.created_at < sa.bindparam("forgotten_before"))
+_furthest = epoch() + sa.bindparam("max_seconds", type_=sa.Double())
+_undriven = sa.and_(orders.c.status == "pending", ~orders.c.drive_until.between(epoch(), _furthest))
+_find_by_keys = Prepared(_by_keys)
+_lock_idle = Prepared(_by_keys.where(sa.or_(_forgotten, _undriven)).with_for_update(skip_locked=True))
+_free_keys = Prepared(sa.update(orders).where(any_of(orders.c.id, "ids")).values(idempotency_key=None))
 
 
-def find_by_keys(session: Session, keys: Iterable[str]) -> dict[str, Row]:
-    query = sa.select(orders).where(orders.c.idempotency_key.in_(sorted(keys)))
-    return {row["idempotency_key"]: row for row in session.execute(query).mappings()}
+def find_by_keys(session: Session, keys: Iterable[str]) -> dict[str, OrderRow]:
+    return {row["idempotency_key"]: cast(OrderRow, row) for row in _find_by_keys.mappings(session, keys=sorted(keys))}
+
+
+def lock_idle(session: Session, keys: Iterable[str]) -> dict[str, OrderRow]:
+    """By key, the orders that nobody holds on to: pending ones whose requests must have ended, and finished ones that
+    are over 24 hours old. They are locked. Those that somebody else has locked are left out, so that nobody waits for
+    them while holding other rows.
+    """
+    over = {"forgotten_before": now() - KEY_LIFETIME, "max_seconds": MAX_DRIVE_SECONDS}
+    found = _lock_idle.mappings(session, keys=sorted(keys), **over)
+    return {row["idempotency_key"]: cast(OrderRow, row) for row in found}
+
+
+def free_keys(session: Session, order_ids: Sequence[str]) -> None:
+    """Take the keys from orders that are locked."""
+    if order_ids:
+        _free_keys.write(session, [{"ids": order_ids}])
 
 
 _users = sa.select(users.c.id, users.c.status).where(any_of(users.c.id, "ids")).order_by(users.c.id)
@@ -89,8 +131,8 @@ def find_users(session: Session, user_ids: Iterable[str], *, share: bool = False
 
 
 _until = epoch() + sa.bindparam("seconds", type_=sa.Double())
-_given = ("id", "user_id", "status", "lines", "note", "total", "created_at", "updated_at", "version")
-_insert = Prepared(sa.insert(orders).values(drive_until=_until), _given)
+_placed = tuple(get_type_hints(PendingOrder))
+_insert = Prepared(sa.insert(orders).values(drive_until=_until), _placed)
 _insert_keyed = Upsert(
     orders,
     lambda insert: (
@@ -99,75 +141,63 @@ _insert_keyed = Upsert(
         .returning(orders.c.id)
     ),
 )
+_take_over = Prepared(sa.update(orders).where(orders.c.id == sa.bindparam("_id")).values(drive_until=_until))
 
 
-def add_pending(session: Session, new: Sequence[NewOrder]) -> set[str]:
-    """Store new orders, in the order of their keys so that two batches cannot deadlock; returns the ids of those whose
-    key was free.
+def add_pending(session: Session, new: Sequence[NewOrder]) -> dict[str, OrderRow]:
+    """Store new orders, in the order of their keys so that two batches cannot deadlock; returns those whose key was
+    free, by id.
     """
-    moment = now()
-    same = {"status": "pending", "total": Decimal(0), "created_at": moment, "updated_at": moment, "version": 1}
-    rows = [
-        {
-            "id": order.order_id, "user_id": order.user_id, "lines": order.lines, "note": order.note,
-            "idempotency_key": order.key.name if order.key else None,
-            "fingerprint": order.key.fingerprint if order.key else None,
-            "seconds": min(order.seconds, MAX_DRIVE_SECONDS), **same,
-        }
-        for order in sorted(new, key=lambda order: order.key.name if order.key else "")
-    ]  # fmt: skip
-    if not rows:
-        return set()
-    if not any(order.key for order in new):
+    if not new:
+        return {}
+    placed = [place(order) for order in sorted(new, key=lambda order: order.key.name if order.key else "")]
+    seconds = {order.order_id: _seconds(order.deadline) for order in new}
+    rows = [{**order, "seconds": seconds[order["id"]]} for order in placed]
+    if any(order.key for order in new):
+        stored = set(session.connection().scalars(_insert_keyed(session), rows))
+    else:
         _insert.write(session, rows)
-        return {str(row["id"]) for row in rows}
-    return set(session.connection().scalars(_insert_keyed(session), rows))
+        stored = set(seconds)
+    return {order["id"]: cast(OrderRow, {**_nothing_yet, **order}) for order in placed if order["id"] in stored}
 
 
-def driven_for(order: Row, time: float) -> float:
+_nothing_yet = dict.fromkeys(get_type_hints(OrderRow).keys() - get_type_hints(PendingOrder).keys())
+
+
+def driven_for(order: OrderRow, time_now: float) -> float:
     """For how many seconds a pending order may still be driven by its request; not over zero when it is not."""
-    left: float = order["drive_until"] - time
+    left = order["drive_until"] - time_now
     return left if left <= MAX_DRIVE_SECONDS else 0.0
 
 
-def take_over(session: Session, order: Row, time: float, seconds: float) -> bool:
-    """Claim a pending order whose request must have ended; False when somebody else was quicker."""
-    same = sa.and_(
-        orders.c.id == order["id"], orders.c.status == "pending", orders.c.drive_until == order["drive_until"]
-    )
-    claim = sa.update(orders).where(same).values(drive_until=time + min(seconds, MAX_DRIVE_SECONDS))
-    return bool(session.execute(claim).rowcount)  # type: ignore[attr-defined]
+def take_over(session: Session, order_id: str, deadline: float) -> None:
+    """Drive on a pending order that is locked, until the deadline of another request (`time.monotonic()`)."""
+    _take_over.write(session, [{"_id": order_id, "seconds": _seconds(deadline)}])
 
 
-# The second transaction --------------------------------------------------------------------------------------------
+def _seconds(deadline: float) -> float:
+    return min(max(0.0, deadline - time.monotonic()), MAX_DRIVE_SECONDS)
 
 
-_lock_many = Prepared(sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update())
+# Transitions -------------------------------------------------------------------------------------------------------
 
 
-def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, Row]:
-    return {row["id"]: row for row in _lock_many.mappings(session, ids=sorted(order_ids))}
+def _transition(status: str) -> Prepared:
+    only_from, columns = TRANSITIONS[status]
+    here = sa.and_(orders.c.id == sa.bindparam("_id"), orders.c.status == only_from)
+    return Prepared(sa.update(orders).where(here).values({n: sa.bindparam(f"_{n}") for n in get_type_hints(columns)}))
 
 
-_settled = {
-    "confirmed": ("lines", "total", "currency", "confirmed_at"),
-    "rejected": ("rejection", "rejected_at", "idempotency_key"),
-}
-_settle = {
-    status: Prepared(
-        sa.update(orders)
-        .where(orders.c.id == sa.bindparam("_id"), orders.c.status == "pending")
-        .values(status=status, updated_at=sa.bindparam("_now"), version=2, **{n: sa.bindparam(f"_{n}") for n in names})
-    )
-    for status, names in _settled.items()
-}
+_transitions = {status: _transition(status) for status in TRANSITIONS}
 
 
-def settle(session: Session, status: str, changed: Sequence[Row]) -> None:
-    """Write the outcome of pending orders that this transaction has locked."""
-    names = ("id", *_settled[status])
-    rows = [{**{f"_{name}": order[name] for name in names}, "_now": order["updated_at"]} for order in changed]
-    _settle[status].write(session, rows)
+def write(session: Session, changes: Mapping[str, Transition]) -> None:
+    """Store what changed of orders, by id, that this transaction has locked."""
+    for status, statement in _transitions.items():
+        mine = {order_id: change for order_id, change in changes.items() if change["status"] == status}
+        statement.write(
+            session, [{"_id": i, **{f"_{name}": value for name, value in mine[i].items()}} for i in sorted(mine)]
+        )
 
 
 def count_pending(session: Reader) -> int:
@@ -175,8 +205,8 @@ def count_pending(session: Reader) -> int:
     return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
 
 
-def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[Row]:
-    """Pending orders whose request ended that long ago without settling them."""
+def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[tuple[str, str]]:
+    """Pending orders, and their users, whose request ended that long ago without settling them."""
     over = orders.c.drive_until < epoch() - grace_seconds
     set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
     query = (
@@ -185,42 +215,64 @@ def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[Ro
         .order_by(orders.c.drive_until)
         .limit(limit)
     )
-    return list(session.execute(query).mappings())
+    return [(row.id, row.user_id) for row in session.execute(query)]
 
 
 # The replica of the users ------------------------------------------------------------------------------------------
 
 
-def learn_users(session: Session, facts: Iterable[Mapping[str, Any]]) -> None:
-    """Store what is newer than what is known: `id`, `status`, `version`. Nothing brings a deleted user back, since
-    its version is the highest that there is.
+class UserFact(TypedDict):
+    """What is known of a user, and the version of the user that it is known of."""
+
+    id: str
+    status: str
+    version: int
+
+
+_learn = Prepared(
+    Upsert(
+        users,
+        lambda insert: insert.on_conflict_do_update(
+            index_elements=["id"],
+            set_={"status": insert.excluded.status, "version": insert.excluded.version},
+            where=insert.excluded.version > users.c.version,
+        ),
+    ),
+    users.c.keys(),
+)
+
+
+def learn_users(session: Session, facts: Iterable[UserFact]) -> None:
+    """Store what is newer than what is known. Nothing brings a deleted user back, since its version is the highest that
+    there is.
     """
-    newest: dict[str, Mapping[str, Any]] = {}
-    for fact in facts:
-        if fact["id"] not in newest or fact["version"] > newest[fact["id"]]["version"]:
-            newest[fact["id"]] = fact
-    insert = upsert(session, users)
-    insert = insert.on_conflict_do_update(
-        index_elements=["id"],
-        set_={"status": insert.excluded.status, "version": insert.excluded.version},
-        where=insert.excluded.version > users.c.version,
-    )
-    session.connection().execute(insert, [dict(newest[user_id]) for user_id in sorted(newest)])
+    newest: dict[str, UserFact] = {}
+    for fact in sorted(facts, key=lambda fact: fact["version"]):
+        newest[fact["id"]] = fact
+    _learn.write(session, [newest[user_id] for user_id in sorted(newest)])
 
 
-def lock_open(session: Session, user_id: str, deleted_at: datetime) -> list[Row]:
+def lock_open(session: Session, user_id: str, deleted_at: datetime) -> list[OrderRow]:
     """Of a user who was deleted then: orders that are pending, and those confirmed afterwards and not yet shipped;
     locked, so that nobody ships one meanwhile.
     """
     late = sa.and_(orders.c.status == "confirmed", orders.c.confirmed_at > deleted_at)
-    query = sa.select(orders.c.id, orders.c.status).where(
-        orders.c.user_id == user_id, sa.or_(orders.c.status == "pending", late)
-    )
-    return list(session.execute(query.order_by(orders.c.id).with_for_update()).mappings())
+    query = sa.select(orders).where(orders.c.user_id == user_id, sa.or_(orders.c.status == "pending", late))
+    found = session.execute(query.order_by(orders.c.id).with_for_update()).mappings()
+    return [cast(OrderRow, dict(row)) for row in found]
+
+
+_erased = {"note": None, "idempotency_key": None, "fingerprint": None}
+"""What a user wrote, and the key, whose answer tells of it."""
+
+
+def erase(session: Session, order_ids: Sequence[str]) -> None:
+    """Remove what a user wrote from orders that are locked."""
+    if order_ids:
+        session.execute(sa.update(orders).where(orders.c.id.in_(order_ids)).values(_erased))
 
 
 def erase_user(session: Session, user_id: str) -> None:
-    """Remove what the user wrote, and the keys, whose answers tell of it."""
-    nothing = {"note": None, "idempotency_key": None, "fingerprint": None}
+    """Remove what the user wrote from all finished orders."""
     finished = orders.c.status != "pending"
-    session.execute(sa.update(orders).where(orders.c.user_id == user_id, finished).values(nothing))
+    session.execute(sa.update(orders).where(orders.c.user_id == user_id, finished).values(_erased))

@@ -15,7 +15,7 @@ stable code and its title. `detail` is for people and must name nothing internal
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
 PROBLEM_JSON = "application/problem+json"
@@ -25,6 +25,19 @@ MAX_PATH = MAX_INSTANCE // 3
 """Bytes of a path that are told. Encoded, each may take three."""
 MAX_FAULTS = 100
 """How many a problem document lists: a body may have as many as it has bytes."""
+
+
+class ProblemDocument(TypedDict):
+    """The members of a problem document, as JSON values."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: NotRequired[list[dict[str, Any]]]
 
 
 class Problem(Exception):
@@ -60,11 +73,11 @@ class Problem(Exception):
         if seconds is not None:
             self.headers["Retry-After"] = str(seconds)
 
-    def document(self, instance: str, request_id: str) -> dict[str, Any]:
+    def document(self, instance: str, request_id: str) -> ProblemDocument:
         """The problem document. `type` resolves on every service to a page that explains the code; `instance` is the
         path of the request, not encoded, which becomes a URI reference (RFC 3986).
         """
-        body: dict[str, Any] = {
+        body: ProblemDocument = {
             "type": f"/errors/{self.code}",
             "title": self.title,
             "status": self.status,
@@ -212,7 +225,7 @@ class DeadlineExceeded(Problem):
 class StoredProblem(Problem):
     """The problem document that an earlier request got, to be told again as it was."""
 
-    def __init__(self, document: dict[str, Any], *, replayed: bool = False):
+    def __init__(self, document: ProblemDocument, *, replayed: bool = False):
         known = all_problems().get(document["code"], Problem)
         super().__init__(document["detail"], retry_after=known.retry_after)
         self.status = document["status"]  # type: ignore[misc]
@@ -220,7 +233,7 @@ class StoredProblem(Problem):
         if replayed:
             self.headers["Idempotent-Replayed"] = "true"
 
-    def document(self, instance: str, request_id: str) -> dict[str, Any]:
+    def document(self, instance: str, request_id: str) -> ProblemDocument:
         return self._document
 
 

@@ -35,7 +35,7 @@ def _shorten() -> None:
         holder.LEASE_SECONDS = LEASE_SECONDS
         holder._take = Prepared(holder._claim())
     if settings.service == "order":
-        import_module("order_service.use_cases").GRACE_SECONDS = GRACE_SECONDS  # type: ignore[attr-defined]
+        import_module("order_service.checkout").GRACE_SECONDS = GRACE_SECONDS  # type: ignore[attr-defined]
         import_module("order_service.repository").MAX_DRIVE_SECONDS = MAX_DRIVE_SECONDS  # type: ignore[attr-defined]
 
 

@@ -46,7 +46,7 @@ def _something(arguments: tuple[Any, ...], result: Any) -> bool:
 
 
 def _to_be_driven(arguments: tuple[Any, ...], result: Any) -> bool:
-    return not result.finished
+    return bool(result["status"] == "pending")
 
 
 def _handled(arguments: tuple[Any, ...], result: Any) -> bool:
@@ -60,7 +60,7 @@ def _marked(arguments: tuple[Any, ...], result: Any) -> bool:
 _ENDPOINT = "libs.common.web.endpoint:Endpoint.__call__"
 _INBOX = "libs.common.events.inbox:Inbox.receive"
 _COMMIT = "sqlalchemy.engine.base:Connection.commit"
-_ORDERS = "order_service.use_cases"
+_CHECKOUT = "order_service.checkout"
 _RECOVERY = "order_service.app:reject_abandoned"
 _RELAY = "libs.common.events.outbox:Relay.exchange"
 _SEND = "libs.common.events.http:HttpSender.send"
@@ -70,19 +70,19 @@ POINTS = {
     point.name: point
     for point in (
         # The saga: before and after each commit, and around the call.
-        Point("order.before_t1_commits", f"{_ORDERS}:place"),
-        Point("order.after_t1", f"{_ORDERS}:Checkout.place", reached=_to_be_driven),
+        Point("order.before_t1_commits", f"{_CHECKOUT}:place_all"),
+        Point("order.after_t1", f"{_CHECKOUT}:Checkout.place", reached=_to_be_driven),
         Point("order.reserve_unread", _ANSWER, "before", "order_service.clients:ProductClient.reserve"),
         Point("order.after_reserve", "order_service.clients:ProductClient.reserve"),
-        Point("order.before_t2_commits", f"{_ORDERS}:settle", inside=f"{_ORDERS}:Checkout._write_all"),
-        Point("order.after_t2", f"{_ORDERS}:Checkout.settle"),
-        Point("order.before_step_commits", f"{_ORDERS}:_step"),
+        Point("order.before_t2_commits", f"{_CHECKOUT}:settle_all", inside=f"{_CHECKOUT}:Checkout._write_all"),
+        Point("order.after_t2", f"{_CHECKOUT}:Checkout.settle"),
+        Point("order.before_step_commits", "order_service.use_cases:_step"),
         Point("order.after_step", _COMMIT, inside=_ENDPOINT),
         Point("order.before_users_commit", "order_service.repository:learn_users", inside=_INBOX),
         # Recovery.
         Point("order.abandoned_found", "order_service.repository:find_abandoned", reached=_something,
               first="order.after_t1"),
-        Point("order.before_recovery_commits", f"{_ORDERS}:settle", inside=_RECOVERY, first="order.after_reserve"),
+        Point("order.before_recovery_commits", f"{_CHECKOUT}:settle_all", inside=_RECOVERY, first="order.after_reserve"),
         Point("order.after_recovery", _COMMIT, inside=_RECOVERY, first="order.after_reserve"),
         # The relay.
         Point("order.relay_claimed", _RELAY, reached=_something),

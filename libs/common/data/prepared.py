@@ -22,6 +22,8 @@ class _Compiled:
     sql: str
     parameters: list[tuple[str, Convert]]
     constants: dict[str, Any]
+    given: frozenset[str]
+    """The names that each execution must give."""
     positional: bool
     columns: list[tuple[str, Convert]] | None = None
     """Known when the driver has told the types of the first result."""
@@ -30,7 +32,7 @@ class _Compiled:
 class Prepared:
     """`Prepared(statement)`, where each value is a `bindparam`; for an INSERT or an Upsert, `names` are the columns
     that are given at execution. It runs on what `Database.read` or `Database.write` yields, and raises what
-    SQLAlchemy would.
+    SQLAlchemy would, and TypeError where a name is missing or is not one of the statement's.
     """
 
     def __init__(self, statement: sa.Executable | Upsert, names: Sequence[str] = ()):
@@ -84,16 +86,17 @@ class Prepared:
 
 def _compile(statement: Any, names: list[str], dialect: sa.Dialect) -> _Compiled:
     compiled: Any = statement.compile(dialect=dialect, column_keys=names or None)
-    parameters, constants = [], {}
+    parameters, constants, given = [], {}, set()
     binds = {name: bind for bind, name in compiled.bind_names.items()}
     for name in compiled.positiontup if compiled.positional else binds:
         convert = binds[name].type.dialect_impl(dialect).bind_processor(dialect)
         if binds[name].required or name in names:
             parameters.append((name, convert))
+            given.add(name)
         else:
             constants[name] = convert(binds[name].value) if convert else binds[name].value
             parameters.append((name, None))
-    return _Compiled(str(compiled), parameters, constants, compiled.positional)
+    return _Compiled(str(compiled), parameters, constants, frozenset(given), compiled.positional)
 
 
 def _columns(statement: Any, dialect: sa.Dialect, description: Sequence[Any]) -> list[tuple[str, Convert]]:
@@ -103,6 +106,9 @@ def _columns(statement: Any, dialect: sa.Dialect, description: Sequence[Any]) ->
 
 
 def _given(compiled: _Compiled, parameters: Mapping[str, Any]) -> Any:
+    if parameters.keys() != compiled.given:
+        wrong = sorted(parameters.keys() ^ compiled.given)
+        raise TypeError(f"Not the parameters of this statement, {', '.join(wrong)}: {compiled.sql}")
     values = {**compiled.constants, **parameters}
     if compiled.positional:
         return [convert(values[name]) if convert else values[name] for name, convert in compiled.parameters]

@@ -37,6 +37,14 @@ class Origin:
     correlation_id: str
     traceparent: str
 
+    @classmethod
+    def current(cls) -> Self:
+        """The work that is under way; outside of any, an id of its own."""
+        work = context.current()
+        if work is None:
+            return cls(event_id="", correlation_id=new_id(), traceparent="")
+        return cls(event_id="", correlation_id=work.request_id, traceparent=work.traceparent)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:

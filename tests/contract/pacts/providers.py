@@ -3,6 +3,7 @@
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,9 +31,9 @@ from notification_service.channels import FakeChannel
 from notification_service.clients import FakeUsers as FakeAddresses
 from notification_service.schemas import NewNotification
 from notification_service.use_cases import send_notification
+from order_service.checkout import Checkout, Verdict, place_all, settle_all
 from order_service.clients import FakeProducts, FakeUsers
-from order_service.models import NewOrder, Verdict
-from order_service.use_cases import Checkout, place, settle
+from order_service.models import NewOrder
 from product_service.clients import FakeUsers as FakeSellers
 from tests import factories
 from tests.contract.pacts.drafts import Interaction
@@ -262,12 +263,12 @@ def more_orders_than_fit_on_a_page(provider: Provider) -> None:
     told = factories.a_cloud_event("user.created.v1", {"user_id": user_id, "status": "active", "version": 1})
     answered(provider.api.post("/events", [told], content_type=BATCH_JSON))
     line = {"product_id": product_id, "quantity": 1}
-    orders = [NewOrder(new_id(), user_id, [line], None, None, 5.0, {}) for _ in range(PAGE + 1)]
+    orders = [NewOrder.of(user_id, [line], None, None, time.monotonic() + 5.0) for _ in range(PAGE + 1)]
     reserved = [{**line, **provider.products.offers[product_id]}]
     with provider.db.write() as session:
-        place(session, orders)
+        place_all(session, orders)
     with provider.db.write() as session:
-        settle(session, [Verdict(one.order_id, user_id, reserved, ORIGIN) for one in orders])
+        settle_all(session, [Verdict(one.order_id, user_id, reserved, ORIGIN) for one in orders])
 
 
 @state

@@ -1,5 +1,6 @@
 """What the tests of the order service do again and again, and a look behind its answers."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,12 +14,13 @@ from libs.common.data import counters
 from libs.common.data.database import Database
 from libs.common.data.idempotency import Key
 from libs.common.data.statements import epoch
+from libs.common.errors import DependencyUnavailable
 from libs.common.events import outbox
 from libs.common.events.event import BATCH_JSON
 from libs.common.ids import new_id
-from order_service import repository, use_cases
-from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved
-from order_service.models import NewOrder, first_places, merge_lines, orders, users
+from order_service import checkout, repository, use_cases
+from order_service.clients import Demand, FakeProducts, FakeUsers, Reserved, UserState
+from order_service.models import NewOrder, OrderRow, orders, users
 from tests.conftest import SECRET
 from tests.factories import a_cloud_event
 from tests.web import Api, answered
@@ -38,7 +40,7 @@ class WatchedUsers(FakeUsers):
         self.asked: list[str] = []
         self.meanwhile: Callable[[], Any] | None = None
 
-    def find(self, user_id: str) -> dict[str, Any] | None:
+    def find(self, user_id: str) -> UserState | None:
         self.asked.append(user_id)
         found = super().find(user_id)
         if self.meanwhile:
@@ -66,7 +68,7 @@ class InterruptedProducts(FakeProducts):
         if isinstance(held, list):
             for line in held:
                 self.stock[line["product_id"]] += line["quantity"]
-        self.reserved[order_id] = use_cases.DependencyUnavailable("The reservation could not be made.")
+        self.reserved[order_id] = DependencyUnavailable("The reservation could not be made.")
 
 
 class Shop:
@@ -134,16 +136,15 @@ class Shop:
         """An order as the routes hand it on."""
         body = body or self.body()
         made = Key.of(SECRET, "anonymous", "/orders", key, body) if key else None
-        lines, places = merge_lines(body["items"]), first_places(body["items"])
-        return NewOrder(new_id(), body["user_id"], lines, body.get("note"), made, seconds, places)
+        return NewOrder.of(body["user_id"], body["items"], body.get("note"), made, time.monotonic() + seconds)
 
     def pend(self, body: dict[str, Any] | None = None, key: str | None = None, seconds: float = 60.0) -> str:
         """A pending order that another process has stored and may drive for `seconds` from now."""
         new = self.new(body, key, seconds)
         self.know(new.user_id)
         with self.db.write() as session:
-            (placed,) = use_cases.place(session, [new])
-        assert isinstance(placed, use_cases.Placed)
+            (placed,) = checkout.place_all(session, [new])
+        assert summary(placed) == (new.order_id, "pending")
         return new.order_id
 
     def write(self, order_id: str, **values: Any) -> None:
@@ -156,7 +157,7 @@ class Shop:
         self.write(order_id, drive_until=epoch() - seconds)
 
     def recover(self) -> bool:
-        return use_cases.reject_abandoned(self.db)
+        return checkout.reject_abandoned(self.db)
 
     def hear(self, *events: dict[str, Any]) -> list[str]:
         """Events arrive in one batch; their outcomes."""
@@ -202,6 +203,11 @@ class Shop:
 
     def nothing_happened(self) -> bool:
         return not (self.rows() or self.events() or self.totals() or self.products.reserved)
+
+
+def summary(placed: OrderRow | Exception | None) -> tuple[str, str] | str | None:
+    """What became of an order in T1: its id and status, or the name of the problem, or None for an unknown user."""
+    return type(placed).__name__ if isinstance(placed, Exception) else placed and (placed["id"], placed["status"])
 
 
 def with_key(key: str | None, headers: dict[str, str] | None = None) -> dict[str, str]:

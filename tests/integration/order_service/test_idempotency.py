@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from libs.common.errors import RequestInFlight
 from libs.common.ids import new_id
 from libs.common.times import now
-from order_service import repository, use_cases
+from order_service import checkout, repository
 from order_service.clients import Demand
-from order_service.use_cases import Placed, RequestInFlight
-from tests.integration.order_service.shop import Shop, with_key
+from tests.integration.order_service.shop import Shop, summary, with_key
 from tests.web import answered, refused
 
 
@@ -151,11 +151,9 @@ def test_of_two_that_would_drive_it_on_at_once_one_does(shop: Shop) -> None:
     shop.abandon(order_id)
 
     with shop.db.write() as session:
-        first, second = use_cases.place(session, [shop.new(key="k"), shop.new(key="k")])
+        first, second = checkout.place_all(session, [shop.new(key="k"), shop.new(key="k")])
 
-    assert isinstance(first, Placed)
-    assert (first.order["id"], first.finished) == (order_id, False)
-    assert isinstance(second, RequestInFlight)
+    assert [summary(first), summary(second)] == [(order_id, "pending"), RequestInFlight.__name__]
 
 
 def test_the_late_first_and_the_second_agree(shop: Shop) -> None:

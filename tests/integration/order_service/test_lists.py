@@ -31,9 +31,9 @@ def stored(shop: Shop) -> list[Item]:
         moment = NOON + timedelta(minutes=dice.randrange(6))
         status = dice.choice(STATUSES)
         order = an_order(user_id=dice.choice(USERS[:2]), status=status, created_at=moment, updated_at=moment)
-        if order.confirmed_at:
-            order.total, order.currency = Decimal(dice.randrange(5)), dice.choice(["EUR", "JPY"])
-        made.append({name: value for name, value in vars(order).items() if not name.startswith("_")})
+        if order["confirmed_at"]:
+            order["total"], order["currency"] = Decimal(dice.randrange(5)), dice.choice(["EUR", "JPY"])
+        made.append(order)
     dice.shuffle(made)
     with shop.db.write() as session:
         session.execute(sa.insert(orders), made)

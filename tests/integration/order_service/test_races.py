@@ -1,16 +1,17 @@
 """Many at once, over two processes and both engines."""
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from libs.common.data.idempotency import Key
-from libs.common.ids import new_id
+from libs.common.errors import RequestInFlight
 from libs.common.times import now, write_time
-from order_service import use_cases
-from order_service.models import NewOrder, Verdict
-from order_service.use_cases import Placed, RequestInFlight
+from order_service import checkout
+from order_service.checkout import Verdict
+from order_service.models import NewOrder
 from tests.integration.order_service.race import Racers
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.unit.order_service.factories import ORIGIN, a_line, a_reserved_line
@@ -94,10 +95,11 @@ def place(shop: Shop, batches: list[list[str]]) -> list[list[str]]:
     """Place an order for each key, a batch at a time: what became of each."""
     told = []
     for keys in batches:
-        new = [NewOrder(new_id(), shop.user_id, [a_line()], None, Key(key, "the same"), 60.0, {}) for key in keys]
+        until = time.monotonic() + 60.0
+        new = [NewOrder.of(shop.user_id, [a_line()], None, Key(key, "the same"), until) for key in keys]
         with shop.db.write() as session:
-            placed = use_cases.place(session, new)
-        told.append([type(outcome).__name__ for outcome in placed])
+            placed = checkout.place_all(session, new)
+        told.append([outcome["status"] if isinstance(outcome, dict) else type(outcome).__name__ for outcome in placed])
     return told
 
 
@@ -110,7 +112,7 @@ def test_batches_that_bring_the_same_keys_in_opposite_orders_neither_deadlock_no
     first, second = racers.race(shop, (place, batches), (place, [keys[::-1] for keys in batches]))
 
     outcomes = [pair for one, other in zip(first, second, strict=True) for pair in zip(one, other[::-1], strict=True)]
-    assert Counter(map(frozenset, outcomes)) == {frozenset({Placed.__name__, RequestInFlight.__name__}): 600}
+    assert Counter(map(frozenset, outcomes)) == {frozenset({"pending", RequestInFlight.__name__}): 600}
     assert len(shop.rows()) == 600
     check_books(shop)
 
@@ -124,12 +126,12 @@ def confirm(shop: Shop, orders: list[tuple[str, str]]) -> dict[str, str]:
     for n in range(0, len(orders), 3):
         verdicts = [Verdict(order_id, user_id, [a_reserved_line()], ORIGIN) for order_id, user_id in orders[n : n + 3]]
         with shop.db.write() as session:
-            found |= {row["id"]: row["status"] for row in use_cases.settle(session, verdicts)}
+            found |= {row["id"]: row["status"] for row in checkout.settle_all(session, verdicts)}
     return found
 
 
 def recover(shop: Shop, limit: int) -> None:
-    while use_cases.reject_abandoned(shop.db, limit):
+    while checkout.reject_abandoned(shop.db, limit):
         pass
 
 

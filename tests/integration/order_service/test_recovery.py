@@ -6,8 +6,8 @@ import pytest
 
 from libs.common.data.statements import epoch
 from libs.common.errors import DependencyUnavailable
-from order_service import use_cases
-from order_service.use_cases import GRACE_SECONDS
+from order_service import checkout
+from order_service.checkout import GRACE_SECONDS
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.web import answered, refused
 
@@ -91,7 +91,7 @@ def test_the_oldest_come_first_and_it_says_when_there_may_be_more(shop: Shop) ->
     for age, order_id in enumerate(ids):
         shop.abandon(order_id, seconds=60.0 + age)
 
-    more = [use_cases.reject_abandoned(shop.db, limit=2) for _ in range(4)]
+    more = [checkout.reject_abandoned(shop.db, limit=2) for _ in range(4)]
 
     assert more == [True, True, False, False]
     assert [event["subject"] for event in shop.events()] == ids[::-1]

@@ -9,8 +9,8 @@ import pytest
 from libs.common import context
 from libs.common.errors import DeadlineExceeded
 from libs.common.ids import new_id
-from order_service.models import InsufficientStock, Verdict
-from order_service.use_cases import Checkout
+from order_service.checkout import Checkout, Verdict
+from order_service.models import InsufficientStock
 from tests.integration.order_service.shop import Shop, with_key
 from tests.web import answered, refused
 
@@ -272,7 +272,7 @@ def test_when_the_time_is_over_before_the_reservation_the_order_is_rejected_and_
 def test_when_the_time_ends_while_the_second_transaction_waits_the_next_request_finds_its_order(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_late(self: Checkout, verdict: Verdict, deadline: float) -> None:
+    def too_late(self: Checkout, verdict: Verdict) -> None:
         raise DeadlineExceeded
 
     with monkeypatch.context() as patch:

@@ -9,8 +9,8 @@ import pytest
 
 from libs.common.ids import new_id
 from libs.common.times import now, write_time
-from order_service import use_cases
-from order_service.models import Verdict
+from order_service import checkout, use_cases
+from order_service.checkout import Verdict
 from tests.factories import a_cloud_event
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.unit.order_service.factories import ORIGIN, a_reserved_line
@@ -236,7 +236,7 @@ def test_a_deletion_waits_for_a_confirmation_that_has_read_the_user_and_cancels_
 
     with ThreadPoolExecutor(1) as pool:
         with shop.db.write() as session:
-            use_cases.settle(session, [Verdict(order_id, shop.user_id, [a_reserved_line()], ORIGIN)])
+            checkout.settle_all(session, [Verdict(order_id, shop.user_id, [a_reserved_line()], ORIGIN)])
             deletion = pool.submit(shop.hear, event)
             wait([deletion], timeout=0.3)  # time enough to go wrong, if nothing holds it up
         outcomes = deletion.result()

@@ -3,18 +3,18 @@
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from libs.common.events.event import Origin
 from libs.common.ids import new_id
 from order_service.clients import Demand
-from order_service.models import Order
+from order_service.models import OrderRow
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ORIGIN = Origin(event_id="", correlation_id="a-request", traceparent="")
 
 
-def an_order(**given: Any) -> Order:
+def an_order(**given: Any) -> OrderRow:
     """A confirmed order; with another status it has the times that belong to it."""
     status = given.get("status", "confirmed")
     values: dict[str, Any] = {
@@ -53,7 +53,7 @@ def an_order(**given: Any) -> Order:
         values |= {"lines": [a_line()], "total": Decimal(0), "currency": None, "version": 1 + len(passed[status])}
     if status == "rejected":
         values["rejection"] = {"code": "insufficient-stock", "detail": "There is too little stock", "status": 409}
-    return Order(**values | given)
+    return cast(OrderRow, values | given)
 
 
 def a_line(**given: Any) -> dict[str, Any]:

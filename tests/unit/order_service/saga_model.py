@@ -42,7 +42,7 @@ RULES = {
     1: Rule(
         "The key is claimed by a unique constraint in the first transaction.",
         (
-            "order_service.use_cases.place",
+            "order_service.checkout.place_all",
             "order_service.repository.add_pending",
             "order_service.repository.take_over",
             "order_service.repository.free_keys",
@@ -52,16 +52,16 @@ RULES = {
     2: Rule(
         "A status is changed only from the status that is expected.",
         (
-            "order_service.use_cases.settle",
-            "order_service.repository.settle",
-            "order_service.models.Order.cancel",
-            "order_service.models.Order.ship",
+            "order_service.checkout.settle_all",
+            "order_service.repository.write",
+            "order_service.models.cancel",
+            "order_service.models.ship",
         ),
         ("blind-confirm", "ship-without-look"),
     ),
     3: Rule(
         "Every rejection is published.",
-        ("order_service.use_cases.settle",),
+        ("order_service.checkout.settle_all",),
         ("reject-without-release",),
     ),
     4: Rule(
@@ -76,17 +76,17 @@ RULES = {
     ),
     5: Rule(
         "An order that failed for our fault gives its key back.",
-        ("order_service.use_cases.settle",),
+        ("order_service.models.reject",),
         ("keep-key",),
     ),
     6: Rule(
         "A commit in doubt is settled by looking at the row.",
-        ("order_service.use_cases.create_order",),
+        ("order_service.checkout.Checkout.place", "order_service.checkout.Checkout.settle"),
         ("trust-commit",),
     ),
     7: Rule(
         "Recovery rejects what nobody drives any more, and may err.",
-        ("order_service.use_cases.reject_abandoned", "order_service.repository.find_abandoned"),
+        ("order_service.checkout.reject_abandoned", "order_service.repository.find_abandoned"),
         ("no-recovery",),
     ),
 }

@@ -1,0 +1,310 @@
+"""The order saga, from top to bottom:
+
+    place      T1: store the order `pending` with its idempotency key                              (commit)
+    reserve    reserve all lines at the product service, and learn names and prices               (call)
+    settle     T2: if it is still `pending`, `confirmed` with `order.confirmed` in the outbox, or `rejected`   (commit)
+
+No network call happens inside a transaction. Whatever dies when, the rules of docs/saga.md hold; the numbers below
+refer to them. Orders that are at the same step at the same moment travel together (libs/common/batching.py): one
+commit or one call, each judged on its own.
+"""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from libs.common.batching import Batcher
+from libs.common.data import counters
+from libs.common.data.database import CommitInDoubt, Database, Session
+from libs.common.data.idempotency import Key, Replayed
+from libs.common.errors import (
+    DeadlineExceeded,
+    DependencyUnavailable,
+    IdempotencyKeyReused,
+    NotFound,
+    Problem,
+    RequestInFlight,
+    StoredProblem,
+)
+from libs.common.events import outbox
+from libs.common.events.event import Event, Origin
+from libs.common.money import format_amount
+from libs.common.times import write_time
+from order_service import repository
+from order_service.clients import Demand, Products, Reserved, Users
+from order_service.events import OrderConfirmed, OrderRejected
+from order_service.models import (
+    Confirmed,
+    NewOrder,
+    OrderRow,
+    Rejected,
+    UnknownUser,
+    WantedLine,
+    after,
+    as_confirmed,
+    confirm,
+    counts,
+    reject,
+)
+
+SETTLE_SECONDS = 0.5
+"""Kept back from a request's time, so that what was reserved can still be settled."""
+GRACE_SECONDS = 5.0
+"""How long after its request's deadline a pending order counts as abandoned."""
+PLACED_AT = "/api/v1/orders"
+"""The `instance` of a rejection: where the order was placed."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to become of a pending order: confirmed with these lines, or rejected for this problem."""
+
+    order_id: str
+    user_id: str
+    outcome: Reserved
+    origin: Origin
+
+
+def create_order(checkout: "Checkout", new: NewOrder) -> OrderRow | Replayed:
+    """Place, reserve, settle. Raises UnknownUser, InsufficientStock, UnknownProduct, CurrencyMismatch,
+    RequestInFlight, IdempotencyKeyReused, DependencyUnavailable or DeadlineExceeded.
+    """
+    origin = Origin.current()
+    order = checkout.place(new)
+    if order["status"] != "pending":
+        return Replayed(_answer(order, replayed=True))
+    outcome = checkout.reserve(
+        Demand(order["id"], _wanted(order), origin.correlation_id, new.deadline - SETTLE_SECONDS)
+    )
+    return _answer(checkout.settle(Verdict(order["id"], new.user_id, _pointed(outcome, new.places), origin)))
+
+
+class Checkout:
+    """The steps of the saga in one process; each takes one order and does many at once. T1 of some orders and T2 of
+    others share a commit.
+    """
+
+    def __init__(self, db: Database, users: Users, products: Products):
+        self._db, self._users, self._products = db, users, products
+        self._reserve: Batcher[Demand, Reserved] = Batcher(self._reserve_all)
+        self._write: Batcher[NewOrder | Verdict, OrderRow | None] = Batcher(self._write_all, feeding=self._reserve)
+
+    def place(self, new: NewOrder) -> OrderRow:
+        """The order, `pending` and to be driven on; or an earlier one with the same key, which is finished."""
+        order = self._placed(new)
+        if order is None:
+            self._learn_user(new.user_id)
+            order = self._placed(new)
+        if order is None:
+            raise DependencyUnavailable("The user could not be looked up.")
+        return order
+
+    def reserve(self, demand: Demand) -> Reserved:
+        """The lines with names and prices, or why there are none."""
+        try:
+            return self._reserve(demand, demand.deadline)
+        except Problem as problem:
+            return problem
+
+    def settle(self, verdict: Verdict) -> OrderRow:
+        """The order as the verdict, or whoever was quicker, left it."""
+        try:
+            order = self._write(verdict)
+        except CommitInDoubt:
+            # Rule 6: the commit may have happened; only the row can tell.
+            return self._look(verdict.order_id)
+        assert order is not None
+        return order
+
+    def _placed(self, new: NewOrder) -> OrderRow | None:
+        """None when the user is not known here."""
+        try:
+            return self._write(new)
+        except CommitInDoubt as doubt:
+            try:
+                return self._look(new.order_id)
+            except NotFound:
+                # Rule 6: without a row it promises nothing, since this request may also have had none to write.
+                raise doubt from None
+
+    def _look(self, order_id: str) -> OrderRow:
+        with self._db.read() as session:
+            return repository.find(session, order_id)
+
+    def _learn_user(self, user_id: str) -> None:
+        """Read through to the user service; raises UnknownUser or DependencyUnavailable."""
+        found = self._users.find(user_id)
+        if found is None:
+            raise _unknown_user("There is no such user.")
+        with self._db.write() as session:
+            repository.learn_users(session, [{"id": user_id, **found}])
+
+    def _write_all(self, batch: list[NewOrder | Verdict]) -> Sequence[OrderRow | Problem | None]:
+        verdicts = [item for item in batch if isinstance(item, Verdict)]
+        new = [item for item in batch if isinstance(item, NewOrder)]
+        with self._db.write() as session:
+            settled = iter(settle_all(session, verdicts) if verdicts else ())
+            placed = iter(place_all(session, new) if new else ())
+        return [next(settled) if isinstance(item, Verdict) else next(placed) for item in batch]
+
+    def _reserve_all(self, batch: list[Demand]) -> Sequence[Reserved]:
+        """What has expired is not asked for; one short deadline does not cut the others short."""
+        alive = [demand for demand in batch if demand.deadline > time.monotonic()]
+        found: dict[str, Reserved] = {}
+        if alive:
+            reserved = self._products.reserve(alive, max(demand.deadline for demand in alive))
+            found = {demand.order_id: outcome for demand, outcome in zip(alive, reserved, strict=True)}
+        return [found.get(demand.order_id) or DeadlineExceeded() for demand in batch]
+
+
+def _wanted(order: OrderRow) -> list[WantedLine]:
+    return [{"product_id": line["product_id"], "quantity": line["quantity"]} for line in order["lines"]]
+
+
+def _pointed(outcome: Reserved, places: Mapping[str, int]) -> Reserved:
+    """The product service was sent merged lines; a client looks for the fault in the items that it sent."""
+    if isinstance(outcome, Problem):
+        for fault in outcome.errors or ():
+            if fault.get("product_id") in places:
+                fault["pointer"] = re.sub(r"^/items/\d+", f"/items/{places[fault['product_id']]}", fault["pointer"])
+    return outcome
+
+
+def _answer(order: OrderRow, *, replayed: bool = False) -> OrderRow:
+    """The order as it was when it was confirmed; raises its rejection when it was rejected."""
+    if order["confirmed_at"]:
+        return as_confirmed(order)
+    if order["rejection"]:
+        raise StoredProblem(order["rejection"], replayed=replayed)
+    raise DependencyUnavailable("The order is still being worked on.")
+
+
+def _unknown_user(detail: str) -> UnknownUser:
+    return UnknownUser(errors=[{"pointer": "/user_id", "detail": detail}])
+
+
+# T1 ----------------------------------------------------------------------------------------------------------------
+
+
+def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Problem | None]:
+    """Store each order `pending`, unless its key is taken (rule 1) or its user is not known here, which is None."""
+    keys = {new.key.name for new in batch if new.key}
+    known, idle = _find_by_keys(session, keys) if keys else ({}, set())
+    statuses = repository.find_users(session, {new.user_id for new in batch})
+    fresh: dict[str, NewOrder] = {}
+    for new in batch:
+        name = new.key.name if new.key else new.order_id
+        if name not in known and statuses.get(new.user_id) == "active":
+            fresh.setdefault(name, new)
+    stored = repository.add_pending(session, list(fresh.values()))
+    if taken := keys - known.keys():
+        known |= repository.find_by_keys(session, taken)
+    placed: list[OrderRow | Problem | None] = []
+    for new in batch:
+        if new.order_id in stored:
+            placed.append(stored[new.order_id])
+        elif new.key and new.key.name in known:
+            placed.append(_repeated(session, new, new.key, known[new.key.name], idle))
+        else:
+            placed.append(_refused(statuses.get(new.user_id)))
+    return placed
+
+
+def _find_by_keys(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow], set[str]]:
+    """The orders that have these keys, and the ids of those among them that are pending and that nobody drives."""
+    known = repository.find_by_keys(session, keys)
+    idle = repository.lock_idle(session, known.keys()) if known else {}
+    finished = [key for key, order in idle.items() if order["status"] != "pending"]
+    repository.free_keys(session, [idle[key]["id"] for key in finished])
+    known = {key: order for key, order in (known | idle).items() if key not in finished}
+    return known, {order["id"] for key, order in idle.items() if key not in finished}
+
+
+def _repeated(session: Session, new: NewOrder, key: Key, order: OrderRow, idle: set[str]) -> OrderRow | Problem:
+    """Rule 1: another request came with this key before."""
+    if order["fingerprint"] != key.fingerprint:
+        return IdempotencyKeyReused()
+    if order["status"] != "pending":
+        return order
+    if order["id"] in idle:
+        idle.remove(order["id"])  # of several requests in this batch one drives it on
+        repository.take_over(session, order["id"], new.deadline)
+        return order
+    left = repository.driven_for(order, repository.clock(session))
+    return RequestInFlight(retry_after=max(1, round(left + 0.5)))
+
+
+def _refused(status: str | None) -> Problem | None:
+    """Why an order of a user with this status was not stored; None where the user is not known here."""
+    if status is None:
+        return None
+    if status == "active":  # the key was taken a moment ago, and by now it is given back
+        return RequestInFlight()
+    return _unknown_user(f"The user is {status}.")
+
+
+# T2 ----------------------------------------------------------------------------------------------------------------
+
+
+def settle_all(session: Session, verdicts: Sequence[Verdict]) -> list[OrderRow]:
+    """Confirm or reject each order that is still pending (rule 2); returns the orders as they are then."""
+    statuses = repository.find_users(session, {verdict.user_id for verdict in verdicts}, share=True)
+    orders = repository.lock_many(session, {verdict.order_id for verdict in verdicts})
+    changes: dict[str, Confirmed | Rejected] = {}
+    events: list[Event] = []
+    for verdict in verdicts:
+        order = orders[verdict.order_id]
+        if order["status"] == "pending":
+            change = changes[order["id"]] = _judge(order, verdict, statuses.get(verdict.user_id))
+            order = orders[order["id"]] = after(order, change)
+            events.append(_event_of(order, verdict.origin))
+    repository.write(session, changes)
+    # Whoever was deleted while T1 was under way is not known to have had this order.
+    erased = [i for i in changes if statuses.get(orders[i]["user_id"]) == "deleted"]
+    repository.erase(session, erased)
+    outbox.add(session, *events)
+    for order_id in changes:
+        counters.add(session, counts(orders[order_id]))
+    return [orders[verdict.order_id] for verdict in verdicts]
+
+
+def _judge(order: OrderRow, verdict: Verdict, user_status: str | None) -> Confirmed | Rejected:
+    outcome = verdict.outcome
+    if not isinstance(outcome, Problem):
+        if user_status == "active":
+            try:
+                return confirm(order, outcome)
+            except Problem as problem:
+                outcome = problem
+        else:
+            outcome = _unknown_user("The user is no longer active.")
+    return reject(order, outcome.document(PLACED_AT, verdict.origin.correlation_id))
+
+
+def _event_of(order: OrderRow, origin: Origin) -> OrderConfirmed | OrderRejected:
+    """Rule 3: every rejection is published, since a call of ours may still be under way."""
+    if order["confirmed_at"] and order["currency"]:
+        return OrderConfirmed(
+            order_id=order["id"], user_id=order["user_id"], items=order["lines"],
+            total=format_amount(order["total"], order["currency"]), currency=order["currency"],
+            confirmed_at=write_time(order["confirmed_at"]), version=order["version"], origin=origin,
+        )  # fmt: skip
+    assert order["rejection"] is not None
+    assert order["rejected_at"] is not None
+    return OrderRejected(
+        order_id=order["id"], user_id=order["user_id"], code=order["rejection"]["code"],
+        rejected_at=write_time(order["rejected_at"]), version=order["version"], origin=origin,
+    )  # fmt: skip
+
+
+def reject_abandoned(db: Database, limit: int = 100) -> bool:
+    """Rule 7: reject pending orders that nobody drives any more; True when there may be others."""
+    with db.read() as session:
+        found = repository.find_abandoned(session, GRACE_SECONDS, limit)
+    if found:
+        problem = DependencyUnavailable("The order was abandoned.")
+        origin = Origin.current()
+        with db.write() as session:
+            settle_all(session, [Verdict(order_id, user_id, problem, origin) for order_id, user_id in found])
+    return len(found) == limit
