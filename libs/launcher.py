@@ -1,8 +1,8 @@
 """`make up`: migrates, then runs the Procfile, each process forked from one that has loaded the library.
 
 The five services load the same library. Loaded once and forked, its memory is shared by all of them, and the system is
-up in a fraction of the time; `honcho start` runs the same Procfile without that. Ctrl-C or SIGTERM stops everything:
-each process gets SIGTERM and five seconds.
+up in a fraction of the time; any other runner of Procfiles starts the same processes without that. Ctrl-C or SIGTERM
+stops everything: each process gets SIGTERM and five seconds.
 """
 
 from gevent import monkey

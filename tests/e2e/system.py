@@ -1,6 +1,6 @@
 """The five services as processes of their own, started by the commands of the Procfile.
 
-`make up` runs them below honcho, which ends all of them when one ends. Here each can be stopped, killed and started
+`make up` runs them below a launcher, which ends all of them when one ends. Here each can be stopped, killed and started
 again alone. The rest is the same: migrations first, the same variables, gunicorn with two workers or more.
 
 The services inherit the environment of the tests, and TEST_E2E_ENV_FILE may name a file of further `NAME=value`

@@ -39,7 +39,7 @@ limit_request_line = MAX_INSTANCE
 # Longer than a client keeps an idle connection (client.py), so that none is closed while it is about to be used.
 keepalive = 15
 timeout = 30
-# Under the five seconds that honcho allows, and that a person waits after Ctrl-C.
+# Under the five seconds that the launcher allows, and that a person waits after Ctrl-C.
 graceful_timeout = 3
 control_socket_disable = True
 # The root of a container may be read-only, with its /tmp.
