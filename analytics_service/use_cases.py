@@ -1,11 +1,10 @@
 """One function for each thing that the analytics service does."""
 
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
-
-import tenacity
+from typing import Any, ParamSpec, TypeVar
 
 from analytics_service import repository
 from analytics_service.clients import FIGURES, Figures, Health, Services, SideBySide
@@ -26,8 +25,14 @@ from libs.common.events.event import Event
 from libs.common.money import format_amount
 from libs.common.times import now
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
 KEEP_EVERY = timedelta(seconds=1)
 SWEEP_ROWS = 500
+PATIENCE_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 # The other services ------------------------------------------------------------------------------------------------
@@ -152,13 +157,21 @@ def learn(session: Session, kind: Kind, told: Sequence[Told], *, building: int |
 
 # A rebuild ---------------------------------------------------------------------------------------------------------
 
-# Another service or the database may be away for a while; a long rebuild does not end for that.
-_patiently = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type(Problem),
-    wait=tenacity.wait_random_exponential(multiplier=0.2, max=5.0),
-    stop=tenacity.stop_after_delay(60.0),
-    reraise=True,
-)
+
+def _patiently(call: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    """Call again after each Problem: another service or the database may be away for a while, and a long rebuild does
+    not end for that. Raises the last Problem when a minute is over.
+    """
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    longest = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return call(*args, **kwargs)
+        except Problem:
+            if time.monotonic() >= give_up:
+                raise
+        time.sleep(random.uniform(0, longest))
+        longest = min(2 * longest, LONGEST_PAUSE_SECONDS)
 
 
 def rebuild(db: Database, services: Services, report: Callable[[str], None]) -> None:

@@ -8,7 +8,6 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
-import tenacity
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,6 +46,21 @@ class BusyServices(FakeServices):
         self.pages += 1
         self.meanwhile(self.pages)
         return found
+
+
+class Clock:
+    """In place of the module `time`: who sleeps finds it later at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
 
 
 def rebuild(db: Database, services: FakeServices) -> list[str]:
@@ -187,7 +201,7 @@ def test_one_that_was_overtaken_at_its_end_does_not_go_live(world: World, db: Da
 
 def test_a_service_that_comes_back_is_waited_for(world: World, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     a_world_with_all_lives(world)
-    monkeypatch.setattr(use_cases._patiently, "sleep", lambda seconds: None)
+    monkeypatch.setattr(use_cases, "time", Clock())
 
     def be_away(page: int) -> None:
         if page in (2, 3):
@@ -203,11 +217,39 @@ def test_one_that_stays_away_ends_it_and_changes_nothing(
     a_world_with_all_lives(world)
     deliver()
     services.down.add("notification")
-    monkeypatch.setattr(use_cases._patiently, "sleep", lambda seconds: None)
-    monkeypatch.setattr(use_cases._patiently, "stop", tenacity.stop_after_attempt(2))
+    monkeypatch.setattr(use_cases, "time", Clock())
     with pytest.raises(DependencyUnavailable):
         rebuild(db, services)
     assert live_totals(db) == world.expected()
+
+
+def test_the_pauses_become_longer_up_to_five_seconds_and_end_after_a_minute(
+    db: Database, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.down.add("order")
+    clock = Clock()
+    monkeypatch.setattr(use_cases, "time", clock)
+    monkeypatch.setattr(use_cases, "random", random.Random(1))
+    with pytest.raises(DependencyUnavailable):
+        rebuild(db, services)
+    limits = [0.2, 0.4, 0.8, 1.6, 3.2, *[5.0] * len(clock.pauses)]
+    assert all(0 <= pause <= limit for pause, limit in zip(clock.pauses, limits, strict=False))
+    assert max(clock.pauses) > 3.2
+    assert 60 <= clock.now < 65
+
+
+def test_a_fault_that_is_no_problem_of_others_ends_it_at_once(
+    world: World, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_world_with_all_lives(world)
+    monkeypatch.setattr(use_cases, "time", clock := Clock())
+
+    def fail(page: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        rebuild(db, BusyServices(world, fail))
+    assert clock.pauses == []
 
 
 def test_much_is_deleted_in_small_transactions(
@@ -287,7 +329,7 @@ def test_the_command_prints_its_progress(world: World, app: Flask, db: Database)
 
 def test_the_command_fails_plainly(app: Flask, services: FakeServices, monkeypatch: pytest.MonkeyPatch) -> None:
     services.down.add("order")
-    monkeypatch.setattr(use_cases._patiently, "stop", tenacity.stop_after_attempt(1))
+    monkeypatch.setattr(use_cases, "time", Clock())
     result = app.test_cli_runner().invoke(args=["rebuild"])
     assert result.exit_code == 1
     assert "Error: The order service is unavailable." in result.output
