@@ -17,11 +17,7 @@ export UV_SYSTEM_CERTS := 1
 
 # What is set already wins over .env.
 define settings
-	if [ -f .env ]; then while read -r line || [ -n "$$line" ]; do \
-		name=$${line%%=*}; \
-		case "$$name" in "$$line" | "" | [0-9]* | *[!A-Za-z0-9_]*) continue ;; esac; \
-		if eval "[ -z \"\$${$$name-}\" ]"; then export "$$line"; fi; \
-	done < .env; fi; \
+	if [ -f .env ]; then commands=$$($(PYTHON) -m libs.env_file) || exit 1; eval "$$commands"; fi; \
 	export DATA_DIR="$${DATA_DIR:-var}"; pid_file=$$DATA_DIR/quintet.pid
 endef
 

@@ -3,8 +3,8 @@
 `make up` runs them below a launcher, which ends all of them when one ends. Here each can be stopped, killed and started
 again alone. The rest is the same: migrations first, the same variables, gunicorn with two workers or more.
 
-The services inherit the environment of the tests, and TEST_E2E_ENV_FILE may name a file of further `NAME=value`
-lines: with DATABASE_URL_USER and the others, BROKER_URL and REDIS_URL in it, the same tests run on the engines of
+The services inherit the environment of the tests, and TEST_E2E_ENV_FILE may name a file of further variables,
+written as in `.env`: with DATABASE_URL_USER and the others, BROKER_URL and REDIS_URL in it, the same tests run on the engines of
 production.
 """
 
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from demo.api import Quintet, eventually
+from libs.env_file import read_env_file
 from libs.topology import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +37,7 @@ def environment(base_port: int, data_dir: Path, **given: str) -> dict[str, str]:
     """What `make up BASE_PORT=... DATA_DIR=...` would give to the services, and what the env file says."""
     found = {"WEB_CONCURRENCY": "2", **os.environ}
     if env_file := os.environ.get("TEST_E2E_ENV_FILE"):
-        lines = (line.strip().partition("=") for line in Path(env_file).read_text().splitlines())
-        found |= {name: value for name, separator, value in lines if separator and not name.startswith("#")}
+        found |= read_env_file(Path(env_file))
     found |= {"BASE_PORT": str(base_port), "DATA_DIR": str(data_dir), "LOG_DIR": str(data_dir / "log"), **given}
     # The programs of this environment first, also when its python was called by path.
     found["PATH"] = f"{Path(sys.executable).parent}:{found['PATH']}"
