@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -71,7 +71,7 @@ class Settings:
     base_port: int = setting(
         8000, "The services listen on this plus 1 to 5.", minimum=1, maximum=MAX_PORT - max(PORT_OFFSETS.values())
     )
-    host: str = setting("127.0.0.1", "The address to listen on; 0.0.0.0 in a container.")
+    host: str = setting("127.0.0.1", "The IPv4 or IPv6 address to listen on; 0.0.0.0 in a container.")
     port: int = setting(
         0, "The port of this service; 0 means BASE_PORT plus its number.",
         minimum=0, maximum=MAX_PORT, per_service=True,
@@ -117,13 +117,13 @@ class Settings:
     )
     trusted_proxies: int = setting(0, "How many proxies in front set X-Forwarded-For.", minimum=0)
 
-    user_service_url: str = setting("", "Where the user service is; empty means this host, BASE_PORT plus 1.")
-    product_service_url: str = setting("", "Where the product service is; empty means this host, BASE_PORT plus 2.")
-    order_service_url: str = setting("", "Where the order service is; empty means this host, BASE_PORT plus 3.")
+    user_service_url: str = setting("", "Where the user service is; empty means HOST and BASE_PORT plus 1.")
+    product_service_url: str = setting("", "Where the product service is; empty means HOST and BASE_PORT plus 2.")
+    order_service_url: str = setting("", "Where the order service is; empty means HOST and BASE_PORT plus 3.")
     notification_service_url: str = setting(
-        "", "Where the notification service is; empty means this host, BASE_PORT plus 4."
+        "", "Where the notification service is; empty means HOST and BASE_PORT plus 4."
     )
-    analytics_service_url: str = setting("", "Where the analytics service is; empty means this host, BASE_PORT plus 5.")
+    analytics_service_url: str = setting("", "Where the analytics service is; empty means HOST and BASE_PORT plus 5.")
 
     connect_timeout_seconds: float = setting(0.5, "To connect to another service.", minimum=0.01)
     read_timeout_seconds: float = setting(2.0, "To wait for another service's answer.", minimum=0.01)
@@ -178,6 +178,10 @@ class Settings:
             yield "SECRET_KEY: needs at least 32 characters"
         if self.rate_limit and not re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", self.rate_limit):
             yield f"RATE_LIMIT: {self.rate_limit!r} is not such as 600/minute"
+        if not _is_host(self.listen_host):
+            yield f"HOST: {self.host!r} is not an IP address or a host name"
+        if "[" in self.data_dir:
+            yield f"DATA_DIR: {self.data_dir!r} has a [, which the library of the metrics takes for a pattern"
         for network in self.rate_limit_exempt:
             try:
                 ip_network(network)
@@ -194,12 +198,32 @@ class Settings:
         if self.redis_url and not _is_redis_url(self.redis_url):
             yield "REDIS_URL: must be redis://:password@host/0, rediss://... or redis+unix:///socket"
         for service in SERVICES:
-            if not is_url(self.url_of(service), "http", "https"):
+            given = getattr(self, f"{service}_service_url")
+            if given and not is_url(given, "http", "https"):
                 yield f"{service.upper()}_SERVICE_URL: must be an http or https URL, such as http://{service}:8000"
 
     @property
     def listen_port(self) -> int:
         return self.port or self.base_port + PORT_OFFSETS[self.service]
+
+    @property
+    def listen_host(self) -> str:
+        """HOST without the brackets that an IPv6 address has in a URL."""
+        return self.host[1:-1] if self.host.startswith("[") and self.host.endswith("]") else self.host
+
+    @property
+    def listen_address(self) -> str:
+        return host_and_port(self.listen_host, self.listen_port)
+
+    @property
+    def reachable_host(self) -> str:
+        """Where this host reaches what listens on HOST; over the loopback where that is every address."""
+        if self.listen_host == "localhost":
+            return "127.0.0.1"  # Of a name gunicorn takes the IPv4 address.
+        address = _ip_address(self.listen_host)
+        if address and address.is_unspecified:
+            return "127.0.0.1" if address.version == 4 else "::1"
+        return self.listen_host
 
     @property
     def run_dir(self) -> Path:
@@ -209,14 +233,22 @@ class Settings:
     @property
     def database(self) -> str:
         """The SQLAlchemy URL of this service's own database."""
-        url = self.database_url or f"sqlite:///{Path(self.data_dir).absolute() / self.service}.db"
-        scheme, separator, rest = url.partition("://")
+        if not self.database_url:
+            path = Path(self.data_dir).absolute() / f"{self.service}.db"
+            return sa.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+        scheme, separator, rest = self.database_url.partition("://")
         return ("postgresql+psycopg" if scheme in ("postgres", "postgresql") else scheme) + separator + rest
 
     def url_of(self, service: str) -> str:
         """The base URL of a service, without a trailing slash."""
         given: str = getattr(self, f"{service}_service_url")
-        return (given or f"http://127.0.0.1:{self.base_port + PORT_OFFSETS[service]}").rstrip("/")
+        own = host_and_port(self.reachable_host, self.base_port + PORT_OFFSETS[service])
+        return (given or f"http://{own}").rstrip("/")
+
+
+def host_and_port(host: str, port: int) -> str:
+    """As both are written in a URL, where an IPv6 address has brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_url(url: str, *schemes: str) -> bool:
@@ -248,6 +280,19 @@ def env_example(classes: Iterable[type[Settings]]) -> str:
         default = ",".join(declared.default) if isinstance(declared.default, tuple) else declared.default
         lines += [f"#{name.upper()}={default}", ""]
     return "\n".join(lines)
+
+
+def _is_host(host: str) -> bool:
+    """An address with a zone (fe80::1%eth0) is none: the URLs of the services cannot name it."""
+    is_name = re.fullmatch(r"\w[\w.-]*", host, re.ASCII)
+    return bool(is_name) or (_ip_address(host) is not None and "%" not in host)
+
+
+def _ip_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _is_redis_url(url: str) -> bool:

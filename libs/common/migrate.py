@@ -70,8 +70,9 @@ def _config(package: str, connection: sa.Connection) -> Any:
     own = Path(importlib.import_module(package).__path__[0]) / "migrations"
     common = Path(__file__).parent / "migrations"
     config = Config()
-    config.set_main_option("script_location", str(common))
-    config.set_main_option("version_locations", f"{common / 'versions'}\n{own}")
+    # Alembic would take a % in a path for the beginning of a variable.
+    config.set_main_option("script_location", str(common).replace("%", "%%"))
+    config.set_main_option("version_locations", f"{common / 'versions'}\n{own}".replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
     return config

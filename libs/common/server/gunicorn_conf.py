@@ -30,7 +30,7 @@ _metrics_dir.mkdir(parents=True)
 
 # What the command line names comes before this.
 wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"
-bind = f"{settings.host}:{settings.listen_port}"
+bind = settings.listen_address
 workers = settings.web_concurrency
 worker_class = "libs.common.server.worker.Worker"
 worker_connections = 1000

@@ -1,5 +1,6 @@
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy.dialects import postgresql
 from libs.common import migrate
 from libs.common.data.database import Database
 from libs.topology import SERVICES
+from tests.events import ROOT
 from tests.processes import Workers
 
 PACKAGES = [f"{name}_service" for name in SERVICES if importlib.util.find_spec(f"{name}_service")]
@@ -37,6 +39,16 @@ def test_migrations_lead_to_what_the_models_say(db: Database, package: str) -> N
     assert reached
     assert ", ".join(migrate.current(db, package)) == reached
     assert migrate.differences(db, package) == []
+
+
+def test_the_path_of_a_checkout_may_have_a_percent_sign(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "50%"
+    checkout.mkdir()
+    (checkout / "linked_service").symlink_to(ROOT / "user_service")
+    monkeypatch.syspath_prepend(checkout)
+    assert migrate.upgrade(db, "linked_service")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from libs.common.config import DEVELOPMENT_KEY, ConfigError, Settings, env_example, setting
 
@@ -163,7 +164,48 @@ def test_a_database_url_gets_the_driver_that_is_installed(given: str, expected: 
 
 def test_without_a_url_the_database_is_a_file_of_the_service_in_the_data_directory(tmp_path: Path) -> None:
     assert load(DATA_DIR=str(tmp_path)).database == f"sqlite:///{tmp_path}/order.db"
+    assert load(DATA_DIR="var").database == f"sqlite:///{Path.cwd()}/var/order.db"
     assert load(DATA_DIR=str(tmp_path)).run_dir == tmp_path / "run" / "order"
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "a%20b", "who?", "#1", "größe", "user:word@host", "a&b=c"])
+def test_a_data_directory_may_have_any_of_these_names(tmp_path: Path, name: str) -> None:
+    found = load(DATA_DIR=str(tmp_path / name))
+    assert sa.make_url(found.database).database == f"{tmp_path}/{name}/order.db"
+    assert sa.make_url(found.database).query == {}
+    assert found.run_dir == tmp_path / name / "run" / "order"
+
+
+def test_a_data_directory_without_metrics_is_a_fault() -> None:
+    (fault,) = faults(DATA_DIR="var[1]")
+    assert fault.startswith("DATA_DIR: 'var[1]' has a [")
+
+
+@pytest.mark.parametrize(
+    ("host", "listens", "url"),
+    [
+        ("", "127.0.0.1:18103", "http://127.0.0.1:18102"),
+        ("0.0.0.0", "0.0.0.0:18103", "http://127.0.0.1:18102"),  # noqa: S104 - it is compared
+        ("192.0.2.7", "192.0.2.7:18103", "http://192.0.2.7:18102"),
+        ("localhost", "localhost:18103", "http://127.0.0.1:18102"),
+        ("shop-1.example", "shop-1.example:18103", "http://shop-1.example:18102"),
+        ("::1", "[::1]:18103", "http://[::1]:18102"),
+        ("[::1]", "[::1]:18103", "http://[::1]:18102"),
+        ("::", "[::]:18103", "http://[::1]:18102"),
+        ("[::]", "[::]:18103", "http://[::1]:18102"),
+        ("2001:db8::7", "[2001:db8::7]:18103", "http://[2001:db8::7]:18102"),
+    ],
+)
+def test_a_service_listens_on_the_host_and_the_others_are_reached_there(host: str, listens: str, url: str) -> None:
+    found = load(HOST=host, BASE_PORT="18100")
+    assert (found.listen_address, found.url_of("product")) == (listens, url)
+
+
+@pytest.mark.parametrize(
+    "host", ["::g", "[::1", "::1]", "fe80::1%eth0", "localhost:80", "[::1]:80", "http://localhost", "a b", "-x", "1/8"]
+)
+def test_a_host_that_is_no_address_and_no_name_is_a_fault(host: str) -> None:
+    assert faults(HOST=host) == [f"HOST: {host!r} is not an IP address or a host name"]
 
 
 def test_a_service_listens_on_its_own_port() -> None:
