@@ -47,8 +47,7 @@ up: .venv/.installed ## Start the five services with demo data; Ctrl-C stops the
 	@set -e; $(settings); mkdir -p "$$DATA_DIR"; \
 	if $(running); then echo "Already running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
 	echo $$$$ > "$$pid_file"; export FLASK_SKIP_DOTENV=1 LOG_DIR="$${LOG_DIR:-$$DATA_DIR/log}"; \
-	( UP_PID=$$$$ python -m demo.seed & ); \
-	exec python -m libs.launcher
+	exec python -m libs.launcher demo.seed
 
 down: ## Stop what `make up` started with the same DATA_DIR
 	@$(settings); \

@@ -3,26 +3,40 @@
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import requests
 
+from libs.common.config import Settings, host_and_port
 from libs.topology import PORT_OFFSETS, SERVICES
 
 ROOTS = ("/api", "/docs", "/errors", "/health", "/livez", "/metrics", "/openapi.json", "/readyz")
 
 
 class Quintet:
-    """The system that listens on a base port; where nothing is given, the one that BASE_PORT and DEMO_HOST name."""
+    """The system that listens on the ports above a base port."""
 
-    def __init__(self, base_port: int | None = None, host: str | None = None):
-        self.base_port = base_port or int(os.environ.get("BASE_PORT") or 8000)
-        self._host = host or os.environ.get("DEMO_HOST") or "127.0.0.1"
+    def __init__(self, base_port: int, host: str = "127.0.0.1"):
+        self.base_port = base_port
+        self._addresses = {name: host_and_port(host, base_port + offset) for name, offset in PORT_OFFSETS.items()}
         self._session = requests.Session()
         self._session.trust_env = False
 
+    @classmethod
+    def configured(cls, host: str | None = None) -> Self:
+        """The system that the settings of this process describe. Raises ConfigError."""
+        # The Procfile hides PORT from the services: it is often set for another program.
+        environ = {name: value for name, value in os.environ.items() if name != "PORT"}
+        found = {service: Settings.load(service, environ) for service in SERVICES}
+        made = cls(found["user"].base_port)
+        made._addresses = {
+            name: host_and_port(host or settings.reachable_host, settings.listen_port)
+            for name, settings in found.items()
+        }
+        return made
+
     def url(self, service: str, path: str = "") -> str:
-        return f"http://{self._host}:{self.base_port + PORT_OFFSETS[service]}{path}"
+        return f"http://{self._addresses[service]}{path}"
 
     def send(
         self, method: str, service: str, path: str, body: Any = None, headers: dict[str, str] | None = None

@@ -1,4 +1,6 @@
-"""Waits for the five services, loads the demo data once, and prints where everything is. `make up` runs it."""
+"""Waits for the five services, loads the demo data once, and prints where everything is. The launcher runs it in
+`make up`, when it has the ports: what answers there is then the system that it starts.
+"""
 
 import os
 import sys
@@ -33,9 +35,9 @@ def load(quintet: Quintet) -> None:
 
 
 def main() -> None:
-    quintet = Quintet()
-    if not quintet.wait_until_healthy(60, still_starting=_starter_lives):
-        sys.exit("The services did not become healthy; see the lines above." if _starter_lives() else 1)
+    quintet = Quintet.configured()
+    if not quintet.wait_until_healthy(60):
+        sys.exit("The services did not become healthy; see the lines above.")
     load(quintet)
     print("\nQuintet is up, with demo data:\n")
     for service in SERVICES:
@@ -43,16 +45,3 @@ def main() -> None:
     print(f"\n  dashboard     {quintet.url('analytics')}/")
     print(f"  logs          {os.environ.get('LOG_DIR') or 'standard output'}")
     print("\nTry `make demo`. Ctrl-C stops everything.\n", flush=True)
-
-
-def _starter_lives() -> bool:
-    """Whether the process that starts the services, where UP_PID names it, is still there."""
-    try:
-        os.kill(int(os.environ.get("UP_PID") or 0), 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ and expects something of each; the first that is not met ends the walk with stat
 product of its own, so it can be repeated on a system that is in use. The e2e tests take the same steps.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ import requests
 
 from demo import show
 from demo.api import Quintet, eventually
+from libs.common.config import ConfigError
 from libs.topology import SERVICES
 
 Json = dict[str, Any]
@@ -262,7 +264,10 @@ def take(step: Callable[[Walk], None], walk: Walk) -> None:
 
 def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    walk = Walk(Quintet())
+    try:
+        walk = Walk(Quintet.configured(os.environ.get("DEMO_HOST")))
+    except ConfigError as exc:
+        sys.exit("\n".join(exc.faults))
     for step in STEPS:
         try:
             take(step, walk)

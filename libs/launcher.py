@@ -1,4 +1,8 @@
-"""`make up`: migrates, then runs the Procfile, each process forked from one that has loaded the library.
+"""`make up`: takes the ports, migrates, then runs the Procfile, each process forked from one that has loaded the
+library. `python -m libs.launcher demo.seed` also runs the `main` of that module, beside the services.
+
+It listens on the five ports before anything else is started, and each service gets its port from it. So what answers
+there is never another copy, and a port that is taken ends it at once.
 
 The five services load the same library. Loaded once and forked, its memory is shared by all of them, and the system is
 up in a fraction of the time; any other runner of Procfiles starts the same processes without that. Ctrl-C or SIGTERM
@@ -19,14 +23,16 @@ _no_metrics = tempfile.TemporaryDirectory(prefix="quintet-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _no_metrics.name
 
 import ctypes  # noqa: E402
+import errno  # noqa: E402
 import gc  # noqa: E402
 import importlib  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, MutableMapping  # noqa: E402
 from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -35,6 +41,7 @@ import gunicorn.app.wsgiapp  # noqa: E402
 import gunicorn.workers.ggevent  # noqa: E402 - loaded for those who are forked
 
 import libs.common.app  # noqa: E402, F401
+from libs.common.config import ConfigError, Settings  # noqa: E402
 from libs.topology import PACKAGES, SERVICES  # noqa: E402
 
 STOP_SECONDS = 5.0
@@ -52,16 +59,61 @@ def read_procfile(path: Path) -> dict[str, list[str]]:
     return commands
 
 
-def run_gunicorn(words: list[str]) -> None:
-    """Be the process that the Procfile's words describe: -u NAME..., NAME=value..., gunicorn, its arguments."""
+def set_variables(words: list[str], environ: MutableMapping[str, str]) -> list[str]:
+    """Do what the Procfile's words begin with, -u NAME... and NAME=value...; returns the command that follows."""
+    words = list(words)
     while words[0] == "-u":
         del words[0]
-        os.environ.pop(words.pop(0), None)
+        environ.pop(words.pop(0), None)
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
-        os.environ[name] = value
-    sys.argv = words
+        environ[name] = value
+    return words
+
+
+def run_gunicorn(words: list[str], *arguments: str) -> None:
+    """Be the process that the Procfile's words describe: its variables, gunicorn, its arguments, and these."""
+    sys.argv = [*set_variables(words, os.environ), *arguments]
     gunicorn.app.wsgiapp.run()
+
+
+def take_ports(commands: dict[str, list[str]]) -> dict[str, socket.socket]:
+    """Listen where each of the Procfile's services is to. Raises SystemExit, with a line for each fault."""
+    found: dict[str, Settings] = {}
+    faults: dict[str, None] = {}
+    for name, words in commands.items():
+        environ = dict(os.environ)
+        set_variables(words, environ)
+        try:
+            found[name] = Settings.load(name, environ)
+        except ConfigError as exc:
+            faults |= dict.fromkeys(exc.faults)
+    if faults:
+        raise SystemExit("\n".join(faults))
+    return {name: listen(settings) for name, settings in found.items()}
+
+
+def listen(settings: Settings) -> socket.socket:
+    """As gunicorn does. Raises SystemExit."""
+    host, port = settings.listen_host, settings.listen_port
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(gunicorn.config.Backlog.default)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise SystemExit(f"BASE_PORT: port {port}, which the {settings.service} service needs, is taken") from None
+        raise SystemExit(f"HOST: {settings.listen_address} cannot be listened on ({exc.strerror})") from None
+    return listening
+
+
+def serve(name: str, words: list[str], ports: dict[str, socket.socket]) -> None:
+    """Be the service, on its port alone."""
+    port = ports.pop(name).detach()
+    for other in ports.values():
+        other.close()
+    run_gunicorn(words, "--bind", f"fd://{port}")
 
 
 def migrate(service: str) -> None:
@@ -137,11 +189,14 @@ def stop(running: dict[int, str]) -> None:
 
 
 def main() -> int:
+    commands = read_procfile(Path("Procfile"))
+    ports = take_ports(commands)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _asked_to_stop.set())
     gc.collect()
     gc.freeze()
     running: dict[int, str] = {}
+    beside: dict[int, str] = {}
     try:
         for service in SERVICES:
             running[fork(service, lambda name=service: migrate(name))] = service  # type: ignore[misc]
@@ -151,13 +206,17 @@ def main() -> int:
                 return 1
         if _asked_to_stop.is_set():
             return 0
-        for name, words in read_procfile(Path("Procfile")).items():
-            running[fork(name, lambda words=words: run_gunicorn(words))] = name  # type: ignore[misc]
+        for name, words in commands.items():
+            running[fork(name, lambda name=name, words=words: serve(name, words, ports))] = name  # type: ignore[misc]
+        for port in ports.values():
+            port.close()
+        for module in sys.argv[1:]:
+            beside[fork(module, importlib.import_module(module).main)] = module
         if ended := wait_for_one(running):
             print(f"{ended[0]} ended with status {ended[1]}; stopping the others", file=sys.stderr)
         return 1 if ended else 0
     finally:
-        stop(running)
+        stop(running | beside)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from libs.common import errors, metrics
 from libs.common.config import Settings
 from libs.common.events.event import Event
 from libs.common.web.routes import PREFIX, Route
+from libs.env_file import read_env_file
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 from tests.chaos.bugs import BUGS
 from tests.chaos.points import POINTS
@@ -231,6 +232,17 @@ def test_every_setting_is_explained_with_its_default(cls: type[Settings]) -> Non
     table = configuration.table(cls)
 
     assert table in page("docs/configuration.md").prose, f"docs/configuration.md needs:\n\n{table}"
+
+
+def test_the_env_file_that_is_shown_is_read_as_the_page_says(tmp_path: Path) -> None:
+    (shown,) = [text for text in page("docs/configuration.md").shell if "MAIL_FROM" in text]
+    (tmp_path / ".env").write_text(shown)
+    assert read_env_file(tmp_path / ".env") == {
+        "LOG_LEVEL": "DEBUG",
+        "WEB_CONCURRENCY": "4",
+        "DATA_DIR": "of the $shop # 1",
+        "MAIL_FROM": 'The "shop" <shop@example.org>',
+    }
 
 
 def test_every_variable_of_the_tools_is_read_where_the_page_says() -> None:
