@@ -1,7 +1,7 @@
 """The user: its table, and the rules as methods on it."""
 
 from datetime import datetime
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
@@ -9,6 +9,7 @@ from argon2.exceptions import VerificationError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.data.columns import NAMING, Id, Moment, Text
+from libs.common.errors import Problem
 from libs.common.ids import new_id
 from libs.common.times import now
 
@@ -19,6 +20,38 @@ STATUSES = ("active", "suspended")
 
 # Argon2id with the least memory that OWASP's password storage cheat sheet names: 40 ms, where the default takes 200.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+class EmailTaken(Problem):
+    """Another user has this e-mail; case does not matter."""
+
+    status, code, title = 409, "email-taken", "The e-mail is taken"
+
+
+class NewUser(TypedDict):
+    """A user to register; `password` is its hash."""
+
+    email: str
+    name: str
+    role: str
+    password: NotRequired[str]
+
+
+class UserFilters(TypedDict, total=False):
+    """What users are searched by."""
+
+    email: str
+    role: str
+    status: str
+    ids: list[str]
+
+
+class UserStats(TypedDict):
+    """How many users there are."""
+
+    total: int
+    by_role: dict[str, int]
+    by_status: dict[str, int]
 
 
 def hash_password(password: str) -> str:
@@ -33,13 +66,13 @@ _alive = sa.text("deleted_at IS NULL")
 
 
 def _index(*columns: str) -> sa.Index:
-    """An index of the users that are not deleted: tombstones cost a list nothing."""
+    """An index of the users that are not deleted, so that a list need not skip tombstones."""
     return sa.Index(None, *columns, sqlite_where=_alive, postgresql_where=_alive)
 
 
 class User(Base):
     __tablename__ = "users"
-    # Every documented sort, alone and behind every documented filter; the id settles ties.
+    # One for every documented sort, alone and after every documented filter; the id breaks ties.
     __table_args__ = tuple(
         _index(*filters, sort, "id")
         for filters in ((), ("role",), ("status",))
@@ -49,7 +82,7 @@ class User(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     email: Mapped[str] = mapped_column(sa.String(254))
     email_key: Mapped[str | None] = mapped_column(Text(254), unique=True)
-    """The e-mail without regard to case; None once the user is deleted, so that it is free again."""
+    """The e-mail in lower case; None once the user is deleted, so that another user can have it."""
     name: Mapped[str] = mapped_column(Text(200))
     role: Mapped[str] = mapped_column(sa.String(10))
     status: Mapped[str] = mapped_column(sa.String(10))
@@ -60,7 +93,7 @@ class User(Base):
     version: Mapped[int]
 
     @classmethod
-    def register(cls, email: str, name: str, role: str, password: str | None = None) -> "User":
+    def new(cls, email: str, name: str, role: str, password: str | None = None) -> "User":
         """A new, active user; `password` is its hash."""
         moment = now()
         return cls(
@@ -75,7 +108,7 @@ class User(Base):
         self._changed()
 
     def erase(self) -> None:
-        """Remove the personal data; the id stays as a tombstone for what refers to it."""
+        """Remove the personal data; the row stays as a tombstone, since other data refers to its id."""
         self.email, self.email_key, self.name, self.password_hash = "", None, "", None
         self.deleted_at = now()
         self._changed()
@@ -96,4 +129,6 @@ class User(Base):
         self.updated_at, self.version = now(), self.version + 1
 
 
-users: Any = User.__table__
+users = cast(sa.Table, User.__table__)
+UserRow = sa.RowMapping
+"""The columns of a user, as a query reads them."""

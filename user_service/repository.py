@@ -1,28 +1,19 @@
 """Every query of the user service."""
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Page, PageQuery, page
-from libs.common.errors import NotFound, Problem
-from user_service.models import User, users
+from libs.common.errors import NotFound
+from user_service.models import EmailTaken, User, UserFilters, UserRow, users
 
 SORTS = {"created_at": users.c.created_at, "name": users.c.name, "email": users.c.email_key}
-
-
-class EmailTaken(Problem):
-    """Another user has this e-mail; case does not matter."""
-
-    status, code, title = 409, "email-taken", "The e-mail is taken"
-
 
 _find = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.deleted_at.is_(None))
 
 
-def find(session: Reader, user_id: str) -> sa.RowMapping:
-    """The user's row; raises NotFound, also for one that was deleted."""
+def find(session: Reader, user_id: str) -> UserRow:
+    """The user's row; raises NotFound, also for a deleted user."""
     row = session.execute(_find, {"id": user_id}).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no such user.")
@@ -46,13 +37,15 @@ def save(session: Session, user: User) -> None:
         raise EmailTaken() from exc
 
 
-def find_page(session: Reader, filters: dict[str, Any], asked: PageQuery) -> Page:
+def find_page(session: Reader, filters: UserFilters, asked: PageQuery) -> Page:
+    """A page of the users that match every filter, deleted ones excluded; raises MalformedRequest for a bad cursor."""
     query = sa.select(users).where(users.c.deleted_at.is_(None))
     if "email" in filters:
         query = query.where(users.c.email_key == filters["email"].lower())
     if "ids" in filters:
         query = query.where(users.c.id.in_(filters["ids"]))
-    for name in ("role", "status"):
-        if name in filters:
-            query = query.where(users.c[name] == filters[name])
+    if "role" in filters:
+        query = query.where(users.c.role == filters["role"])
+    if "status" in filters:
+        query = query.where(users.c.status == filters["status"])
     return page(session, query, asked, SORTS, users.c.id)

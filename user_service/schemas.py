@@ -1,6 +1,6 @@
 """The HTTP shapes of the user service."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from libs.common.ids import example_id
 from libs.common.web.fields import Answer, Choice, Count, Dict, Id, IdList, Schema, String, Timestamp, Version
@@ -8,23 +8,25 @@ from user_service.models import ROLES, STATUSES, hash_password
 
 
 class Email(String):
-    """An address as people write it; whether mail arrives there, only mail can tell."""
+    """An e-mail address; only its form is checked."""
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, *, doc: str, required: bool = False):
         pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+$"
-        super().__init__(min=3, max=254, pattern=pattern, example="ada@example.com", **kwargs)
+        super().__init__(min=3, max=254, pattern=pattern, example="ada@example.com", doc=doc, required=required)
 
 
 class _Hash(str):
-    """The hash of a password, which a patch brings to the schema of the whole user."""
+    """A password that is hashed already: the members of a patch are loaded twice, alone and with the whole user."""
 
 
 class Password(String):
-    """What leaves this field is the hash: the plain text goes no further, and no transaction waits for it."""
+    """Loads a password as its hash: the plain text goes no further, and no transaction waits for the hashing."""
 
     made_once = True
 
-    def deserialize(self, value: Any, attr: Any = None, data: Any = None, **kwargs: Any) -> Any:
+    def deserialize(
+        self, value: object, attr: str | None = None, data: Mapping[str, object] | None = None, **kwargs: object
+    ) -> str | None:
         if isinstance(value, _Hash):
             return value
         plain = super().deserialize(value, attr, data, **kwargs)

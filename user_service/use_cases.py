@@ -1,29 +1,25 @@
 """One function for each thing that the user service does."""
 
-from collections.abc import Callable
-from typing import Any
-
 from libs.common.data import counters, idempotency
+from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Reader, Session
 from libs.common.events import outbox
 from libs.common.times import write_time
 from user_service import repository
 from user_service.events import UserCreated, UserDeleted, UserUpdated
-from user_service.models import User
+from user_service.models import NewUser, User, UserStats
 
 
-def create_user(session: Session, new: dict[str, Any]) -> User:
+def create_user(session: Session, new: NewUser) -> User:
     """Register a user; raises EmailTaken."""
-    user = User.register(**new)
+    user = User.new(**new)
     repository.save(session, user)
     outbox.add(session, UserCreated(user_id=user.id, role=user.role, status=user.status, version=user.version))
     counters.add(session, user.counts())
     return user
 
 
-def change_user(
-    session: Session, user_id: str, changes: Callable[[User], dict[str, Any]], match: Callable[[int], None]
-) -> User:
+def change_user(session: Session, user_id: str, changes: Changes[User], match: VersionCheck) -> User:
     """Replace the members that a client may set; raises NotFound, PreconditionFailed or EmailTaken."""
     user = repository.lock(session, user_id)
     match(user.version)
@@ -35,7 +31,7 @@ def change_user(
     return user
 
 
-def delete_user(session: Session, user_id: str, match: Callable[[int], None]) -> None:
+def delete_user(session: Session, user_id: str, match: VersionCheck) -> None:
     """Erase a user's personal data and leave a tombstone; raises NotFound or PreconditionFailed."""
     user = repository.lock(session, user_id)
     match(user.version)
@@ -48,7 +44,7 @@ def delete_user(session: Session, user_id: str, match: Callable[[int], None]) ->
     counters.add(session, counters.difference(before, user.counts()))
 
 
-def user_stats(session: Reader) -> dict[str, Any]:
+def user_stats(session: Reader) -> UserStats:
     """How many users there are, by role and by status."""
     return {
         "total": counters.read(session, "total").get("", 0),

@@ -57,9 +57,9 @@ def _replay_as_found(replay: Call, stored: Any) -> Any:
     return replay(replace(stored, status=200 if stored.status == 201 else stored.status))
 
 
-@fault("the case of an e-mail matters", "user_service.models:User.register", "user")
-def _keep_the_case(register: Call, **new: Any) -> Any:
-    user = register(**new)
+@fault("the case of an e-mail matters", "user_service.models:User.new", "user")
+def _keep_the_case(make: Call, **new: Any) -> Any:
+    user = make(**new)
     user.email_key = user.email
     return user
 

@@ -6,7 +6,7 @@ PASSWORD = "correct horse battery"
 
 
 def a_user(**given: str) -> User:
-    return User.register(**{"email": "Ada@Example.com", "name": "Ada", "role": "customer", **given})
+    return User.new(**{"email": "Ada@Example.com", "name": "Ada", "role": "customer", **given})
 
 
 def test_a_new_user_is_active_and_found_without_regard_to_case() -> None:
