@@ -1,10 +1,10 @@
 """Products and reservations: their tables, and the rules as methods on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict, Unpack, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -21,7 +21,7 @@ MANAGED_BY_MIGRATIONS = (
     "products_fts", "products_fts_data", "products_fts_idx", "products_fts_docsize", "products_fts_config",
     "ix_products_search",
 )  # fmt: skip
-"""The full-text index has another form on each engine; the migration makes it."""
+"""The full-text index has another form on each engine; the migration creates it."""
 
 MAX_STOCK = 10**12
 
@@ -70,6 +70,108 @@ class ProductInUse(Problem):
     example: ClassVar = {"detail": "3 units are reserved."}
 
 
+# Products: what clients send ------------------------------------------------------------------------------------------
+
+
+class ProductChange(TypedDict):
+    """All that a client may set of a product."""
+
+    name: str
+    price: Decimal
+    currency: str
+    sku: str | None
+    description: str
+    category: str | None
+    seller_id: str | None
+
+
+class NewProduct(ProductChange):
+    """A product to put on sale."""
+
+    stock: int
+
+
+class StockAdjustment(TypedDict):
+    """Units that come or go."""
+
+    delta: int
+    reason: str
+
+
+class ProductFilters(TypedDict, total=False):
+    """What products are searched by."""
+
+    q: str
+    category: str
+    seller_id: str
+    min_price: Decimal
+    max_price: Decimal
+    in_stock: bool
+    ids: list[str]
+
+
+class ProductStats(TypedDict):
+    """How many products and units there are."""
+
+    total: int
+    stock_units: int
+    reserved_units: int
+    sold_units: int
+
+
+# Reservations: what is stored -------------------------------------------------------------------------------------
+
+
+class ReservedLine(TypedDict):
+    """What an order holds of a product, and the price that it is sold at."""
+
+    product_id: str
+    quantity: int
+    name: str
+    unit_price: str
+    currency: str
+
+
+class ReservationRow(TypedDict):
+    """The columns of a reservation."""
+
+    order_id: str
+    status: str
+    lines: list[ReservedLine]
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+class UnitsRow(TypedDict):
+    """The columns of a product that a reservation reads."""
+
+    id: str
+    name: str
+    price: Decimal
+    currency: str
+    stock: int
+    reserved: int
+    sold: int
+    version: int
+    deleted_at: datetime | None
+
+
+class UnitsChange(TypedDict):
+    """The columns of a product that a reservation writes; `_id` says of which."""
+
+    _id: str
+    stock: int
+    reserved: int
+    sold: int
+    sold_out: bool
+    updated_at: datetime
+    version: int
+
+
+# Tables -------------------------------------------------------------------------------------------------------------
+
+
 class Base(DeclarativeBase):
     metadata = metadata
 
@@ -81,8 +183,8 @@ class Product(Base):
     """`stock` is what can still be sold. `stock + reserved + sold` changes only by recorded adjustments."""
 
     __tablename__ = "products"
-    # Every documented sort, alone and behind every documented filter; the id settles ties. `sold_out` stands for the
-    # filter `in_stock`: unlike the stock itself it seldom changes, and so does its index.
+    # One for every documented sort, alone and after every documented filter; the id breaks ties. `sold_out` serves the
+    # filter `in_stock`: it changes less often than the stock, and its index with it.
     __table_args__ = (
         *(
             sa.Index(None, *filters, sort, "id", sqlite_where=_alive, postgresql_where=_alive)
@@ -93,7 +195,7 @@ class Product(Base):
     )
 
     seq: Mapped[int] = mapped_column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
-    """The row of the full-text index refers to it: SQLite may renumber rows that have no number of their own."""
+    """The full-text index refers to it: SQLite may renumber rows that have no number of their own."""
     id: Mapped[str] = mapped_column(Id, unique=True)
     sku: Mapped[str | None] = mapped_column(Text(64), unique=True)
     name: Mapped[str] = mapped_column(Text(200))
@@ -112,15 +214,15 @@ class Product(Base):
     version: Mapped[int] = mapped_column(sa.BigInteger)
 
     @classmethod
-    def launch(cls, stock: int, **described: Any) -> "Product":
-        """A new product with what is put in at the start."""
+    def new(cls, *, stock: int, **described: Unpack[ProductChange]) -> "Product":
+        """A new product with the units that it starts with."""
         moment = now()
         return cls(
             id=new_id(), stock=stock, reserved=0, sold=0, sold_out=stock == 0,
             created_at=moment, updated_at=moment, version=1, **described,
         )  # fmt: skip
 
-    def change(self, **described: Any) -> None:
+    def change(self, **described: Unpack[ProductChange]) -> None:
         """Replace the members that a client may set."""
         for name, value in described.items():
             setattr(self, name, value)
@@ -162,32 +264,53 @@ class Reservation(Base):
 
     order_id: Mapped[str] = mapped_column(Id, primary_key=True)
     status: Mapped[str] = mapped_column(sa.String(10))
-    lines: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    lines: Mapped[list[ReservedLine]] = mapped_column(Json)
     created_at: Mapped[datetime] = mapped_column(Moment)
     updated_at: Mapped[datetime] = mapped_column(Moment)
     version: Mapped[int] = mapped_column(sa.SmallInteger)
 
+    @classmethod
+    def new(cls, order_id: str, status: str, lines: list[ReservedLine]) -> ReservationRow:
+        """The row of a new reservation, or of a tombstone."""
+        moment = now()
+        return {
+            "order_id": order_id, "status": status, "lines": lines,
+            "created_at": moment, "updated_at": moment, "version": 1,
+        }  # fmt: skip
+
 
 class Adjustment(Base):
-    """What was put in or taken out by hand, and why: what a count of the shelves is compared with."""
+    """What was put in or taken out by hand, and why: a stocktaking is compared with it."""
 
     __tablename__ = "adjustments"
 
     product_id: Mapped[str] = mapped_column(Id, primary_key=True)
     version: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True, autoincrement=False)
-    """The version that the product had by it."""
+    """The version of the product after the adjustment."""
     delta: Mapped[int] = mapped_column(sa.BigInteger)
     reason: Mapped[str] = mapped_column(sa.String(200))
     created_at: Mapped[datetime] = mapped_column(Moment)
 
+    @classmethod
+    def new(cls, product: Product, delta: int, reason: str) -> "Adjustment":
+        """The adjustment that led to the current version of the product."""
+        return cls(
+            product_id=product.id, version=product.version, delta=delta, reason=reason, created_at=product.updated_at
+        )
 
-products: Any = Product.__table__
-reservations: Any = Reservation.__table__
+
+products = cast(sa.Table, Product.__table__)
+reservations = cast(sa.Table, Reservation.__table__)
+ProductRow = sa.RowMapping
+"""The columns of a product, as a query reads them."""
+
+
+# The rules of a reservation -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A request to reserve: quantities by product, in the order of its lines, and the line that names each first."""
+class Demand:
+    """What an order asks for: quantities by product, in the order of its lines, and the first line of each product."""
 
     order_id: str
     quantities: Mapping[str, int]
@@ -196,44 +319,44 @@ class Wanted:
 
 
 class Units:
-    """The units of the products that a transaction has locked; moves are judged here and written together."""
+    """The units of the products that a transaction has locked; moves are checked here and written together."""
 
-    def __init__(self, rows: Mapping[str, Mapping[str, Any]]):
+    def __init__(self, rows: Mapping[str, UnitsRow]):
         self.rows = rows
-        self._now = {i: [row["stock"], row["reserved"], row["sold"]] for i, row in rows.items()}
+        self._now = {i: _units(row) for i, row in rows.items()}
 
-    def reserve(self, wanted: Wanted) -> list[dict[str, Any]]:
+    def reserve(self, demand: Demand) -> list[ReservedLine]:
         """Move all lines from stock to reserved, or none; returns the lines with names and prices. Raises
         UnknownProduct or InsufficientStock.
         """
         sellable = {i for i, row in self.rows.items() if row["deleted_at"] is None}
         unknown = [
-            {"pointer": f"/items/{wanted.places[i]}/product_id", "detail": "There is no such product.", "product_id": i}
-            for i in wanted.quantities
+            {"pointer": f"/items/{demand.places[i]}/product_id", "detail": "There is no such product.", "product_id": i}
+            for i in demand.quantities
             if i not in sellable
         ]
         if unknown:
             raise UnknownProduct(errors=unknown)
         short = [
-            _short(f"/items/{wanted.places[i]}/quantity", i, self._now[i][0])
-            for i, quantity in wanted.quantities.items()
+            _short(f"/items/{demand.places[i]}/quantity", i, self._now[i][0])
+            for i, quantity in demand.quantities.items()
             if self._now[i][0] < quantity
         ]
         if short:
             raise InsufficientStock(errors=short)
-        for product_id, quantity in wanted.quantities.items():
+        for product_id, quantity in demand.quantities.items():
             self._move(product_id, -quantity, quantity, 0)
-        return [self._line(product_id, quantity) for product_id, quantity in wanted.quantities.items()]
+        return [self._line(product_id, quantity) for product_id, quantity in demand.quantities.items()]
 
-    def release(self, lines: list[dict[str, Any]]) -> None:
+    def release(self, lines: Sequence[ReservedLine]) -> None:
         for line in lines:
             self._move(line["product_id"], line["quantity"], -line["quantity"], 0)
 
-    def sell(self, lines: list[dict[str, Any]]) -> None:
+    def sell(self, lines: Sequence[ReservedLine]) -> None:
         for line in lines:
             self._move(line["product_id"], 0, -line["quantity"], line["quantity"])
 
-    def changes(self) -> list[dict[str, Any]]:
+    def changes(self) -> list[UnitsChange]:
         """The new units of each product that changed."""
         moment = now()
         return [
@@ -243,14 +366,14 @@ class Units:
             }
             for i, row in self.rows.items()
             for stock, reserved, sold in [self._now[i]]
-            if [row["stock"], row["reserved"], row["sold"]] != self._now[i]
+            if _units(row) != self._now[i]
         ]  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """What the moves add to the totals."""
-        alive = [(row, self._now[i]) for i, row in self.rows.items() if row["deleted_at"] is None]
-        names = ("stock", "reserved", "sold")
-        return {f"{name}_units": sum(now[n] - row[name] for row, now in alive) for n, name in enumerate(names)}
+        alive = [(_units(row), self._now[i]) for i, row in self.rows.items() if row["deleted_at"] is None]
+        names = ("stock_units", "reserved_units", "sold_units")
+        return {name: sum(after[n] - before[n] for before, after in alive) for n, name in enumerate(names)}
 
     def _move(self, product_id: str, stock: int, reserved: int, sold: int) -> None:
         units = self._now[product_id]
@@ -258,7 +381,7 @@ class Units:
         units[1] += reserved
         units[2] += sold
 
-    def _line(self, product_id: str, quantity: int) -> dict[str, Any]:
+    def _line(self, product_id: str, quantity: int) -> ReservedLine:
         row = self.rows[product_id]
         return {
             "product_id": product_id, "quantity": quantity, "name": row["name"],
@@ -266,5 +389,10 @@ class Units:
         }  # fmt: skip
 
 
-def _short(pointer: str, product_id: str, available: int) -> dict[str, Any]:
+def _units(row: UnitsRow) -> list[int]:
+    """In stock, reserved, sold."""
+    return [row["stock"], row["reserved"], row["sold"]]
+
+
+def _short(pointer: str, product_id: str, available: int) -> dict[str, object]:
     return {"pointer": pointer, "detail": f"{available} available.", "product_id": product_id, "available": available}

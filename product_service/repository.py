@@ -1,7 +1,7 @@
 """Every query of the product service. Rows are locked in one order: reservations before products, each by id."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,7 +12,20 @@ from libs.common.data.prepared import Prepared
 from libs.common.data.statements import any_of
 from libs.common.errors import NotFound
 from libs.common.times import now
-from product_service.models import Adjustment, Product, SkuTaken, Units, products, reservations
+from product_service.models import (
+    Adjustment,
+    Product,
+    ProductFilters,
+    ProductRow,
+    Reservation,
+    ReservationRow,
+    ReservedLine,
+    SkuTaken,
+    Units,
+    UnitsRow,
+    products,
+    reservations,
+)
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
@@ -21,8 +34,8 @@ _alive = products.c.deleted_at.is_(None)
 _find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
 
 
-def find(session: Reader, product_id: str) -> sa.RowMapping:
-    """The product's row; raises NotFound, also for one that was deleted."""
+def find(session: Reader, product_id: str) -> ProductRow:
+    """The product's row; raises NotFound, also for a deleted product."""
     row = session.execute(_find, {"id": product_id}).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no such product.")
@@ -47,17 +60,20 @@ def save(session: Session, product: Product) -> None:
         raise SkuTaken() from exc
 
 
-def record(session: Session, product: Product, delta: int, reason: str) -> None:
-    """Keep an adjustment of the stock beside the product that it made."""
-    made = {"product_id": product.id, "version": product.version, "created_at": product.updated_at}
-    session.add(Adjustment(delta=delta, reason=reason, **made))
+def record(session: Session, adjustment: Adjustment) -> None:
+    """Store an adjustment of the stock, in the transaction that changes the product."""
+    session.add(adjustment)
 
 
-def find_page(session: sa.Connection, filters: dict[str, Any], asked: PageQuery) -> Page:
+def find_page(session: Reader, filters: ProductFilters, asked: PageQuery) -> Page:
+    """A page of the products that match every filter, deleted ones excluded; raises MalformedRequest for a bad
+    cursor.
+    """
     query = sa.select(products).where(_alive)
-    for name in ("category", "seller_id"):
-        if name in filters:
-            query = query.where(products.c[name] == filters[name])
+    if "category" in filters:
+        query = query.where(products.c.category == filters["category"])
+    if "seller_id" in filters:
+        query = query.where(products.c.seller_id == filters["seller_id"])
     if "in_stock" in filters:
         query = query.where(products.c.sold_out == sa.literal(not filters["in_stock"]))
     if "min_price" in filters:
@@ -71,9 +87,10 @@ def find_page(session: sa.Connection, filters: dict[str, Any], asked: PageQuery)
     return page(session, query, asked, SORTS, products.c.id)
 
 
-def _matches(session: sa.Connection, words: str) -> sa.ColumnElement[bool]:
+def _matches(session: Reader, words: str) -> sa.ColumnElement[bool]:
     """Products whose name or description has every word."""
-    if session.dialect.name == "postgresql":
+    connection = session.connection() if isinstance(session, Session) else session
+    if connection.dialect.name == "postgresql":
         text = sa.func.to_tsvector(sa.literal_column("'simple'"), products.c.name + " " + products.c.description)
         found_by: sa.ColumnElement[bool] = text.op("@@")(sa.func.plainto_tsquery(sa.literal_column("'simple'"), words))
         return found_by
@@ -87,11 +104,12 @@ def _matches(session: sa.Connection, words: str) -> sa.ColumnElement[bool]:
 # Reservations ------------------------------------------------------------------------------------------------------
 
 
-def find_reservation(session: Reader, order_id: str) -> sa.RowMapping:
+def find_reservation(session: Reader, order_id: str) -> ReservationRow:
+    """The reservation of the order; raises NotFound."""
     row = session.execute(sa.select(reservations).where(reservations.c.order_id == order_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("There is no reservation for this order.")
-    return row
+    return cast(ReservationRow, dict(row))
 
 
 _lock_reservations = Prepared(
@@ -111,20 +129,23 @@ _lock_units = Prepared(
 _insert_reservations = Prepared(sa.insert(reservations), reservations.c.keys())
 
 
-def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, ReservationRow]:
     """The reservations of these orders; until the transaction ends nobody else adds or changes one."""
     ids = sorted(order_ids)
     connection = session.connection()
     if connection.dialect.name == "postgresql":
-        # A row that is not there yet cannot be locked: two who store the same order would meet only then, each holding
-        # products that the other needs. SQLite has one writer anyway.
+        # A row that is not there yet cannot be locked: two transactions that insert the same order would wait for each
+        # other only then, while each holds products that the other needs. SQLite has one writer anyway.
         keys = sorted(UUID(order_id).int & (2**63 - 1) for order_id in ids)
         connection.execute(_lock_orders, {"keys": keys})
-    return {row["order_id"]: row for row in _lock_reservations.mappings(session, ids=ids)}
+    rows = cast(list[ReservationRow], _lock_reservations.mappings(session, ids=ids))
+    return {row["order_id"]: row for row in rows}
 
 
 def lock_units(session: Session, product_ids: Iterable[str]) -> Units:
-    return Units({row["id"]: row for row in _lock_units.mappings(session, ids=sorted(product_ids))})
+    """The units of these products, locked until the transaction ends; products that do not exist are left out."""
+    rows = cast(list[UnitsRow], _lock_units.mappings(session, ids=sorted(product_ids)))
+    return Units({row["id"]: row for row in rows})
 
 
 _write_units = Prepared(
@@ -135,26 +156,23 @@ _write_units = Prepared(
 
 
 def write_units(session: Session, units: Units) -> None:
+    """Store the units of the products that changed."""
     _write_units.write(session, units.changes())
 
 
-def add_reservations(session: Session, lines: dict[str, list[dict[str, Any]]]) -> None:
+def add_reservations(session: Session, lines: Mapping[str, list[ReservedLine]]) -> None:
     """Store new reservations of orders that are locked."""
-    _insert(session, "reserved", lines)
+    rows = [Reservation.new(order_id, "reserved", lines[order_id]) for order_id in sorted(lines)]
+    _insert_reservations.write(session, rows)
 
 
 def add_tombstones(session: Session, order_ids: Iterable[str]) -> None:
     """Store releases that came before their reserve, of orders that are locked."""
-    _insert(session, "released", {order_id: [] for order_id in order_ids})
-
-
-def _insert(session: Session, status: str, lines: dict[str, list[dict[str, Any]]]) -> None:
-    moment = now()
-    same = {"status": status, "created_at": moment, "updated_at": moment, "version": 1}
-    rows = [{"order_id": order_id, "lines": lines[order_id], **same} for order_id in sorted(lines)]
+    rows = [Reservation.new(order_id, "released", []) for order_id in sorted(order_ids)]
     _insert_reservations.write(session, rows)
 
 
 def mark_reservations(session: Session, order_ids: Iterable[str], status: str) -> None:
+    """Store that what the orders hold was released or sold."""
     change = sa.update(reservations).where(reservations.c.order_id.in_(sorted(order_ids)))
     session.execute(change.values(status=status, updated_at=now(), version=2))

@@ -1,19 +1,31 @@
 """The URLs of the product service."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
 
-from flask import g, request
-
+from libs.common.context import Context
+from libs.common.data.changes import Changes, VersionCheck
+from libs.common.data.database import Database, Reader, Session
+from libs.common.data.paging import Page, PageQuery
 from libs.common.errors import InvalidTransition, Problem
-from libs.common.web.routes import Routes
+from libs.common.web.routes import PREFIX, Routes
 from product_service import repository, schemas, use_cases
+from product_service.clients import Users
 from product_service.models import (
+    Demand,
     InsufficientStock,
+    NewProduct,
+    Product,
+    ProductFilters,
     ProductInUse,
+    ProductRow,
+    ProductStats,
+    ReservationRow,
+    ReservedLine,
     SkuTaken,
+    StockAdjustment,
     UnknownProduct,
     UnknownUser,
-    Wanted,
 )
 
 routes = Routes(
@@ -22,9 +34,9 @@ routes = Routes(
 )
 
 
-def _seller_exists(raw: Any, users: Any) -> None:
+def _seller_exists(raw: Mapping[str, object], users: Users) -> None:
     seller_id = raw.get("seller_id")
-    if seller_id and not users.exists(seller_id.lower()):
+    if isinstance(seller_id, str) and not users.exists(seller_id.lower()):
         raise UnknownUser(errors=[{"pointer": "/seller_id", "detail": "There is no such user."}])
 
 
@@ -32,7 +44,7 @@ def _seller_exists(raw: Any, users: Any) -> None:
     "/products", body=schemas.NewProduct, returns=schemas.Product, status=201,
     refuses=[SkuTaken, UnknownUser], idempotent=True, before=_seller_exists,
 )  # fmt: skip
-def create_product(session: Any, body: Any) -> Any:
+def create_product(session: Session, body: NewProduct) -> Product:
     """Put a product on sale.
 
     The SKU must be free and the seller must exist, where they are given. The price must have no more digits than its
@@ -42,7 +54,7 @@ def create_product(session: Any, body: Any) -> Any:
 
 
 @routes.list("/products", query=schemas.ProductFilters, sorts=("created_at", "name", "price"), returns=schemas.Product)
-def list_products(session: Any, query: Any, page: Any) -> Any:
+def list_products(session: Reader, query: ProductFilters, page: PageQuery) -> Page:
     """List products.
 
     The newest come first, unless `sort` says otherwise. Prices are compared as numbers, whatever their currency.
@@ -51,7 +63,7 @@ def list_products(session: Any, query: Any, page: Any) -> Any:
 
 
 @routes.get("/products/stats", returns=schemas.ProductStats)
-def product_stats(session: Any) -> Any:
+def product_stats(session: Reader) -> ProductStats:
     """Count products and units.
 
     The figures are maintained with every change, so they cost the same however many products there are.
@@ -60,7 +72,7 @@ def product_stats(session: Any) -> Any:
 
 
 @routes.get("/products/<id:product_id>", returns=schemas.Product)
-def get_product(session: Any, product_id: str) -> Any:
+def get_product(session: Reader, product_id: str) -> ProductRow:
     """Get a product.
 
     One that was taken off sale is not found.
@@ -72,7 +84,7 @@ def get_product(session: Any, product_id: str) -> Any:
     "/products/<id:product_id>", body=schemas.ProductChange, returns=schemas.Product,
     refuses=[SkuTaken, UnknownUser], before=_seller_exists, shows={"version": 2},
 )  # fmt: skip
-def replace_product(session: Any, product_id: str, body: Any, match: Any) -> Any:
+def replace_product(session: Session, product_id: str, body: Changes[Product], match: VersionCheck) -> Product:
     """Replace a product.
 
     What is left out falls back to its default. The units stay: only a change of stock and orders move them.
@@ -85,7 +97,7 @@ def replace_product(session: Any, product_id: str, body: Any, match: Any) -> Any
     refuses=[SkuTaken, UnknownUser], before=_seller_exists,
     example={"price": "2299.00", "category": None}, shows={"price": "2299.00", "category": None, "version": 2},
 )  # fmt: skip
-def update_product(session: Any, product_id: str, body: Any, match: Any) -> Any:
+def update_product(session: Session, product_id: str, body: Changes[Product], match: VersionCheck) -> Product:
     """Change some members of a product.
 
     The body is a merge patch (RFC 7396): what is left out stays, and null removes. Orders keep the price that they
@@ -95,7 +107,7 @@ def update_product(session: Any, product_id: str, body: Any, match: Any) -> Any:
 
 
 @routes.delete("/products/<id:product_id>", refuses=[ProductInUse])
-def delete_product(session: Any, product_id: str, match: Any) -> None:
+def delete_product(session: Session, product_id: str, match: VersionCheck) -> None:
     """Take a product off sale.
 
     That is refused while orders hold units of it. Its SKU is free again.
@@ -107,45 +119,91 @@ def delete_product(session: Any, product_id: str, match: Any) -> None:
     "/products/<id:product_id>/stock", body=schemas.StockAdjustment, returns=schemas.Product,
     refuses=[InsufficientStock], idempotent=True, shows={"stock": 35, "version": 2},
 )  # fmt: skip
-def adjust_stock(session: Any, product_id: str, body: Any) -> Any:
+def adjust_stock(session: Session, product_id: str, body: StockAdjustment) -> Product:
     """Put units of a product in or take them out.
 
     This is the only way to change `stock` after creation. It is atomic, and more than there is cannot be taken out.
     """
-    return use_cases.adjust_stock(session, product_id, **body)
+    return use_cases.adjust_stock(session, product_id, body)
 
 
 # Reservations, for the order service -------------------------------------------------------------------------------
+
+
+class WantedLine(TypedDict):
+    """So many units of a product."""
+
+    product_id: str
+    quantity: int
+
+
+class NewReservation(TypedDict):
+    """What an order wants to hold."""
+
+    order_id: str
+    items: list[WantedLine]
+    request_id: NotRequired[str]
+    """Only in a batch: the request that this reservation belongs to."""
+
+
+class NewReservations(TypedDict):
+    """What many orders want to hold."""
+
+    reservations: list[NewReservation]
+
+
+class Reserved(TypedDict):
+    """A reservation as it is answered to the request that made it; `id` is for the Location header."""
+
+    id: str
+    order_id: str
+    status: str
+    lines: list[ReservedLine]
+    version: int
+
+
+class Outcome(TypedDict):
+    """What became of one reservation of a batch."""
+
+    status: int
+    body: dict[str, object]
+
+
+class Outcomes(TypedDict):
+    """What became of each reservation, in the order of the request."""
+
+    outcomes: list[Outcome]
 
 
 @routes.post(
     "/reservations", body=schemas.NewReservation, returns=schemas.Reservation, status=201,
     refuses=[InsufficientStock, InvalidTransition, UnknownProduct],
 )  # fmt: skip
-def create_reservation(db: Any, body: Any) -> Any:
+def create_reservation(db: Database, body: NewReservation) -> Reserved:
     """Reserve all lines of an order, or none.
 
     The same order again gets the same answer, so no key is needed. `errors` of a refusal names each line that is
     short, with the units that are available, or each product that is not known.
     """
-    outcome = use_cases.reserve(db, [_wanted(body)])[0]
+    outcome = use_cases.reserve(db, [_demand(body)])[0]
     if isinstance(outcome, Problem):
         raise outcome
-    return _reservation(body["order_id"], outcome)
+    return _reserved(body["order_id"], outcome)
 
 
 @routes.post("/reservations/batch", body=schemas.NewReservations, returns=schemas.Outcomes)
-def create_reservations(db: Any, body: Any) -> Any:
+def create_reservations(db: Database, body: NewReservations, work: Context) -> Outcomes:
     """Reserve for many orders at once.
 
     Each is judged on its own, in the order of the list, and gets what a single call would have answered.
     """
-    batch = [_wanted(item) for item in body["reservations"]]
-    return {"outcomes": [_outcome(w, outcome) for w, outcome in zip(batch, use_cases.reserve(db, batch), strict=True)]}
+    batch = [_demand(new) for new in body["reservations"]]
+    outcomes = zip(batch, use_cases.reserve(db, batch), strict=True)
+    return {"outcomes": [_outcome(demand, outcome, work.request_id) for demand, outcome in outcomes]}
 
 
 @routes.get("/reservations/<id:order_id>", returns=schemas.Reservation)
-def get_reservation(session: Any, order_id: str) -> Any:
+def get_reservation(session: Reader, order_id: str) -> ReservationRow:
     """Get what an order holds.
 
     It is also found when it was released or sold.
@@ -154,7 +212,7 @@ def get_reservation(session: Any, order_id: str) -> Any:
 
 
 @routes.delete("/reservations/<id:order_id>")
-def delete_reservation(session: Any, order_id: str) -> None:
+def delete_reservation(session: Session, order_id: str) -> None:
     """Release what an order holds.
 
     A second time changes nothing. A release that comes before its reservation is kept, and refuses the late one.
@@ -162,24 +220,25 @@ def delete_reservation(session: Any, order_id: str) -> None:
     use_cases.release(session, [order_id])
 
 
-def _wanted(body: dict[str, Any]) -> Wanted:
+def _demand(new: NewReservation) -> Demand:
     quantities: dict[str, int] = {}
     places: dict[str, int] = {}
-    for place, item in enumerate(body["items"]):
-        places.setdefault(item["product_id"], place)
-        quantities[item["product_id"]] = quantities.get(item["product_id"], 0) + item["quantity"]
-    return Wanted(body["order_id"], quantities, places, body.get("request_id"))
+    for place, line in enumerate(new["items"]):
+        places.setdefault(line["product_id"], place)
+        quantities[line["product_id"]] = quantities.get(line["product_id"], 0) + line["quantity"]
+    return Demand(new["order_id"], quantities, places, new.get("request_id"))
 
 
 _dump_reservation = schemas.Reservation().dump
 
 
-def _reservation(order_id: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def _reserved(order_id: str, lines: list[ReservedLine]) -> Reserved:
     return {"id": order_id, "order_id": order_id, "status": "reserved", "lines": lines, "version": 1}
 
 
-def _outcome(wanted: Wanted, outcome: Any) -> dict[str, Any]:
+def _outcome(demand: Demand, outcome: list[ReservedLine] | Problem, request_id: str) -> Outcome:
+    """The status and the body that a single call would have answered with."""
     if isinstance(outcome, Problem):
-        document = outcome.document(request.path, wanted.request_id or g.work.request_id)
+        document = outcome.document(PREFIX + "/reservations", demand.request_id or request_id)
         return {"status": outcome.status, "body": document}
-    return {"status": 201, "body": _dump_reservation(_reservation(wanted.order_id, outcome))}
+    return {"status": 201, "body": _dump_reservation(_reserved(demand.order_id, outcome))}

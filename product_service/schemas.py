@@ -1,7 +1,5 @@
 """The HTTP shapes of the product service."""
 
-from typing import Any
-
 import marshmallow as ma
 
 from libs.common.ids import example_id
@@ -29,7 +27,7 @@ from libs.common.web.fields import (
     Version,
     WrittenAmount,
 )
-from product_service.models import MAX_STOCK
+from product_service import models
 
 
 class ProductChange(Schema):
@@ -55,7 +53,7 @@ class ProductChange(Schema):
     seller_id = Id(load_default=None, allow_none=True, doc="A user, who must exist.", example=example_id("seller_id"))
 
     @ma.validates_schema
-    def _price_fits(self, data: dict[str, Any], **kwargs: Any) -> None:
+    def _price_fits(self, data: models.ProductChange, **options: object) -> None:
         if {"price", "currency"} <= data.keys() and not fits(data["price"], data["currency"]):
             raise ma.ValidationError(f"More digits than {data['currency']} has.", "price")
 
@@ -63,7 +61,7 @@ class ProductChange(Schema):
 class NewProduct(ProductChange):
     """A product to put on sale."""
 
-    stock = Integer(min=0, max=MAX_STOCK, load_default=0, doc="Units that can be sold.", example=25)
+    stock = Integer(min=0, max=models.MAX_STOCK, load_default=0, doc="Units that can be sold.", example=25)
 
 
 class Product(Answer):
@@ -102,7 +100,9 @@ class ProductFilters(Schema):
 class StockAdjustment(Schema):
     """Units that come or go."""
 
-    delta = Integer(min=-MAX_STOCK, max=MAX_STOCK, required=True, doc="Negative to take units out.", example=10)
+    delta = Integer(
+        min=-models.MAX_STOCK, max=models.MAX_STOCK, required=True, doc="Negative to take units out.", example=10
+    )
     reason = String(min=1, max=200, required=True, doc="Kept with the change.", example="delivery")
 
 

@@ -1,13 +1,13 @@
 """One function for each thing that the product service does."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from libs.common.data import counters
+from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import InvalidTransition, Problem
 from libs.common.events import outbox
-from libs.common.events.event import Event
+from libs.common.events.inbox import Handlers
 from libs.common.money import format_amount
 from libs.common.times import write_time
 from product_service import repository
@@ -20,38 +20,45 @@ from product_service.events import (
     ProductUpdated,
     StockAdjusted,
 )
-from product_service.models import Product, Units, Wanted
+from product_service.models import (
+    Adjustment,
+    Demand,
+    NewProduct,
+    Product,
+    ProductStats,
+    ReservationRow,
+    ReservedLine,
+    StockAdjustment,
+    Units,
+)
 
-Line = dict[str, Any]
 
-
-def create_product(session: Session, new: dict[str, Any]) -> Product:
+def create_product(session: Session, new: NewProduct) -> Product:
     """Put a product on sale; raises SkuTaken."""
-    product = Product.launch(**new)
+    product = Product.new(**new)
     repository.save(session, product)
-    outbox.add(session, ProductCreated(**_facts(product)))
+    outbox.add(session, _event(ProductCreated, product))
     counters.add(session, product.counts())
     return product
 
 
-def change_product(
-    session: Session, product_id: str, changes: Callable[[Product], dict[str, Any]], match: Callable[[int], None]
-) -> Product:
+def change_product(session: Session, product_id: str, changes: Changes[Product], match: VersionCheck) -> Product:
     """Replace the members that a client may set; raises NotFound, PreconditionFailed or SkuTaken."""
     product = repository.lock(session, product_id)
     match(product.version)
     product.change(**changes(product))
     repository.save(session, product)
-    outbox.add(session, ProductUpdated(**_facts(product)))
+    outbox.add(session, _event(ProductUpdated, product))
     return product
 
 
-def adjust_stock(session: Session, product_id: str, delta: int, reason: str) -> Product:
+def adjust_stock(session: Session, product_id: str, adjustment: StockAdjustment) -> Product:
     """Put units in or take them out; raises NotFound or InsufficientStock."""
+    delta, reason = adjustment["delta"], adjustment["reason"]
     product = repository.lock(session, product_id)
     product.adjust_stock(delta)
     repository.save(session, product)
-    repository.record(session, product, delta, reason)
+    repository.record(session, Adjustment.new(product, delta, reason))
     outbox.add(
         session,
         StockAdjusted(product_id=product.id, delta=delta, stock=product.stock, version=product.version),
@@ -60,7 +67,7 @@ def adjust_stock(session: Session, product_id: str, delta: int, reason: str) -> 
     return product
 
 
-def delete_product(session: Session, product_id: str, match: Callable[[int], None]) -> None:
+def delete_product(session: Session, product_id: str, match: VersionCheck) -> None:
     """Take a product off sale; raises NotFound, PreconditionFailed or ProductInUse."""
     product = repository.lock(session, product_id)
     match(product.version)
@@ -73,25 +80,28 @@ def delete_product(session: Session, product_id: str, match: Callable[[int], Non
     counters.add(session, counters.difference(before, product.counts()))
 
 
-def product_stats(session: Reader) -> dict[str, int]:
+def product_stats(session: Reader) -> ProductStats:
     """How many products there are, and how many units."""
     found = counters.read(session)
-    return {name: found.get(name, 0) for name in ("total", "stock_units", "reserved_units", "sold_units")}
+    return {
+        "total": found.get("total", 0), "stock_units": found.get("stock_units", 0),
+        "reserved_units": found.get("reserved_units", 0), "sold_units": found.get("sold_units", 0),
+    }  # fmt: skip
 
 
-def reserve(db: Database, batch: Sequence[Wanted]) -> list[list[Line] | Problem]:
-    """Reserve for each order all of its lines or none, each judged on its own, in one transaction. The outcome of an
-    order is its lines with names and prices, or InsufficientStock, UnknownProduct or InvalidTransition. The same order
-    again gets the same answer.
+def reserve(db: Database, batch: Sequence[Demand]) -> list[list[ReservedLine] | Problem]:
+    """Reserve all lines of each order or none, independently of the other orders, in one transaction. The outcome of an
+    order is its lines with names and prices, or InsufficientStock, UnknownProduct or InvalidTransition. A repeated
+    order gets the same outcome.
     """
-    fresh: dict[str, list[Line]] = {}
-    outcomes: list[list[Line] | Problem] = []
+    fresh: dict[str, list[ReservedLine]] = {}
+    outcomes: list[list[ReservedLine] | Problem] = []
     with db.write() as session:
-        known = repository.lock_reservations(session, {wanted.order_id for wanted in batch})
-        units = repository.lock_units(session, {i for w in batch if w.order_id not in known for i in w.quantities})
-        for wanted in batch:
+        known = repository.lock_reservations(session, {demand.order_id for demand in batch})
+        units = repository.lock_units(session, {i for d in batch if d.order_id not in known for i in d.quantities})
+        for demand in batch:
             try:
-                outcomes.append(_judge(wanted, known, fresh, units))
+                outcomes.append(_judge(demand, known, fresh, units))
             except Problem as problem:
                 outcomes.append(problem)
         repository.add_reservations(session, fresh)
@@ -100,23 +110,25 @@ def reserve(db: Database, batch: Sequence[Wanted]) -> list[list[Line] | Problem]
     return outcomes
 
 
-def _judge(wanted: Wanted, known: dict[str, Any], fresh: dict[str, list[Line]], units: Units) -> list[Line]:
-    if reservation := known.get(wanted.order_id):
+def _judge(
+    demand: Demand, known: Mapping[str, ReservationRow], fresh: dict[str, list[ReservedLine]], units: Units
+) -> list[ReservedLine]:
+    if reservation := known.get(demand.order_id):
         if reservation["status"] == "released":
             raise InvalidTransition("The reservation of this order was released.")
         return list(reservation["lines"])
-    if wanted.order_id not in fresh:
-        fresh[wanted.order_id] = units.reserve(wanted)
-    return fresh[wanted.order_id]
+    if demand.order_id not in fresh:
+        fresh[demand.order_id] = units.reserve(demand)
+    return fresh[demand.order_id]
 
 
 def release(session: Session, order_ids: Iterable[str]) -> None:
-    """Give back what the orders hold. A release that comes before its reserve leaves a tombstone; a second one
-    changes nothing, and neither does one of units that were sold.
+    """Give back what the orders hold. A release that comes before its reserve leaves a tombstone; a second release
+    changes nothing, and neither does the release of units that were sold.
     """
-    wanted = set(order_ids)
-    held = repository.lock_reservations(session, wanted)
-    repository.add_tombstones(session, wanted - held.keys())
+    released = set(order_ids)
+    held = repository.lock_reservations(session, released)
+    repository.add_tombstones(session, released - held.keys())
     _move(session, held, "released", Units.release)
 
 
@@ -125,7 +137,12 @@ def sell(session: Session, order_ids: Iterable[str]) -> None:
     _move(session, repository.lock_reservations(session, order_ids), "sold", Units.sell)
 
 
-def _move(session: Session, held: dict[str, Any], status: str, move: Callable[[Units, list[Line]], None]) -> None:
+def _move(
+    session: Session,
+    held: Mapping[str, ReservationRow],
+    status: str,
+    move: Callable[[Units, Sequence[ReservedLine]], None],
+) -> None:
     moving = {order_id: row["lines"] for order_id, row in held.items() if row["status"] == "reserved"}
     if not moving:
         return
@@ -137,11 +154,11 @@ def _move(session: Session, held: dict[str, Any], status: str, move: Callable[[U
     counters.add(session, units.counts())
 
 
-def _facts(product: Product) -> dict[str, Any]:
-    return {
-        "product_id": product.id, "price": format_amount(product.price, product.currency), "currency": product.currency,
-        "stock": product.stock, "version": product.version,
-    }  # fmt: skip
+def _event(event: type[ProductCreated], product: Product) -> ProductCreated:
+    price = format_amount(product.price, product.currency)
+    return event(
+        product_id=product.id, price=price, currency=product.currency, stock=product.stock, version=product.version
+    )
 
 
 def _release_orders(session: Session, events: Sequence[OrderRejected]) -> None:
@@ -152,7 +169,7 @@ def _sell_orders(session: Session, events: Sequence[OrderShipped]) -> None:
     sell(session, [event.order_id for event in events])
 
 
-HANDLERS: dict[type[Event], Callable[..., None]] = {
+HANDLERS: Handlers = {
     OrderRejected: _release_orders,
     OrderCancelled: _release_orders,
     OrderShipped: _sell_orders,

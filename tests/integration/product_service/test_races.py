@@ -11,7 +11,7 @@ from libs.common.data.database import Database
 from libs.common.ids import new_id
 from product_service import repository
 from product_service.app import create_app
-from product_service.models import Wanted
+from product_service.models import Demand
 from product_service.use_cases import release, reserve
 from tests.factories import a_cloud_event, a_product, a_reservation
 from tests.integration.product_service.shop import Shop
@@ -215,7 +215,7 @@ def test_a_release_of_several_orders_and_a_reserve_do_not_wait_for_each_other(
     monkeypatch.setattr(repository, "add_reservations", store)
     monkeypatch.setattr(repository, "add_tombstones", refuse)
     outcomes: list[Any] = []
-    with beside(lambda: outcomes.extend(reserve(db, [Wanted(late, {product: 1}, {product: 0})]))):
+    with beside(lambda: outcomes.extend(reserve(db, [Demand(late, {product: 1}, {product: 0})]))):
         assert holds_product.wait(10)
         with db.write() as session:
             release(session, [held, late])

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from libs.common.errors import ValidationFailed
 from product_service.models import (
     MAX_STOCK,
+    Demand,
     InsufficientStock,
     Product,
     ProductInUse,
     Units,
     UnknownProduct,
-    Wanted,
 )
 
 
 def a_product(**given: Any) -> Product:
     values = {"stock": 10, "name": "Laptop", "price": Decimal("5"), "currency": "EUR", "sku": "A-1", **given}
-    return Product.launch(**values)
+    return Product.new(**values)
 
 
 def a_row(stock: int = 10, reserved: int = 0, sold: int = 0, **given: Any) -> Any:
@@ -31,8 +31,8 @@ def a_row(stock: int = 10, reserved: int = 0, sold: int = 0, **given: Any) -> An
     }  # fmt: skip
 
 
-def wanted(**quantities: int) -> Wanted:
-    return Wanted("o-1", quantities, {product: place for place, product in enumerate(quantities)})
+def demand(**quantities: int) -> Demand:
+    return Demand("o-1", quantities, {product: place for place, product in enumerate(quantities)})
 
 
 def test_a_new_product_has_what_is_put_in_and_nothing_else() -> None:
@@ -76,7 +76,7 @@ def test_a_product_in_use_is_not_withdrawn() -> None:
 
 def test_a_reserve_moves_every_line() -> None:
     units = Units({"a": a_row(5), "b": a_row(5)})
-    lines = units.reserve(wanted(a=2, b=5))
+    lines = units.reserve(demand(a=2, b=5))
     assert [(line["product_id"], line["quantity"], line["unit_price"]) for line in lines] == [
         ("a", 2, "5.00"),
         ("b", 5, "5.00"),
@@ -98,13 +98,13 @@ def test_a_reserve_moves_every_line() -> None:
 def test_a_reserve_that_is_refused_moves_nothing(lines: dict[str, int], fault: type[Exception]) -> None:
     units = Units({"a": a_row(5), "b": a_row(5), "gone": a_row(5, deleted_at="then")})
     with pytest.raises(fault):
-        units.reserve(wanted(**lines))
+        units.reserve(demand(**lines))
     assert units.changes() == []
 
 
 def test_what_nets_to_nothing_is_not_written() -> None:
     units = Units({"a": a_row(5)})
-    units.release(units.reserve(wanted(a=2)))
+    units.release(units.reserve(demand(a=2)))
     assert units.changes() == []
     assert units.counts() == {"stock_units": 0, "reserved_units": 0, "sold_units": 0}
 
@@ -116,7 +116,7 @@ def test_no_unit_is_made_or_lost_whatever_happens(steps: list[tuple[str, int]]) 
     for action, quantity in steps:
         if action == "reserve":
             try:
-                held.append(units.reserve(wanted(a=quantity)))
+                held.append(units.reserve(demand(a=quantity)))
             except InsufficientStock:
                 pass
         elif held:
