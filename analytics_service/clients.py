@@ -1,4 +1,4 @@
-"""What the analytics service asks of the four others, side by side and shared, and the fake of them."""
+"""The calls of the four other services, concurrent and shared, and their fake."""
 
 import logging
 import threading
@@ -7,10 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import (
+    Any,  # noqa: TID251  # JSON of other services, which nobody has checked
+    Generic,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+)
 from urllib.parse import urlencode
 
 from analytics_service.events import (
+    ConfirmedLine,
+    FactEvent,
     NotificationDead,
     NotificationSent,
     OrderCancelled,
@@ -18,7 +27,6 @@ from analytics_service.events import (
     OrderDelivered,
     OrderRejected,
     OrderShipped,
-    Told,
 )
 from libs.common import context
 from libs.common.calls.client import ServiceClient
@@ -36,20 +44,46 @@ FIGURES: dict[str, tuple[str, ...]] = {
 """Service → what the summary takes from its `/stats`."""
 PAGE = 200
 
-Answer = TypeVar("Answer")
+Json: TypeAlias = dict[str, Any]
+Result = TypeVar("Result")
+
+
+class ShownOrder(TypedDict):
+    """An order as its service shows it, as far as it is read."""
+
+    id: str
+    status: str
+    items: list[ConfirmedLine]
+    total: str
+    currency: str
+    updated_at: str
+    confirmed_at: str | None
+    cancelled_at: str | None
+    shipped_at: str | None
+    delivered_at: str | None
+
+
+class ShownNotification(TypedDict):
+    """A notification as its service shows it, as far as it is read."""
+
+    id: str
+    status: str
+    channel: str
+    created_at: str
+    sent_at: str | None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a service said of itself, and when."""
+    """The figures of a service, and when it answered with them."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     as_of: datetime
 
 
 @dataclass(frozen=True)
 class Health:
-    """What a service answered on /health, and how long that took."""
+    """The status that a service answered on /health, and how long the answer took."""
 
     status: str
     latency_ms: float
@@ -62,8 +96,8 @@ class Services(Protocol):
 
     def health(self, service: str) -> Health: ...
 
-    def page(self, service: str, cursor: str | None) -> tuple[list[Told], str | None]:
-        """What happened to some orders or notifications, oldest first, and where the next page begins."""
+    def page(self, service: str, cursor: str | None) -> tuple[list[FactEvent], str | None]:
+        """The events of a page of orders or notifications, oldest first, and the cursor of the next page."""
 
 
 class ServiceClients:
@@ -80,75 +114,84 @@ class ServiceClients:
         started = time.perf_counter()
         found = self._get(service, "/health", statuses=(200, 503), attempts=1)
         elapsed = round((time.perf_counter() - started) * 1000, 2)
-        # A problem document has a status too, which is a number: 503 may also mean that somebody else answers.
+        # A problem document has a status too, which is a number: 503 may also come from a proxy.
         if not isinstance(found.get("status"), str):
             raise _useless(service)
         return Health(found["status"], elapsed)
 
-    def page(self, service: str, cursor: str | None) -> tuple[list[Told], str | None]:
-        asked = {"limit": PAGE, "sort": "created_at", **({"cursor": cursor} if cursor else {})}
-        found = self._get(service, f"/{service}s?{urlencode(asked)}")
+    def page(self, service: str, cursor: str | None) -> tuple[list[FactEvent], str | None]:
+        query = {"limit": PAGE, "sort": "created_at", **({"cursor": cursor} if cursor else {})}
+        found = self._get(service, f"/{service}s?{urlencode(query)}")
         try:
-            return [told for item in found["items"] for told in _HISTORIES[service](item)], found["next_cursor"]
+            return [event for item in found["items"] for event in _HISTORIES[service](item)], found["next_cursor"]
         except (KeyError, TypeError) as exc:
             raise _useless(service) from exc
 
-    def _get(self, service: str, path: str, statuses: tuple[int, ...] = (200,), **options: Any) -> dict[str, Any]:
-        answer = self._clients[service].get(path, **options)
-        if answer.status not in statuses or not isinstance(answer.body, dict):
+    def _get(self, service: str, path: str, statuses: tuple[int, ...] = (200,), attempts: int | None = None) -> Json:
+        reply = self._clients[service].get(path, attempts=attempts)
+        if reply.status not in statuses or not isinstance(reply.body, dict):
             raise _useless(service)
-        return answer.body
+        return reply.body
 
 
 def _useless(service: str) -> DependencyUnavailable:
     return DependencyUnavailable(f"The {service} service gave no useful answer.")
 
 
-def _order_history(order: dict[str, Any]) -> Iterable[Told]:
-    """An order as its service shows it, in the words of the events that it had."""
+def _order_history(order: ShownOrder) -> Iterable[FactEvent]:
+    """The events that an order had."""
     order_id = order["id"]
-    if order["confirmed_at"]:
-        told = {name: order[name] for name in ("items", "total", "currency", "confirmed_at")}
-        yield OrderConfirmed(order_id=order_id, **told)
+    if moment := order["confirmed_at"]:
+        yield OrderConfirmed(
+            order_id=order_id, items=order["items"], total=order["total"], currency=order["currency"],
+            confirmed_at=moment,
+        )  # fmt: skip
     if order["status"] == "rejected":
         yield OrderRejected(order_id=order_id, rejected_at=order["updated_at"])
-    for event, moment in (
-        (OrderCancelled, "cancelled_at"),
-        (OrderShipped, "shipped_at"),
-        (OrderDelivered, "delivered_at"),
-    ):
-        if order[moment]:
-            yield event(order_id=order_id, **{moment: order[moment]})
+    if moment := order["cancelled_at"]:
+        yield OrderCancelled(order_id=order_id, cancelled_at=moment)
+    if moment := order["shipped_at"]:
+        yield OrderShipped(order_id=order_id, shipped_at=moment)
+    if moment := order["delivered_at"]:
+        yield OrderDelivered(order_id=order_id, delivered_at=moment)
 
 
-def _notification_history(notification: dict[str, Any]) -> Iterable[Told]:
-    same = {"notification_id": notification["id"], **{name: notification[name] for name in ("channel", "created_at")}}
-    if notification["sent_at"]:
-        yield NotificationSent(sent_at=notification["sent_at"], **same)
+def _notification_history(notification: ShownNotification) -> Iterable[FactEvent]:
+    """The event that a notification had, if any."""
+    notification_id, channel = notification["id"], notification["channel"]
+    created_at, sent_at = notification["created_at"], notification["sent_at"]
+    if sent_at:
+        yield NotificationSent(notification_id=notification_id, channel=channel, created_at=created_at, sent_at=sent_at)
     elif notification["status"] == "dead":
-        # The service does not show when it gave up; what counts is that it did.
-        yield NotificationDead(dead_at=notification["created_at"], **same)
+        # The service does not show when it gave up; only that it did is counted.
+        yield NotificationDead(
+            notification_id=notification_id, channel=channel, created_at=created_at, dead_at=created_at
+        )
 
 
-_HISTORIES = {"order": _order_history, "notification": _notification_history}
+_HISTORIES: dict[str, Callable[[Any], Iterable[FactEvent]]] = {
+    "order": _order_history,
+    "notification": _notification_history,
+}
+"""Each takes what its own service shows."""
 
 
-class SharedCall(Generic[Answer]):
-    """One call at a time for all who want its answer (single flight). Whoever finds none under way begins one; those
-    who come meanwhile share the next, so nobody gets an answer that is older than the question.
+class SharedCall(Generic[Result]):
+    """One call at a time for all callers of `ask` (single flight). A caller that finds no call under way begins one;
+    callers that come meanwhile share the next call, so no result is older than the question.
 
-    `after` gets each answer once those who wait have it. A call that takes longer than `seconds` blocks nobody: the
-    next who asks begins another.
+    `after` gets each result once the waiting callers have it. A call that takes longer than `seconds` blocks nobody:
+    the next caller begins another.
     """
 
-    def __init__(self, call: Callable[[], Answer], seconds: float, after: Callable[[Answer], None] | None = None):
+    def __init__(self, call: Callable[[], Result], seconds: float, after: Callable[[Result], None] | None = None):
         self._call, self._seconds, self._after = call, seconds, after
         self._lock = threading.Lock()
-        self._current: Future[Answer] | None = None
-        self._next: Future[Answer] | None = None
+        self._current: Future[Result] | None = None
+        self._next: Future[Result] | None = None
         self._busy_until = 0.0
 
-    def ask(self) -> "Future[Answer]":
+    def ask(self) -> "Future[Result]":
         with self._lock:
             asked = self._next = self._next or Future()
             if time.monotonic() >= self._busy_until:
@@ -156,7 +199,7 @@ class SharedCall(Generic[Answer]):
             return asked
 
     def _begin(self) -> None:
-        """Send who waits on its way; the lock is held."""
+        """Begin the call that callers wait for, if any; the lock is held."""
         current = self._current = self._next
         self._next = None
         self._busy_until = time.monotonic() + self._seconds if current else 0.0
@@ -164,13 +207,13 @@ class SharedCall(Generic[Answer]):
             work = context.current()
             threading.Thread(target=self._run, args=(current, work), name="shared call", daemon=True).start()
 
-    def _run(self, asked: "Future[Answer]", work: context.Context | None) -> None:
+    def _run(self, asked: "Future[Result]", work: context.Context | None) -> None:
         context.begin(self._seconds, *((work.request_id, work.traceparent) if work else ()))
         try:
-            answer = self._call()
-            asked.set_result(answer)
+            result = self._call()
+            asked.set_result(result)
             if self._after:
-                self._after(answer)
+                self._after(result)
         except Exception as exc:
             if not isinstance(exc, Problem):
                 log.error("call.failed", exc_info=exc)
@@ -183,23 +226,23 @@ class SharedCall(Generic[Answer]):
                     self._begin()
 
 
-class SideBySide(Generic[Answer]):
-    """Asks several services the same question at the same time, and waits no longer than `seconds`, or than the
-    request may take where that is less.
+class SideBySide(Generic[Result]):
+    """Calls several services concurrently, and waits no longer than `seconds`, or than the deadline of the request
+    where that is earlier.
     """
 
     def __init__(
         self,
         services: Iterable[str],
-        ask: Callable[[str], Answer],
+        ask: Callable[[str], Result],
         seconds: float,
-        after: Callable[[str, Answer], None] | None = None,
+        after: Callable[[str, Result], None] | None = None,
     ):
         self._seconds = seconds
         self._calls = {name: _shared(name, ask, seconds, after) for name in services}
 
-    def ask(self) -> dict[str, Answer]:
-        """The answers of those that answered in time."""
+    def ask(self) -> dict[str, Result]:
+        """The results of the services that answered in time."""
         work = context.current()
         seconds = min(self._seconds, work.seconds_left()) if work else self._seconds
         asked = {name: call.ask() for name, call in self._calls.items()}
@@ -208,9 +251,9 @@ class SideBySide(Generic[Answer]):
 
 
 def _shared(
-    name: str, ask: Callable[[str], Answer], seconds: float, after: Callable[[str, Answer], None] | None
-) -> SharedCall[Answer]:
-    then = (lambda answer: after(name, answer)) if after else None
+    name: str, ask: Callable[[str], Result], seconds: float, after: Callable[[str, Result], None] | None
+) -> SharedCall[Result]:
+    then = (lambda result: after(name, result)) if after else None
     return SharedCall(lambda: ask(name), seconds, then)
 
 
@@ -220,13 +263,13 @@ class FakeServices:
     """
 
     def __init__(self) -> None:
-        self.stats: dict[str, dict[str, Any]] = {
+        self.stats: dict[str, Json] = {
             "user": {"total": 3},
             "product": {"total": 2, "stock_units": 40},
             "order": {"total": 1, "by_status": {"confirmed": 1}, "revenue": [{"currency": "EUR", "amount": "9.50"}]},
             "notification": {"total": 1, "by_status": {"sent": 1}},
         }
-        self.items: dict[str, list[dict[str, Any]]] = {"order": [], "notification": []}
+        self.items: dict[str, list[Json]] = {"order": [], "notification": []}
         self.down: set[str] = set()
         self.slow: dict[str, float] = {}
         self.asked: list[str] = []
@@ -240,12 +283,12 @@ class FakeServices:
         self._answer(service)
         return Health("healthy", 1.5)
 
-    def page(self, service: str, cursor: str | None) -> tuple[list[Told], str | None]:
+    def page(self, service: str, cursor: str | None) -> tuple[list[FactEvent], str | None]:
         self._answer(service)
         later = [item for item in self.items[service] if cursor is None or item["id"] > cursor]
         page = sorted(later, key=lambda item: str(item["id"]))[: self.page_size]
-        told = [one for item in page for one in _HISTORIES[service](item)]
-        return told, page[-1]["id"] if len(later) > len(page) else None
+        events = [event for item in page for event in _HISTORIES[service](item)]
+        return events, page[-1]["id"] if len(later) > len(page) else None
 
     def _answer(self, service: str) -> None:
         self.asked.append(service)

@@ -1,14 +1,13 @@
-"""What the analytics service reads: events as facts. It publishes none.
+"""The events that the analytics service reads, as facts. It publishes none.
 
-What an event tells of its subject is `facts()`: an id, and columns of a row that are known. A rebuild reads the same
-classes, made from the pages of a service by clients.py.
+`facts()` of an event are the id of its subject and the columns of a row that the event makes known. A rebuild reads the
+same classes, which clients.py makes from the pages of a service.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TypeAlias, TypedDict
 from uuid import UUID
 
 from libs.common.events.event import Event, RefusedEvent
@@ -16,38 +15,50 @@ from libs.common.money import CURRENCIES
 from libs.common.times import read_time
 
 MAX_NUMBER = 10**14
-"""No true amount or quantity is larger; as ten-thousandths it still fits its column."""
+"""No real amount or quantity is larger; as ten-thousandths it still fits its column."""
 
-_NONSENSE = (KeyError, TypeError, ValueError, ArithmeticError, AttributeError)
+_INVALID = (KeyError, TypeError, ValueError, ArithmeticError, AttributeError)
+
+Facts: TypeAlias = dict[str, object]
+"""The `id` of a row, and the columns of it that are known, as they are stored."""
+
+
+class ConfirmedLine(TypedDict):
+    """A line of an order, as far as it is read."""
+
+    product_id: str
+    name: str
+    quantity: int
+    line_total: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told(Event):
-    """All members but the subject are moments, unless a class says otherwise."""
+class FactEvent(Event):
+    """An event that makes columns of a row known. All members but the subject are times, unless a class differs."""
 
-    def facts(self) -> dict[str, Any]:
-        """Raises RefusedEvent for values that no service means."""
+    def facts(self) -> Facts:
+        """Raises RefusedEvent for values that no service sends."""
         try:
             return {"id": _id(self.subject), **self._facts()}
-        except _NONSENSE as exc:
+        except _INVALID as exc:
             raise RefusedEvent(f"not the facts of {self.TYPE}: {exc!r}") from exc
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Facts:
         return {name: _moment(value) for name, value in self.data().items() if name != self.SUBJECT}
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderConfirmed(Told):
+class OrderConfirmed(FactEvent):
     TYPE = "order.confirmed.v1"
     SUBJECT = "order_id"
 
     order_id: str
-    items: list[dict[str, Any]]
+    items: list[ConfirmedLine]
     total: str
     currency: str
     confirmed_at: str
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Facts:
         if self.currency not in CURRENCIES:
             raise ValueError("not a currency")
         return {
@@ -57,7 +68,7 @@ class OrderConfirmed(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderRejected(Told):
+class OrderRejected(FactEvent):
     TYPE = "order.rejected.v1"
     SUBJECT = "order_id"
 
@@ -66,7 +77,7 @@ class OrderRejected(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderCancelled(Told):
+class OrderCancelled(FactEvent):
     TYPE = "order.cancelled.v1"
     SUBJECT = "order_id"
 
@@ -75,7 +86,7 @@ class OrderCancelled(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderShipped(Told):
+class OrderShipped(FactEvent):
     TYPE = "order.shipped.v1"
     SUBJECT = "order_id"
 
@@ -84,7 +95,7 @@ class OrderShipped(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderDelivered(Told):
+class OrderDelivered(FactEvent):
     TYPE = "order.delivered.v1"
     SUBJECT = "order_id"
 
@@ -93,7 +104,7 @@ class OrderDelivered(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotificationSent(Told):
+class NotificationSent(FactEvent):
     TYPE = "notification.sent.v1"
     SUBJECT = "notification_id"
 
@@ -102,13 +113,13 @@ class NotificationSent(Told):
     created_at: str
     sent_at: str
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Facts:
         channel = _text(self.channel, 40)
         return {"channel": channel, "created_at": _moment(self.created_at), "sent_at": _moment(self.sent_at)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotificationDead(Told):
+class NotificationDead(FactEvent):
     TYPE = "notification.dead.v1"
     SUBJECT = "notification_id"
 
@@ -117,12 +128,12 @@ class NotificationDead(Told):
     created_at: str
     dead_at: str
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Facts:
         channel = _text(self.channel, 40)
         return {"channel": channel, "created_at": _moment(self.created_at), "dead_at": _moment(self.dead_at)}
 
 
-def _line(item: Mapping[str, Any]) -> dict[str, Any]:
+def _line(item: ConfirmedLine) -> ConfirmedLine:
     quantity = item["quantity"]
     if type(quantity) is not int or not 0 < quantity <= MAX_NUMBER:
         raise ValueError("not a quantity")
@@ -150,7 +161,7 @@ def _amount(text: str) -> Decimal:
     return amount
 
 
-def _text(text: Any, length: int) -> str:
+def _text(text: object, length: int) -> str:
     if not isinstance(text, str) or len(text) > length or "\x00" in text:
         raise ValueError("not a text of the allowed length")
     return text

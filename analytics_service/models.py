@@ -1,27 +1,27 @@
 """What is known of each order and notification, the totals that are made of it, and the rules of both.
 
-A row holds facts, and facts only ever add up: they may come twice, in any order, from an event or from a page of a
-service that is older than the event. What a row adds to the totals is a function of the row alone (`contributions`),
-so whatever changes a row adds to the totals the difference between what the row added before and what it adds now.
+A row holds facts, and a fact that is known never changes: it may come twice, in any order, from an event or from a page
+of a service that is older than the event. What a row adds to the totals is a function of the row alone
+(`contributions`), so a change of a row adds to the totals the difference between what the row adds before and after it.
 
-Totals have generations, so that a rebuild needs no pause. Readers see the one that is `live`. A rebuild opens a newer
-one, `building`, which begins empty; from then on every write, by an event or by the rebuild, counts in both:
+Totals have generations, so that a rebuild needs no pause. Readers see the generation that is `live`. A rebuild opens a
+newer one, `building`, which begins empty; from then on every write, by an event or by the rebuild, counts in both:
 
     totals[G] += contributions(new) - (contributions(old) if old.generation >= G else nothing)    G: live, building
     row.generation = building, or live where none is being built
 
 So a row counts in every generation up to its own, at every instant. When the rebuild has written all that the services
-know, its generation is exact and becomes live. A row that was left behind is one that its service does not know any
-more: it counts in nothing that is read, and is deleted. A rebuild that was killed leaves a generation that nobody will
-read, and the next one opens a newer one. All this asks is that nobody writes with an outdated idea of what is live and
-building: writers take turns (`repository.lock_generations`).
+know, its generation is exact and becomes live. A row of an older generation is one that its service no longer knows: it
+counts in no generation that is read, and is deleted. A rebuild that was killed leaves a generation that nobody will
+read, and the next rebuild opens a newer one. The only condition is that no writer uses an outdated `live` or
+`building`: writers take turns (`repository.lock_generations`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Generic, NamedTuple, TypeAlias, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -40,6 +40,83 @@ class Superseded(Exception):
     """Another rebuild has begun, and the newest one counts."""
 
 
+# Rows ---------------------------------------------------------------------------------------------------------------
+
+
+class Row(TypedDict):
+    """The columns of an order or of a notification."""
+
+    id: str
+    generation: int
+
+
+class OrderLine(TypedDict):
+    """What an order line adds to the totals of its product."""
+
+    product_id: str
+    name: str
+    quantity: int
+    line_total: str
+
+
+class OrderRow(Row):
+    """None: not known, or not yet."""
+
+    confirmed_at: datetime | None
+    rejected_at: datetime | None
+    cancelled_at: datetime | None
+    shipped_at: datetime | None
+    delivered_at: datetime | None
+    total: Decimal | None
+    currency: str | None
+    lines: list[OrderLine] | None
+
+
+class NotificationRow(Row):
+    channel: str
+    created_at: datetime
+    sent_at: datetime | None
+    dead_at: datetime | None
+
+
+class ProductNameRow(TypedDict):
+    product_id: str
+    name: str
+    named_at: datetime
+
+
+class SnapshotRow(TypedDict):
+    service: str
+    figures: dict[str, object]
+    as_of: datetime
+
+
+class BucketRow(NamedTuple):
+    start: datetime
+    currency: str
+    orders: int
+    cancelled: int
+    revenue: Decimal
+
+
+class BestSellerRow(NamedTuple):
+    product_id: str
+    name: str
+    units: int
+    revenue: Decimal
+    currency: str
+
+
+class DeliveryRow(NamedTuple):
+    channel: str
+    sent: int
+    dead: int
+    milliseconds: int
+
+
+# Tables -------------------------------------------------------------------------------------------------------------
+
+
 class Base(DeclarativeBase):
     metadata = metadata
 
@@ -55,7 +132,7 @@ class Order(Base):
     delivered_at: Mapped[datetime | None] = mapped_column(Moment)
     total: Mapped[Decimal | None] = mapped_column(Amount)
     currency: Mapped[str | None] = mapped_column(sa.String(3))
-    lines: Mapped[list[dict[str, Any]] | None] = mapped_column(Json)
+    lines: Mapped[list[OrderLine] | None] = mapped_column(Json)
     generation: Mapped[int] = mapped_column(index=True)
 
 
@@ -81,8 +158,8 @@ class Generations(Base):
 
 
 class OrderBucket(Base):
-    """What the orders that were confirmed in one hour or on one day (UTC) add up to. Each order is in one of both, so
-    that a year by days costs no more than a month by hours.
+    """The totals of the orders that were confirmed in one hour or on one day (UTC). Each order counts in a bucket of
+    either kind, so that a year by days costs no more than a month by hours.
     """
 
     __tablename__ = "order_buckets"
@@ -98,7 +175,7 @@ class OrderBucket(Base):
 
 class ProductTotal(Base):
     __tablename__ = "product_totals"
-    # Every documented order, alone and behind the documented filter; the id settles ties.
+    # One for every documented order, alone and after the documented filter; the id breaks ties.
     __table_args__ = (
         sa.Index(None, "generation", "units", "product_id"),
         sa.Index(None, "generation", "currency", "units", "product_id"),
@@ -113,7 +190,7 @@ class ProductTotal(Base):
 
 
 class ProductName(Base):
-    """A product's name as it was in the latest order; names do not add up, so they are no total."""
+    """A product's name in the latest order. Names do not add up, so they have a table beside the totals."""
 
     __tablename__ = "product_names"
 
@@ -121,9 +198,15 @@ class ProductName(Base):
     name: Mapped[str] = mapped_column(sa.String(200))
     named_at: Mapped[datetime] = mapped_column(Moment)
 
+    @classmethod
+    def new(cls, product_id: str, name: str, named_at: datetime) -> ProductNameRow:
+        return {"product_id": product_id, "name": name, "named_at": named_at}
+
 
 class DeliveryTotal(Base):
-    """By the day of their creation, so that a span of time can be asked for one day."""
+    """The totals of the notifications of one channel that were created on one day (UTC), so that a period can be
+    queried if that is ever needed.
+    """
 
     __tablename__ = "delivery_totals"
 
@@ -133,62 +216,69 @@ class DeliveryTotal(Base):
     sent: Mapped[int] = mapped_column(sa.BigInteger)
     dead: Mapped[int] = mapped_column(sa.BigInteger)
     milliseconds: Mapped[int] = mapped_column(sa.BigInteger)
-    """From creation to sending, added up; whole numbers, so that the sum is exact whatever comes and goes."""
+    """The sum of the times from creation to sending; whole numbers, so that it stays exact."""
 
 
 class Snapshot(Base):
-    """The last known figures of another service, for the time when it cannot be asked."""
+    """The last known figures of another service, which are shown while it is unavailable."""
 
     __tablename__ = "snapshots"
 
     service: Mapped[str] = mapped_column(sa.String(20), primary_key=True)
-    figures: Mapped[dict[str, Any]] = mapped_column(Json)
+    figures: Mapped[dict[str, object]] = mapped_column(Json)
     as_of: Mapped[datetime] = mapped_column(Moment)
 
+    @classmethod
+    def new(cls, service: str, figures: dict[str, object], as_of: datetime) -> SnapshotRow:
+        return {"service": service, "figures": figures, "as_of": as_of}
 
-orders: Any = Order.__table__
-notifications: Any = Notification.__table__
-generations: Any = Generations.__table__
-order_buckets: Any = OrderBucket.__table__
-product_totals: Any = ProductTotal.__table__
-product_names: Any = ProductName.__table__
-delivery_totals: Any = DeliveryTotal.__table__
-snapshots: Any = Snapshot.__table__
+
+orders = cast(sa.Table, Order.__table__)
+notifications = cast(sa.Table, Notification.__table__)
+generations = cast(sa.Table, Generations.__table__)
+order_buckets = cast(sa.Table, OrderBucket.__table__)
+product_totals = cast(sa.Table, ProductTotal.__table__)
+product_names = cast(sa.Table, ProductName.__table__)
+delivery_totals = cast(sa.Table, DeliveryTotal.__table__)
+snapshots = cast(sa.Table, Snapshot.__table__)
 
 TOTALS = {table.name: table for table in (order_buckets, product_totals, delivery_totals)}
 """Key columns first, the generation the first of them; every other column adds up."""
 
-Row = Mapping[str, Any]
-Totals = dict[tuple[Any, ...], tuple[Any, ...]]
+Key: TypeAlias = tuple[str | int | datetime, ...]
+Totals: TypeAlias = dict[Key, tuple[int | Decimal, ...]]
 """(name of the table, key columns) → what is added to its other columns."""
 
 
 # Contributions -----------------------------------------------------------------------------------------------------
 
 
-def order_contributions(order: Row) -> Totals:
-    """What an order adds: it counts from its confirmation on, in the hour and on the day of it. A cancelled one counts
-    as such, and no longer in units and revenue.
+def order_contributions(order: OrderRow) -> Totals:
+    """What an order adds: it counts once it is confirmed, in the hour and on the day of its confirmation. A cancelled
+    order counts as such, and no longer in units and revenue.
     """
-    moment, currency = order["confirmed_at"], order["currency"]
+    moment, currency, total, lines = order["confirmed_at"], order["currency"], order["total"], order["lines"]
     if moment is None:
         return {}
+    assert currency is not None  # these come with the confirmation
+    assert total is not None
+    assert lines is not None
     if order["cancelled_at"]:
         return {bucket: (1, 1, Decimal(0)) for bucket in _buckets(moment, currency)}
-    found: Totals = dict.fromkeys(_buckets(moment, currency), (1, 0, order["total"]))
-    for line in order["lines"]:
+    found: Totals = dict.fromkeys(_buckets(moment, currency), (1, 0, total))
+    for line in lines:
         product = ("product_totals", line["product_id"], currency)
         units, revenue = found.get(product, (0, Decimal(0)))
         found[product] = (units + line["quantity"], revenue + Decimal(line["line_total"]))
     return found
 
 
-def _buckets(moment: datetime, currency: str) -> list[tuple[Any, ...]]:
+def _buckets(moment: datetime, currency: str) -> list[Key]:
     return [("order_buckets", interval, bucket_start(interval, moment), currency) for interval in INTERVALS]
 
 
-def notification_contributions(notification: Row) -> Totals:
-    """What a notification adds: one that was dead, and then sent after all, counts as sent."""
+def notification_contributions(notification: NotificationRow) -> Totals:
+    """What a notification adds: a dead notification that was later sent counts as sent."""
     created, sent = notification["created_at"], notification["sent_at"]
     if not sent and not notification["dead_at"]:
         return {}
@@ -198,40 +288,61 @@ def notification_contributions(notification: Row) -> Totals:
     return {day: (1, 0, max(0, (sent - created) // timedelta(milliseconds=1)))}
 
 
+def order_names(order: OrderRow) -> list[ProductNameRow]:
+    """The names of the products in an order, and when they had them."""
+    if order["confirmed_at"] is None:
+        return []
+    return [ProductName.new(line["product_id"], line["name"], order["confirmed_at"]) for line in order["lines"] or ()]
+
+
+def notification_names(notification: NotificationRow) -> list[ProductNameRow]:
+    """A notification names no products."""
+    return []
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
 @dataclass(frozen=True)
-class Kind:
+class Kind(Generic[AnyRow]):
     """One of the two kinds of rows that are counted."""
 
-    table: Any
-    contributions: Callable[[Row], Totals]
+    table: sa.Table
+    contributions: Callable[[AnyRow], Totals]
+    names: Callable[[AnyRow], list[ProductNameRow]]
+
+    def new(self) -> AnyRow:
+        """A row of which nothing is known."""
+        return cast(AnyRow, dict.fromkeys(self.table.c.keys()))
 
 
-ORDERS = Kind(orders, order_contributions)
-NOTIFICATIONS = Kind(notifications, notification_contributions)
+ORDERS = Kind(orders, order_contributions, order_names)
+NOTIFICATIONS = Kind(notifications, notification_contributions, notification_names)
 
 
-class Tally:
-    """What a batch of facts changes, judged here and written together: rows, and what is added to the totals of each
+class Tally(Generic[AnyRow]):
+    """What a batch of facts changes, computed here and written together: rows, and what is added to the totals of each
     generation.
     """
 
-    def __init__(self, kind: Kind, generations: Sequence[int], known: Mapping[str, Row]):
+    def __init__(self, kind: Kind[AnyRow], generations: Sequence[int], known: Mapping[str, AnyRow]):
         self._kind, self._generations, self._known = kind, generations, known
-        self._unknown = dict.fromkeys(kind.table.c.keys())
-        self.rows: dict[str, Row] = {}
+        self._unknown = kind.new()
+        self.rows: dict[str, AnyRow] = {}
         self.totals: Totals = {}
 
-    def learn(self, facts: Row) -> None:
-        """Take facts in; what is known already stays as it is."""
-        old = self.rows.get(facts["id"]) or self._known.get(facts["id"])
-        new = dict(old or self._unknown)
-        new |= {name: value for name, value in facts.items() if new[name] is None}
-        new["generation"] = max(self._generations)
-        if new != old:
-            self.rows[facts["id"]] = new
+    def learn(self, facts: Mapping[str, object]) -> None:
+        """Add facts, an `id` and columns, to their row; columns that are known already stay as they are."""
+        row_id = str(facts["id"])
+        old = self.rows.get(row_id) or self._known.get(row_id)
+        columns: dict[str, object] = dict(old or self._unknown)
+        columns |= {name: value for name, value in facts.items() if columns[name] is None}
+        columns["generation"] = max(self._generations)
+        if columns != old:
+            self.rows[row_id] = new = cast(AnyRow, columns)
             self._count(old, new)
 
-    def _count(self, old: Row | None, new: Row) -> None:
+    def _count(self, old: AnyRow | None, new: AnyRow) -> None:
         before = self._kind.contributions(old) if old else {}
         after = self._kind.contributions(new)
         for generation in self._generations:
@@ -245,14 +356,11 @@ class Tally:
             sums = self.totals.get(total) or (0,) * len(added)
             self.totals[total] = tuple(a + sign * b for a, b in zip(sums, added, strict=True))
 
-    def names(self) -> dict[str, tuple[datetime, str]]:
-        """The latest name of each product in the changed rows, and when it was that."""
-        named = [
-            (line["product_id"], (row["confirmed_at"], line["name"]))
-            for row in self.rows.values()
-            for line in row.get("lines") or ()
-        ]
-        return dict(sorted(named))
+    def names(self) -> list[ProductNameRow]:
+        """The latest name of each product in the changed rows."""
+        named = [name for row in self.rows.values() for name in self._kind.names(row)]
+        named.sort(key=lambda name: (name["named_at"], name["name"]))
+        return list({name["product_id"]: name for name in named}.values())
 
 
 # Buckets -----------------------------------------------------------------------------------------------------------

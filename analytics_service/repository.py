@@ -1,19 +1,26 @@
 """Every query of the analytics service.
 
 Writers take turns: each locks the one row of `generations` first. The bucket of the current hour would make them wait
-for one another anyway, and so no two can deadlock, whatever a batch touches. Readers wait for nobody. They name the
+for each other anyway, and so no two writers can deadlock, whatever a batch changes. Readers never wait. They read the
 live generation inside their one statement, so that no switch comes between.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import cast
 
 import sqlalchemy as sa
 
 from analytics_service.models import (
     TOTALS,
-    Row,
+    AnyRow,
+    BestSellerRow,
+    BucketRow,
+    DeliveryRow,
+    Kind,
+    ProductNameRow,
+    Snapshot,
+    SnapshotRow,
     Superseded,
     Totals,
     delivery_totals,
@@ -29,7 +36,7 @@ from libs.common.data.database import Reader, Session
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, upsert
 
-# Built once: to build them anew costs more than to execute them.
+# Built once: building a statement costs more than executing it.
 _lock = Prepared(sa.select(generations.c.live, generations.c.building).with_for_update())
 _find = {table: Prepared(sa.select(table).where(any_of(table.c.id, "ids"))) for table in (orders, notifications)}
 _replace = {table: Prepared(Upsert(table, lambda insert: insert.on_conflict_do_update(
@@ -52,34 +59,35 @@ def lock_generations(session: Session) -> list[int]:
     return [generation for generation in row if generation is not None]
 
 
-def find_rows(session: Session, table: Any, ids: Iterable[str]) -> dict[str, Row]:
-    return {row["id"]: row for row in _find[table].mappings(session, ids=sorted(ids))}
+def find_rows(session: Session, kind: Kind[AnyRow], ids: Iterable[str]) -> dict[str, AnyRow]:
+    """The rows of these orders or notifications, by id."""
+    rows = cast(list[AnyRow], _find[kind.table].mappings(session, ids=sorted(ids)))
+    return {row["id"]: row for row in rows}
 
 
-def write_rows(session: Session, table: Any, rows: Mapping[str, Row]) -> None:
-    """Insert or replace."""
-    _replace[table].write(session, rows.values())
+def write_rows(session: Session, kind: Kind[AnyRow], rows: Mapping[str, AnyRow]) -> None:
+    """Insert or replace the rows."""
+    _replace[kind.table].write(session, rows.values())
 
 
 def add_totals(session: Session, totals: Totals) -> None:
-    """Add to what is there."""
+    """Add to the totals that are stored."""
     for name, table in TOTALS.items():
         names = table.c.keys()
         changed = [(*key, *added) for (of, *key), added in totals.items() if of == name and any(added)]
         _add[table].write(session, [dict(zip(names, values, strict=True)) for values in changed])
 
 
-def write_names(session: Session, names: Mapping[str, tuple[datetime, str]]) -> None:
+def write_names(session: Session, names: Iterable[ProductNameRow]) -> None:
     """Keep the latest name of each product."""
-    rows = [{"product_id": i, "named_at": named_at, "name": name} for i, (named_at, name) in names.items()]
-    _rename.write(session, rows)
+    _rename.write(session, names)
 
 
 # A rebuild ---------------------------------------------------------------------------------------------------------
 
 
 def open_generation(session: Session) -> int:
-    """Begin a new generation, in place of one that somebody else may be building."""
+    """Begin a new generation, which replaces one that another rebuild may be building."""
     building = max(lock_generations(session)) + 1
     session.execute(sa.update(generations).values(building=building))
     return building
@@ -103,7 +111,7 @@ def sweep(session: Session, limit: int) -> int:
     return deleted
 
 
-def _delete(session: Session, table: Any, which: sa.ColumnElement[bool], limit: int) -> int:
+def _delete(session: Session, table: sa.Table, which: sa.ColumnElement[bool], limit: int) -> int:
     key = table.primary_key.columns.values()
     some = sa.select(*key).where(which).limit(limit)
     gone = session.execute(sa.delete(table).where(sa.tuple_(*key).in_(some)))
@@ -118,7 +126,7 @@ def find_live(session: Reader) -> int:
     return session.scalar(sa.select(generations.c.live))  # type: ignore[return-value]
 
 
-def find_buckets(session: Reader, interval: str, first: datetime, last: datetime) -> list[sa.Row[Any]]:
+def find_buckets(session: Reader, interval: str, first: datetime, last: datetime) -> list[BucketRow]:
     """The buckets from `first` to `last` that any order is in."""
     c = order_buckets.c
     query = (
@@ -126,11 +134,11 @@ def find_buckets(session: Reader, interval: str, first: datetime, last: datetime
         .where(c.generation == _live, c.interval == interval, c.start.between(first, last), c.orders > 0)
         .order_by(c.start, c.currency)
     )
-    return list(session.execute(query))
+    return [BucketRow(*row) for row in session.execute(query)]
 
 
-def find_top(session: Reader, by: str, currency: str | None, limit: int) -> list[sa.Row[Any]]:
-    """Products that have any, most first."""
+def find_top(session: Reader, by: str, currency: str | None, limit: int) -> list[BestSellerRow]:
+    """The products with the most units or the most revenue, best first."""
     c = product_totals.c
     query = (
         sa.select(c.product_id, product_names.c.name, c.units, c.revenue, c.currency)
@@ -139,24 +147,29 @@ def find_top(session: Reader, by: str, currency: str | None, limit: int) -> list
         .order_by(c[by].desc(), c.product_id.desc())
         .limit(limit)
     )
-    return list(session.execute(query.where(c.currency == currency) if currency else query))
+    rows = session.execute(query.where(c.currency == currency) if currency else query)
+    return [BestSellerRow(*row) for row in rows]
 
 
-def find_delivery(session: Reader) -> list[sa.Row[Any]]:
-    """What was sent and what is dead, by channel."""
+def find_delivery(session: Reader) -> list[DeliveryRow]:
+    """How many notifications are sent and dead, by channel."""
     c = delivery_totals.c
     sums = [sa.cast(sa.func.sum(c[name]), sa.BigInteger).label(name) for name in ("sent", "dead", "milliseconds")]
     query = sa.select(c.channel, *sums).where(c.generation == _live).group_by(c.channel).order_by(c.channel)
-    return list(session.execute(query))
+    return [DeliveryRow(*row) for row in session.execute(query)]
 
 
-def find_snapshots(session: Reader) -> dict[str, sa.Row[Any]]:
-    return {row.service: row for row in session.execute(sa.select(snapshots))}
+def find_snapshots(session: Reader) -> dict[str, SnapshotRow]:
+    """The last known figures, by service."""
+    rows = session.execute(sa.select(snapshots)).mappings()
+    return {row["service"]: cast(SnapshotRow, dict(row)) for row in rows}
 
 
-def write_snapshot(session: Session, service: str, figures: dict[str, Any], as_of: datetime, spare: timedelta) -> None:
-    """Keep the figures, unless there are some that are newer, or older by less than `spare`."""
-    insert = upsert(session, snapshots).values(service=service, figures=figures, as_of=as_of)
+def write_snapshot(
+    session: Session, service: str, figures: dict[str, object], as_of: datetime, interval: timedelta
+) -> None:
+    """Keep the figures, unless the stored ones are newer, or older by less than `interval`."""
+    insert = upsert(session, snapshots).values(Snapshot.new(service, figures, as_of))
     newer = {"figures": insert.excluded.figures, "as_of": insert.excluded.as_of}
-    outdated = snapshots.c.as_of <= as_of - spare
+    outdated = snapshots.c.as_of <= as_of - interval
     session.execute(insert.on_conflict_do_update(index_elements=["service"], set_=newer, where=outdated))

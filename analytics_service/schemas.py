@@ -1,7 +1,6 @@
 """The HTTP shapes of the analytics service."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 import marshmallow as ma
 
@@ -49,8 +48,9 @@ class Revenue(Answer):
     amount = WrittenAmount(digits=15, doc="Of orders that are confirmed and not cancelled.", example="9.50")
 
 
-def _revenue(**kwargs: Any) -> List:
-    return List(Nested(Revenue), max=len(CURRENCIES), example=[{"currency": "EUR", "amount": "9.50"}], **kwargs)
+def _revenue(*, doc: str | None = None, allow_none: bool = False) -> List:
+    example = [{"currency": "EUR", "amount": "9.50"}]
+    return List(Nested(Revenue), max=len(CURRENCIES), example=example, doc=doc, allow_none=allow_none)
 
 
 def _numbers(example: dict[str, int]) -> Dict:

@@ -4,11 +4,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypedDict, TypeVar
 
 from analytics_service import repository
 from analytics_service.clients import FIGURES, Figures, Health, Services, SideBySide
 from analytics_service.events import (
+    FactEvent,
     NotificationDead,
     NotificationSent,
     OrderCancelled,
@@ -16,12 +17,20 @@ from analytics_service.events import (
     OrderDelivered,
     OrderRejected,
     OrderShipped,
-    Told,
 )
-from analytics_service.models import NOTIFICATIONS, ORDERS, Kind, Superseded, Tally, bucket_starts, default_start
+from analytics_service.models import (
+    NOTIFICATIONS,
+    ORDERS,
+    AnyRow,
+    Kind,
+    Superseded,
+    Tally,
+    bucket_starts,
+    default_start,
+)
 from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import Problem
-from libs.common.events.event import Event
+from libs.common.events.inbox import Handlers
 from libs.common.money import format_amount
 from libs.common.times import now
 
@@ -38,18 +47,34 @@ LONGEST_PAUSE_SECONDS = 5.0
 # The other services ------------------------------------------------------------------------------------------------
 
 
-def summarise(db: Database, figures: SideBySide[Figures]) -> dict[str, Any]:
-    """The figures of every service: live, or the last known ones, or none; never a failure, and never a zero that
-    stands for one.
+class Summary(TypedDict):
+    """The figures of all services. Those of each are its `state`, `as_of` and the names in FIGURES, None where they are
+    not known.
+    """
+
+    generated_at: datetime
+    degraded: bool
+    users: dict[str, object]
+    products: dict[str, object]
+    orders: dict[str, object]
+    notifications: dict[str, object]
+
+
+def summarise(db: Database, figures: SideBySide[Figures]) -> Summary:
+    """The figures of every service: live, or the last known ones, or none. A service that is down fails nothing, and
+    its figures are never zero for that.
     """
     live = figures.ask()
     kept = _kept_figures(db) if len(live) < len(FIGURES) else {}
-    parts = {f"{name}s": _part(names, live.get(name), kept.get(name)) for name, names in FIGURES.items()}
+    parts = {name: _part(names, live.get(name), kept.get(name)) for name, names in FIGURES.items()}
     degraded = any(part["state"] != "live" for part in parts.values())
-    return {"generated_at": now(), "degraded": degraded, **parts}
+    return {
+        "generated_at": now(), "degraded": degraded, "users": parts["user"], "products": parts["product"],
+        "orders": parts["order"], "notifications": parts["notification"],
+    }  # fmt: skip
 
 
-def _part(names: Iterable[str], live: Figures | None, kept: Figures | None) -> dict[str, Any]:
+def _part(names: Iterable[str], live: Figures | None, kept: Figures | None) -> dict[str, object]:
     state = "live" if live else "stale" if kept else "unavailable"
     known = live or kept
     values = known.values if known else {}
@@ -60,31 +85,47 @@ def _kept_figures(db: Database) -> dict[str, Figures]:
     try:
         with db.read() as session:
             found = repository.find_snapshots(session)
-    except Problem:  # Then even the last known figures are not known.
+    except Problem:  # The last known figures are unavailable, too.
         return {}
-    return {service: Figures(row.figures, row.as_of) for service, row in found.items()}
+    return {service: Figures(row["figures"], row["as_of"]) for service, row in found.items()}
 
 
 def keep_figures(db: Database, service: str, figures: Figures) -> None:
-    """Remember a service's figures, for every process and at most once a second."""
+    """Store a service's figures, for every process and at most once a second."""
     with db.read() as session:
         known = repository.find_snapshots(session).get(service)
-    if known is None or figures.as_of - known.as_of >= KEEP_EVERY:
+    if known is None or figures.as_of - known["as_of"] >= KEEP_EVERY:
         with db.write(durable=False) as session:
             repository.write_snapshot(session, service, figures.values, figures.as_of, KEEP_EVERY)
 
 
-def check_services(db: Database, healths: SideBySide[Health]) -> dict[str, Any]:
-    """The health and the latency of every service; this one's is that of its database."""
+class ServiceHealth(TypedDict):
+    """The health of a service; `latency_ms` is None where it did not answer."""
+
+    service: str
+    status: str
+    latency_ms: float | None
+
+
+class ServiceHealths(TypedDict):
+    generated_at: datetime
+    degraded: bool
+    services: list[ServiceHealth]
+
+
+def check_services(db: Database, healths: SideBySide[Health]) -> ServiceHealths:
+    """The health and the latency of every service; of this service, those of its database."""
     found = healths.ask()
-    services = [{"service": name, **_health(found.get(name))} for name in FIGURES]
-    services.append({"service": "analytics", **_health(_own_health(db))})
+    services = [_health(name, found.get(name)) for name in FIGURES]
+    services.append(_health("analytics", _own_health(db)))
     degraded = any(service["status"] != "healthy" for service in services)
     return {"generated_at": now(), "degraded": degraded, "services": services}
 
 
-def _health(health: Health | None) -> dict[str, Any]:
-    return vars(health) if health else {"status": "unavailable", "latency_ms": None}
+def _health(service: str, health: Health | None) -> ServiceHealth:
+    if health is None:
+        return {"service": service, "status": "unavailable", "latency_ms": None}
+    return {"service": service, "status": health.status, "latency_ms": health.latency_ms}
 
 
 def _own_health(db: Database) -> Health:
@@ -101,36 +142,90 @@ def _own_health(db: Database) -> Health:
 # Projections -------------------------------------------------------------------------------------------------------
 
 
-def order_series(session: Reader, interval: str, start: datetime | None, end: datetime | None) -> dict[str, Any]:
+class Revenue(TypedDict):
+    currency: str
+    amount: str
+
+
+class Bucket(TypedDict):
+    """The orders of an hour or a day."""
+
+    start: datetime
+    orders: int
+    cancelled: int
+    revenue: list[Revenue]
+
+
+class Series(TypedDict):
+    from_: datetime
+    to: datetime
+    interval: str
+    items: list[Bucket]
+
+
+def order_series(session: Reader, interval: str, start: datetime | None, end: datetime | None) -> Series:
     """Orders and revenue by hour or day, empty buckets included; raises ValidationFailed."""
     end = end or now()
     starts = bucket_starts(interval, start or default_start(end), end)
-    items = {moment: {"start": moment, "orders": 0, "cancelled": 0, "revenue": []} for moment in starts}
+    items: dict[datetime, Bucket] = {
+        moment: {"start": moment, "orders": 0, "cancelled": 0, "revenue": []} for moment in starts
+    }
     for row in repository.find_buckets(session, interval, starts[0], starts[-1]):
-        item: dict[str, Any] = items[row.start]
+        item = items[row.start]
         item["orders"] += row.orders
         item["cancelled"] += row.cancelled
         item["revenue"].append({"currency": row.currency, "amount": format_amount(row.revenue, row.currency)})
     return {"from_": starts[0], "to": end, "interval": interval, "items": list(items.values())}
 
 
-def top_products(session: Reader, by: str, limit: int, currency: str | None) -> list[dict[str, Any]]:
+class TopProduct(TypedDict):
+    """What was sold of a product in one currency."""
+
+    product_id: str
+    name: str
+    units: int
+    revenue: str
+    currency: str
+
+
+class TopProducts(TypedDict):
+    items: list[TopProduct]
+
+
+def top_products(session: Reader, by: str, limit: int, currency: str | None) -> TopProducts:
     """The products that sell best, each in one currency."""
     if by == "revenue":
         currency = currency or "EUR"
     rows = repository.find_top(session, by, currency, limit)
-    return [{**row._mapping, "revenue": format_amount(row.revenue, row.currency)} for row in rows]
+    return {"items": [
+        {"product_id": row.product_id, "name": row.name, "units": row.units,
+         "revenue": format_amount(row.revenue, row.currency), "currency": row.currency}
+        for row in rows
+    ]}  # fmt: skip
 
 
-def delivery(session: Reader) -> dict[str, Any]:
-    """How many notifications arrive, and how fast, all in all and by channel."""
+class ChannelDelivery(TypedDict):
+    """How many notifications arrive, and how fast; a rate or an average of none is None."""
+
+    sent: int
+    dead: int
+    delivery_rate: float | None
+    average_seconds: float | None
+
+
+class Delivery(ChannelDelivery):
+    by_channel: dict[str, ChannelDelivery]
+
+
+def delivery(session: Reader) -> Delivery:
+    """How many notifications arrive, and how fast, in total and by channel."""
     rows = repository.find_delivery(session)
-    sums = [sum(getattr(row, name) for row in rows) for name in ("sent", "dead", "milliseconds")]
+    total = _rates(sum(row.sent for row in rows), sum(row.dead for row in rows), sum(row.milliseconds for row in rows))
     by_channel = {row.channel: _rates(row.sent, row.dead, row.milliseconds) for row in rows}
-    return {**_rates(*sums), "by_channel": by_channel}
+    return {**total, "by_channel": by_channel}
 
 
-def _rates(sent: int, dead: int, milliseconds: int) -> dict[str, Any]:
+def _rates(sent: int, dead: int, milliseconds: int) -> ChannelDelivery:
     return {
         "sent": sent,
         "dead": dead,
@@ -139,18 +234,18 @@ def _rates(sent: int, dead: int, milliseconds: int) -> dict[str, Any]:
     }
 
 
-def learn(session: Session, kind: Kind, told: Sequence[Told], *, building: int | None = None) -> None:
-    """Take in what is told, in any order and however often, and count it. A rebuild names the generation that it
-    builds, and gets Superseded when a newer one has begun. Raises RefusedEvent.
+def learn(session: Session, kind: Kind[AnyRow], events: Sequence[FactEvent], *, building: int | None = None) -> None:
+    """Store and count the facts of the events, which may come in any order and repeatedly. A rebuild names the
+    generation that it builds. Raises RefusedEvent, and Superseded when a newer rebuild has begun.
     """
-    facts = [one.facts() for one in told]
+    facts = [event.facts() for event in events]
     generations = repository.lock_generations(session)
     if building and generations[1:] != [building]:
         raise Superseded("Another rebuild has begun, and the newest one counts.")
-    tally = Tally(kind, generations, repository.find_rows(session, kind.table, {one["id"] for one in facts}))
+    tally = Tally(kind, generations, repository.find_rows(session, kind, {str(one["id"]) for one in facts}))
     for one in facts:
         tally.learn(one)
-    repository.write_rows(session, kind.table, tally.rows)
+    repository.write_rows(session, kind, tally.rows)
     repository.add_totals(session, tally.totals)
     repository.write_names(session, tally.names())
 
@@ -175,62 +270,62 @@ def _patiently(call: Callable[Given, Result], *args: Given.args, **kwargs: Given
 
 
 def rebuild(db: Database, services: Services, report: Callable[[str], None]) -> None:
-    """Make every total again from what the services know, while events keep arriving and readers keep reading; why
-    that is exact, models.py says. Raises Superseded when a newer rebuild has begun, and a Problem when something that
-    it needs is away for a minute; what it began is then left behind, and the next one begins anew.
+    """Compute every total again from what the services know, while events keep arriving and readers keep reading;
+    models.py says why that is exact. Raises Superseded when a newer rebuild has begun, and a Problem when a service or
+    the database is unavailable for a minute. The next rebuild then begins anew.
     """
     with db.write() as session:
         building = repository.open_generation(session)
     _sweep(db)
-    for service, kind in ("order", ORDERS), ("notification", NOTIFICATIONS):
-        _rebuild_kind(db, services, service, kind, building, report)
+    _rebuild_kind(db, services, "order", ORDERS, building, report)
+    _rebuild_kind(db, services, "notification", NOTIFICATIONS, building, report)
     with db.write() as session:
         repository.switch(session, building)
     report(f"the new totals are live; {_sweep(db)} outdated rows deleted")
 
 
 def _rebuild_kind(
-    db: Database, services: Services, service: str, kind: Kind, building: int, report: Callable[[str], None]
+    db: Database, services: Services, service: str, kind: Kind[AnyRow], building: int, report: Callable[[str], None]
 ) -> None:
     started, count, cursor = time.monotonic(), 0, None
     while True:
-        told, cursor = _patiently(services.page, service, cursor)
-        _patiently(_learn_page, db, kind, told, building)
-        count += len({one.subject for one in told})
+        events, cursor = _patiently(services.page, service, cursor)
+        _patiently(_learn_page, db, kind, events, building)
+        count += len({event.subject for event in events})
         seconds = max(time.monotonic() - started, 0.001)
         report(f"{service}s: {count} after {seconds:.1f} s, {count / seconds:.0f} a second")
         if cursor is None:
             return
 
 
-def _learn_page(db: Database, kind: Kind, told: Sequence[Told], building: int) -> None:
+def _learn_page(db: Database, kind: Kind[AnyRow], events: Sequence[FactEvent], building: int) -> None:
     with db.write() as session:
-        learn(session, kind, told, building=building)
+        learn(session, kind, events, building=building)
 
 
 def _sweep(db: Database) -> int:
-    """Delete what nobody will read in small transactions, so that none waits long for them."""
+    """Delete what nobody will read, in small transactions, so that writers do not wait long."""
     deleted = 0
     while True:
         with db.write() as session:
-            some = repository.sweep(session, SWEEP_ROWS)
-        if not some:
+            count = repository.sweep(session, SWEEP_ROWS)
+        if not count:
             return deleted
-        deleted += some
+        deleted += count
 
 
 # Events ------------------------------------------------------------------------------------------------------------
 
 
-def _learn_orders(session: Session, events: Sequence[Told]) -> None:
+def _learn_orders(session: Session, events: Sequence[FactEvent]) -> None:
     learn(session, ORDERS, events)
 
 
-def _learn_notifications(session: Session, events: Sequence[Told]) -> None:
+def _learn_notifications(session: Session, events: Sequence[FactEvent]) -> None:
     learn(session, NOTIFICATIONS, events)
 
 
-HANDLERS: dict[type[Event], Callable[..., None]] = {
+HANDLERS: Handlers = {
     OrderConfirmed: _learn_orders,
     OrderRejected: _learn_orders,
     OrderCancelled: _learn_orders,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from analytics_service import models, repository, use_cases
 from analytics_service.clients import FakeServices
-from analytics_service.events import Told
+from analytics_service.events import FactEvent
 from analytics_service.models import Superseded
 from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
@@ -41,7 +41,7 @@ class BusyServices(FakeServices):
         self.items = {"order": world.orders, "notification": world.notifications}
         self.meanwhile, self.pages = meanwhile, 0
 
-    def page(self, service: str, cursor: str | None) -> tuple[list[Told], str | None]:
+    def page(self, service: str, cursor: str | None) -> tuple[list[FactEvent], str | None]:
         found = super().page(service, cursor)
         self.pages += 1
         self.meanwhile(self.pages)

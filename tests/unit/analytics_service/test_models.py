@@ -7,6 +7,7 @@ import pytest
 from analytics_service.models import (
     NOTIFICATIONS,
     ORDERS,
+    ProductName,
     Tally,
     Totals,
     bucket_start,
@@ -152,13 +153,13 @@ def test_the_latest_name_of_a_product_wins() -> None:
     tally = Tally(ORDERS, [1], {})
     for moment, name in ((LATER, "New"), (NOON, "Old")):
         tally.learn(order_facts(confirmed_at=moment, lines=[{**a_line(), "name": name}]))
-    assert tally.names() == {LAPTOP: (LATER, "New")}
+    assert tally.names() == [ProductName.new(LAPTOP, "New", LATER)]
 
 
 def test_notifications_have_no_names() -> None:
     tally = Tally(NOTIFICATIONS, [1], {})
     tally.learn({"id": LAPTOP, "channel": "email", "created_at": NOON, "dead_at": NOON})
-    assert tally.names() == {}
+    assert tally.names() == []
     expected: Totals = {("delivery_totals", 1, bucket_start("day", NOON), "email"): (0, 1, 0)}
     assert tally.totals == expected
 
