@@ -16,10 +16,10 @@ class UserClient:
         self._client = client
 
     def exists(self, user_id: str) -> bool:
-        answer = self._client.get(f"/users/{user_id}")
-        if answer.status not in (200, 404):
+        reply = self._client.get(f"/users/{user_id}")
+        if reply.status not in (200, 404):
             raise DependencyUnavailable("The user service gave no useful answer.")
-        return answer.status == 200
+        return reply.status == 200
 
 
 class FakeUsers:

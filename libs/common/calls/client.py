@@ -4,7 +4,7 @@ Every call has timeouts and a deadline. The deadline shrinks at each hop and tra
 to repeat (GET, PUT, DELETE, or declared idempotent) is tried up to CALL_ATTEMPTS times, with exponential backoff and
 full jitter, as long as the deadline lasts and the retry budget has a token. While the dependency is down a circuit
 breaker answers in its place, and a bulkhead bounds the calls under way; both are of this process alone
-(resilience.py). Foreign errors end here: a caller sees an Answer, DependencyUnavailable or DeadlineExceeded.
+(resilience.py). Foreign errors end here: a caller sees a Reply, DependencyUnavailable or DeadlineExceeded.
 """
 
 import logging
@@ -34,7 +34,7 @@ def user_agent(service: str) -> str:
     return f"quintet-{service}"
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What a service said: any status below 500 except 429, and 503 of its health."""
 
     status: int
@@ -79,7 +79,7 @@ class ServiceClient:
         self._budget = RetryBudget(settings.retry_budget)
         metrics.count_open_breaker(service, 0)
 
-    def get(self, path: str, **kwargs: Any) -> Answer:
+    def get(self, path: str, **kwargs: Any) -> Reply:
         return self.call("GET", path, **kwargs)
 
     def call(
@@ -92,7 +92,7 @@ class ServiceClient:
         idempotent: bool | None = None,
         deadline: float | None = None,
         attempts: int | None = None,
-    ) -> Answer:
+    ) -> Reply:
         """Send a request to /api/v1 or, where `path` begins with another root such as /health, to that.
 
         `idempotent` says that a POST may be repeated; `deadline` is a time of `time.monotonic()`, by default that of
@@ -142,7 +142,7 @@ class ServiceClient:
         request.prepare_body(body, None)
         return request
 
-    def _guarded(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Answer:
+    def _guarded(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Reply:
         """Refusals are not logged: there may be thousands, and the reason for them has its line."""
         try:
             return self._breaker.call(self._send, request, deadline, repeatable, attempt)
@@ -165,7 +165,7 @@ class ServiceClient:
         repeatable: bool,
         attempt: int,
         answers: tuple[int, ...] = (),
-    ) -> Answer:
+    ) -> Reply:
         """`answers` are further statuses that are no failures."""
         left = deadline - time.monotonic()
         if left <= 0:
@@ -192,7 +192,7 @@ class ServiceClient:
         except orjson.JSONDecodeError as exc:
             raise self._failed("not JSON", self._blames(exc, left)) from exc
         metrics.count_call(self.service, "answered")
-        return Answer(status, body, response.headers)
+        return Reply(status, body, response.headers)
 
     def _blames(self, found: requests.Response | requests.RequestException | ValueError, left: float) -> bool:
         """Whether this counts as a failure for the breaker; nowhere else is that decided. No connection does, no whole
