@@ -6,10 +6,10 @@ from flask import Flask
 
 from libs.common.app import Service
 from libs.common.config import Settings, setting
+from order_service import use_cases
 from order_service.checkout import Checkout, reject_abandoned
 from order_service.clients import ProductClient, Products, UserClient, Users
 from order_service.routes import routes
-from order_service.use_cases import HANDLERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,10 @@ def create_app(
         users or UserClient(service.client("user")),
         products or ProductClient(service.client("product")),
     )
-    service.handle(HANDLERS)
+    service.handle(use_cases.HANDLERS)
     service.every("recovery", lambda: reject_abandoned(service.db), interval_seconds=settings.recovery_seconds)
+    service.every(use_cases.ERASURE, use_cases.Erasure(service.db).step, interval_seconds=60.0)
+    service.every("key expiry", use_cases.KeyExpiry(service.db).step, interval_seconds=3600.0)
     return service.serve(
         routes,
         description="Orders, from the request to the delivery.",

@@ -204,7 +204,7 @@ def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Pr
     for new in batch:
         if new.order_id in stored:
             placed.append(stored[new.order_id])
-        elif new.key and new.key.name in known:
+        elif new.key and new.key.name in known and statuses.get(new.user_id) != "deleted":
             placed.append(_repeated(session, new, new.key, known[new.key.name], idle))
         else:
             placed.append(_refused(statuses.get(new.user_id)))

@@ -1,7 +1,7 @@
 """What the order service asks of others, and the fakes of it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict  # noqa: TID251 - Any is the JSON of another service
 
 from libs.common.calls.client import ServiceClient
 from libs.common.errors import DependencyUnavailable, Problem
@@ -128,7 +128,7 @@ class FakeProducts:
         self.reserved[demand.order_id] = lines
         return lines
 
-    def _unknown(self, lines: Sequence[WantedLine]) -> list[dict[str, Any]]:
+    def _unknown(self, lines: Sequence[WantedLine]) -> list[dict[str, object]]:
         return [
             {"pointer": f"/items/{place}/product_id", "product_id": line["product_id"],
              "detail": "There is no such product."}
@@ -136,7 +136,7 @@ class FakeProducts:
             if line["product_id"] not in self.offers
         ]  # fmt: skip
 
-    def _short(self, lines: Sequence[WantedLine]) -> list[dict[str, Any]]:
+    def _short(self, lines: Sequence[WantedLine]) -> list[dict[str, object]]:
         units = [(place, line, self.stock[line["product_id"]]) for place, line in enumerate(lines)]
         return [
             {"pointer": f"/items/{place}/quantity", "product_id": line["product_id"], "available": available,

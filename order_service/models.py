@@ -137,6 +137,7 @@ class Base(DeclarativeBase):
 
 
 _pending = sa.text("status = 'pending'")
+_unerased = sa.text("unerased")
 
 
 class Order(Base):
@@ -177,10 +178,13 @@ class User(Base):
     """What this service knows of a user. A deleted one stays, so that an old answer never revives it."""
 
     __tablename__ = "users"
+    __table_args__ = (sa.Index("ix_users_unerased", "id", sqlite_where=_unerased, postgresql_where=_unerased),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     status: Mapped[str] = mapped_column(sa.String(10))
     version: Mapped[int]
+    unerased: Mapped[bool] = mapped_column(sa.Boolean(name="unerased_is_boolean"), server_default=sa.false())
+    """Whether orders of this user, who is deleted, may still hold what the user wrote."""
 
 
 orders = cast(sa.Table, Order.__table__)
@@ -287,16 +291,15 @@ class NewOrder:
         places = {item["product_id"]: place for place, item in reversed(list(enumerate(items)))}
         return cls(new_id(), user_id, merge_lines(items), note, key, deadline, places)
 
-
-def place(new: NewOrder) -> PendingOrder:
-    """The order, pending; its total is zero until prices are known."""
-    moment = now()
-    return {
-        "id": new.order_id, "user_id": new.user_id, "status": "pending", "lines": new.lines, "total": Decimal(0),
-        "note": new.note, "idempotency_key": new.key.name if new.key else None,
-        "fingerprint": new.key.fingerprint if new.key else None,
-        "created_at": moment, "updated_at": moment, "version": 1,
-    }  # fmt: skip
+    def row(self) -> PendingOrder:
+        """The order, pending; its total is zero until prices are known."""
+        moment = now()
+        return {
+            "id": self.order_id, "user_id": self.user_id, "status": "pending", "lines": self.lines,
+            "total": Decimal(0), "note": self.note, "idempotency_key": self.key.name if self.key else None,
+            "fingerprint": self.key.fingerprint if self.key else None,
+            "created_at": moment, "updated_at": moment, "version": 1,
+        }  # fmt: skip
 
 
 def confirm(order: OrderRow, reserved: Sequence[ReservedLine]) -> Confirmed:

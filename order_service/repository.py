@@ -20,7 +20,6 @@ from order_service.models import (
     PendingOrder,
     Transition,
     orders,
-    place,
     users,
 )
 
@@ -150,7 +149,7 @@ def add_pending(session: Session, new: Sequence[NewOrder]) -> dict[str, OrderRow
     """
     if not new:
         return {}
-    placed = [place(order) for order in sorted(new, key=lambda order: order.key.name if order.key else "")]
+    placed = [order.row() for order in sorted(new, key=lambda order: order.key.name if order.key else "")]
     seconds = {order.order_id: _seconds(order.deadline) for order in new}
     rows = [{**order, "seconds": seconds[order["id"]]} for order in placed]
     if any(order.key for order in new):
@@ -234,7 +233,7 @@ _learn = Prepared(
         users,
         lambda insert: insert.on_conflict_do_update(
             index_elements=["id"],
-            set_={"status": insert.excluded.status, "version": insert.excluded.version},
+            set_={name: insert.excluded[name] for name in ("status", "version", "unerased")},
             where=insert.excluded.version > users.c.version,
         ),
     ),
@@ -249,30 +248,72 @@ def learn_users(session: Session, facts: Iterable[UserFact]) -> None:
     newest: dict[str, UserFact] = {}
     for fact in sorted(facts, key=lambda fact: fact["version"]):
         newest[fact["id"]] = fact
-    _learn.write(session, [newest[user_id] for user_id in sorted(newest)])
+    _learn.write(session, [{**newest[i], "unerased": newest[i]["status"] == "deleted"} for i in sorted(newest)])
 
 
-def lock_open(session: Session, user_id: str, deleted_at: datetime) -> list[OrderRow]:
-    """Of a user who was deleted then: orders that are pending, and those confirmed afterwards and not yet shipped;
-    locked, so that nobody ships one meanwhile.
+def lock_open(session: Session, deleted: Mapping[str, datetime]) -> list[OrderRow]:
+    """Of users who were deleted at these times: orders that are pending, and those confirmed afterwards and not yet
+    shipped; locked, so that nobody ships one meanwhile.
     """
-    late = sa.and_(orders.c.status == "confirmed", orders.c.confirmed_at > deleted_at)
-    query = sa.select(orders).where(orders.c.user_id == user_id, sa.or_(orders.c.status == "pending", late))
-    found = session.execute(query.order_by(orders.c.id).with_for_update()).mappings()
-    return [cast(OrderRow, dict(row)) for row in found]
+    query = sa.select(orders.c.id, orders.c.user_id, orders.c.status, orders.c.confirmed_at).where(
+        orders.c.user_id.in_(deleted), orders.c.status.in_(("pending", "confirmed"))
+    )
+    found = lock_many(session, [row.id for row in session.execute(query) if _is_open(row._mapping, deleted)])
+    return [order for order in found.values() if _is_open(order, deleted)]
 
 
-_erased = {"note": None, "idempotency_key": None, "fingerprint": None}
-"""What a user wrote, and the key, whose answer tells of it."""
+def _is_open(order: OrderRow | sa.RowMapping, deleted: Mapping[str, datetime]) -> bool:
+    if order["status"] == "confirmed":
+        return bool(order["confirmed_at"] and order["confirmed_at"] > deleted[order["user_id"]])
+    return bool(order["status"] == "pending")
 
 
-def erase(session: Session, order_ids: Sequence[str]) -> None:
-    """Remove what a user wrote from orders that are locked."""
-    if order_ids:
-        session.execute(sa.update(orders).where(orders.c.id.in_(order_ids)).values(_erased))
+# What a user wrote, and keys, which live for a day -----------------------------------------------------------------
+
+Position = tuple[datetime, str]
+"""Creation and id of an order: where a walk over the orders has come to."""
+
+USER_DELETED = "The user was deleted."
+"""The reason of a cancellation that the user did not write."""
+_said = sa.case((orders.c.cancel_reason == USER_DELETED, orders.c.cancel_reason))
+_written = {"note": None, "idempotency_key": None, "fingerprint": None, "cancel_reason": _said}
+_has_written = sa.or_(*(orders.c[name].is_not(None) for name in _written))
+_mine = any_of(orders.c.id, "ids")
+_erase = Prepared(sa.update(orders).where(_mine, _has_written).values(_written))
+_expire = Prepared(
+    sa.update(orders)
+    .where(_mine, orders.c.status != "pending", orders.c.idempotency_key.is_not(None))
+    .values(idempotency_key=None, fingerprint=None)
+)
 
 
-def erase_user(session: Session, user_id: str) -> None:
-    """Remove what the user wrote from all finished orders."""
-    finished = orders.c.status != "pending"
-    session.execute(sa.update(orders).where(orders.c.user_id == user_id, finished).values(_erased))
+def walk(session: Reader, after: Position | None, limit: int, *, user_id: str | None = None) -> list[Position]:
+    """The next orders, oldest first: all of them, or those of a user."""
+    query = sa.select(orders.c.created_at, orders.c.id).order_by(orders.c.created_at, orders.c.id).limit(limit)
+    if user_id is not None:
+        query = query.where(orders.c.user_id == user_id)
+    if after is not None:
+        edge = sa.tuple_(*after, types=[orders.c.created_at.type, orders.c.id.type])
+        query = query.where(sa.tuple_(orders.c.created_at, orders.c.id) > edge)
+    return [(row.created_at, row.id) for row in session.execute(query)]
+
+
+def erase(session: Session, order_ids: Iterable[str]) -> None:
+    """Remove what a user wrote from these orders, and the keys, whose answers tell of it."""
+    if ids := list(lock_many(session, order_ids)):
+        _erase.write(session, [{"ids": ids}])
+
+
+def expire_keys(session: Session, order_ids: Iterable[str]) -> None:
+    """Take the keys from those of these orders that are finished."""
+    if ids := list(lock_many(session, order_ids)):
+        _expire.write(session, [{"ids": ids}])
+
+
+def find_unerased(session: Reader) -> str | None:
+    """A deleted user whose orders are still to be erased."""
+    return session.scalar(sa.select(users.c.id).where(users.c.unerased).order_by(users.c.id).limit(1))
+
+
+def mark_erased(session: Session, user_id: str) -> None:
+    session.execute(sa.update(users).where(users.c.id == user_id).values(unerased=False))

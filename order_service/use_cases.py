@@ -5,14 +5,19 @@ from typing import TypedDict
 
 from libs.common.data import counters
 from libs.common.data.changes import VersionCheck, any_version
-from libs.common.data.database import Reader, Session
+from libs.common.data.database import Database, Reader, Session
 from libs.common.events import outbox
 from libs.common.events.event import Event, Origin
-from libs.common.times import read_time, write_time
+from libs.common.times import now, read_time, write_time
 from order_service import repository
 from order_service.checkout import Verdict, settle_all
 from order_service.events import OrderCancelled, OrderDelivered, OrderShipped, UserCreated, UserDeleted, UserUpdated
 from order_service.models import OrderRow, Transition, UnknownUser, after, cancel, counts, deliver, ship
+
+ERASURE = "erasure"
+"""The name of the background loop that erases."""
+PAGE = 200
+"""Orders that one transaction of a background loop looks at."""
 
 
 def cancel_order(session: Session, order_id: str, reason: str | None, match: VersionCheck) -> OrderRow:
@@ -77,6 +82,56 @@ def order_stats(session: Reader) -> OrderStats:
     }
 
 
+# In small steps, beside the requests -------------------------------------------------------------------------------
+
+
+class Erasure:
+    """Removes what deleted users wrote from their orders, a page in each transaction: one user may have hundreds of
+    thousands. `step` is the work of a background loop.
+    """
+
+    def __init__(self, db: Database):
+        self._db = db
+        self._user_id: str | None = None
+        self._after: repository.Position | None = None
+
+    def step(self) -> bool:
+        """Whether there may be more."""
+        with self._db.read() as session:
+            user_id = repository.find_unerased(session)
+            if user_id is None:
+                return False
+            after = self._after if user_id == self._user_id else None
+            page = repository.walk(session, after, PAGE, user_id=user_id)
+        with self._db.write() as session:
+            if len(page) < PAGE:
+                repository.mark_erased(session, user_id)
+            repository.erase(session, [order_id for _, order_id in page])
+        self._user_id, self._after = user_id, page[-1] if page else None
+        return True
+
+
+class KeyExpiry:
+    """Frees the keys of finished orders that are over 24 hours old, a page in each transaction. `step` is the work of a
+    background loop.
+    """
+
+    def __init__(self, db: Database):
+        self._db = db
+        self._after: repository.Position | None = None
+
+    def step(self) -> bool:
+        """Whether there may be more."""
+        with self._db.read() as session:
+            page = repository.walk(session, self._after, PAGE)
+        old = [position for position in page if position[0] < now() - repository.KEY_LIFETIME]
+        if old:
+            with self._db.write(durable=False) as session:
+                repository.expire_keys(session, [order_id for _, order_id in old])
+            self._after = old[-1]
+        return len(old) == PAGE
+
+
 # Events ------------------------------------------------------------------------------------------------------------
 
 
@@ -86,18 +141,21 @@ def learn_users(session: Session, events: Sequence[UserCreated]) -> None:
 
 
 def forget_users(session: Session, events: Sequence[UserDeleted]) -> None:
-    """A deleted user's pending orders are rejected, and those confirmed since and not yet shipped are cancelled."""
+    """A deleted user's pending orders are rejected, and those confirmed since and not yet shipped are cancelled. What
+    the user wrote is erased soon (`Erasure`).
+    """
     repository.learn_users(session, [{"id": e.user_id, "status": "deleted", "version": e.version} for e in events])
-    for event in sorted(events, key=lambda event: event.user_id):
-        origin = event.origin or Origin.current()
-        found = repository.lock_open(session, event.user_id, read_time(event.deleted_at))
-        gone = UnknownUser("The user was deleted.")
-        pending = [Verdict(o["id"], event.user_id, gone, origin) for o in found if o["status"] == "pending"]
-        settle_all(session, pending)
-        for order in found:
-            if order["status"] == "confirmed":
-                cancel_order(session, order["id"], "The user was deleted.", any_version)
-        repository.erase_user(session, event.user_id)
+    deleted = {event.user_id: event for event in events}
+    found = repository.lock_open(session, {user_id: read_time(e.deleted_at) for user_id, e in deleted.items()})
+    gone = UnknownUser(repository.USER_DELETED)
+    settle_all(session, [
+        Verdict(order["id"], order["user_id"], gone, deleted[order["user_id"]].origin or Origin.current())
+        for order in found if order["status"] == "pending"
+    ])  # fmt: skip
+    for order in found:
+        if order["status"] == "confirmed":
+            cancel_order(session, order["id"], repository.USER_DELETED, any_version)
+    session.wake(ERASURE)
 
 
 HANDLERS: dict[type[Event], Callable[..., None]] = {

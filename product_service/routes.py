@@ -166,7 +166,7 @@ class Outcome(TypedDict):
     """What became of one reservation of a batch."""
 
     status: int
-    body: dict[str, object]
+    body: Mapping[str, object]
 
 
 class Outcomes(TypedDict):

@@ -9,7 +9,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from libs.common.config import Settings
-from libs.common.data import database as db
+from libs.common.data import engines
 from tests.conftest import SECRET
 
 PROCESSES = 3
@@ -49,7 +49,7 @@ def together() -> None:
 
 def _at_once(function: Callable[..., Any], given: Sequence[Any]) -> Any:
     # Patience: what a race is to show must not depend on how busy the machine is.
-    db.LOCK_WAIT_SECONDS = 50.0
+    engines.LOCK_WAIT_SECONDS = 50.0
     together()
     return function(*given)
 

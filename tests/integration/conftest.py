@@ -8,7 +8,17 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from libs.common.config import Settings
+from tests import locks
 from tests.processes import Workers
+
+locks.watch()
+
+
+@pytest.fixture(autouse=True)
+def _locks_are_taken_in_one_order() -> Iterator[None]:
+    """Of every transaction of every test, on PostgreSQL."""
+    yield
+    assert locks.faults() == []
 
 
 @pytest.fixture(scope="session")

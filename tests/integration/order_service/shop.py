@@ -159,6 +159,12 @@ class Shop:
     def recover(self) -> bool:
         return checkout.reject_abandoned(self.db)
 
+    def erase(self) -> None:
+        """Erase what deleted users wrote, as the background loop does."""
+        erasure = use_cases.Erasure(self.db)
+        while erasure.step():
+            pass
+
     def hear(self, *events: dict[str, Any]) -> list[str]:
         """Events arrive in one batch; their outcomes."""
         answer = self.api.post("/events", list(events), content_type=BATCH_JSON)

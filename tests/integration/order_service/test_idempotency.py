@@ -8,8 +8,9 @@ import pytest
 from libs.common.errors import RequestInFlight
 from libs.common.ids import new_id
 from libs.common.times import now
-from order_service import checkout, repository
+from order_service import checkout, repository, use_cases
 from order_service.clients import Demand
+from order_service.use_cases import KeyExpiry
 from tests.integration.order_service.shop import Shop, summary, with_key
 from tests.web import answered, refused
 
@@ -175,6 +176,23 @@ def test_the_late_first_and_the_second_agree(shop: Shop) -> None:
 
 
 # Keys are given back -------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_freed_after_a_day_without_anybody_asking(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "PAGE", 2)
+    day = timedelta(hours=24)
+    old = [answered(shop.place(key=f"old-{n}"), 201)["id"] for n in range(3)]
+    pending, fresh = shop.pend(key="pending"), answered(shop.place(key="fresh"), 201)["id"]
+    for order_id in (*old, pending):
+        shop.write(order_id, created_at=now() - day - timedelta(minutes=1))
+    expiry = KeyExpiry(shop.db)
+
+    steps = [expiry.step() for _ in range(4)]
+
+    assert steps == [True, True, False, False]
+    assert [shop.row(order_id)["idempotency_key"] for order_id in old] == [None] * 3
+    assert shop.row(pending)["idempotency_key"]
+    assert shop.row(fresh)["idempotency_key"]
 
 
 def test_a_key_is_free_again_after_a_day(shop: Shop) -> None:

@@ -11,6 +11,7 @@ from libs.common.ids import new_id
 from libs.common.times import now, write_time
 from order_service import checkout, use_cases
 from order_service.checkout import Verdict
+from order_service.use_cases import Erasure
 from tests.factories import a_cloud_event
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.unit.order_service.factories import ORIGIN, a_reserved_line
@@ -186,10 +187,49 @@ def test_a_deletion_erases_what_the_user_wrote_and_the_keys(shop: Shop) -> None:
 
     shop.hear(deleted(shop.user_id))
 
+    refused(shop.place(body, key="k"), 422, "unknown-user")
+    shop.erase()
     row = shop.row(order["id"])
     assert (row["note"], row["idempotency_key"], row["fingerprint"]) == (None, None, None)
     assert (row["status"], shop.get(order["id"])["total"]) == ("delivered", "20.00")
-    refused(shop.place(body, key="k"), 422, "unknown-user")
+
+
+def test_a_deletion_erases_the_reason_that_the_user_gave_for_a_cancellation(shop: Shop) -> None:
+    order = shop.order()
+    answered(shop.api.post(f"/orders/{order['id']}/cancel", {"reason": "I have moved to Lovelace Street 1."}))
+
+    shop.hear(deleted(shop.user_id))
+    shop.erase()
+
+    assert shop.row(order["id"])["cancel_reason"] is None
+    assert answered(shop.api.get(f"/orders/{order['id']}/history"))["items"][-1]["reason"] is None
+
+
+def test_the_orders_of_a_deleted_user_are_erased_a_page_at_a_time(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "PAGE", 4)
+    ids = [shop.order(note="Ring twice.")["id"] for _ in range(10)]
+    stranger = shop.order(user_id=shop.a_user(), note="Ring twice.")
+    shop.hear(deleted(shop.user_id))
+    erasure = Erasure(shop.db)
+
+    noted = []
+    while erasure.step():
+        noted.append(sum(shop.row(order_id)["note"] is not None for order_id in ids))
+
+    assert noted == [6, 2, 0]
+    assert erasure.step() is False
+    assert shop.get(stranger["id"])["note"] == "Ring twice."
+
+
+def test_an_erasure_that_was_killed_begins_anew(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "PAGE", 2)
+    ids = [shop.order(note="Ring twice.")["id"] for _ in range(5)]
+    shop.hear(deleted(shop.user_id))
+    Erasure(shop.db).step()
+
+    shop.erase()
+
+    assert [shop.row(order_id)["note"] for order_id in ids] == [None] * 5
 
 
 def test_many_deletions_in_one_batch_each_have_their_effect(shop: Shop) -> None:

@@ -1,0 +1,205 @@
+"""The order in which transactions lock rows on PostgreSQL, looked at below SQLAlchemy, at the driver.
+
+Two transactions that wait for each other's rows deadlock. They cannot where all lock in one order: the rows of a table
+by their key, and the tables in an order without a circle. `watch` records each lock of each transaction of a process
+that may wait for another one; `faults` says what breaks the order.
+
+A statement that locks several rows in no order of its own, such as an UPDATE with a condition, may only touch rows that
+its transaction has locked before. `SKIP LOCKED` never waits, and a new row is nobody else's.
+"""
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psycopg
+
+ROOT = Path(__file__).resolve().parents[1]
+KEYS = ("id", "order_id", "key", "event_id", "seq", "name", "product_id", "service")
+"""Columns that name a row, the first that a statement has."""
+
+_table = r'"?(?P<table>\w+)"?'
+_select = re.compile(rf"FROM {_table}\b.*\bFOR (?:NO KEY )?(?:UPDATE|SHARE)(?P<skips> SKIP LOCKED)?\s*$", re.DOTALL)
+_change = re.compile(rf"^\s*(?:UPDATE|DELETE FROM) {_table}\b(?P<rest>.*)$", re.DOTALL)
+_one = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) = %\((?P<parameter>\w+)\)s")
+_many = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) (?:= ANY\(|IN \()%\((?P<parameter>\w+)\)s")
+_upsert = re.compile(rf"^\s*INSERT INTO {_table} .*ON CONFLICT", re.DOTALL)
+
+Lock = tuple[str, Any]
+"""A table and the key of a row."""
+
+
+class _Transaction:
+    def __init__(self) -> None:
+        self.held: dict[str, list[Any]] = {}
+        """Table → keys, in the order in which they were locked; the tables, too."""
+
+
+_open: "WeakKeyDictionary[psycopg.Connection[Any], _Transaction]" = WeakKeyDictionary()
+_edges: dict[str, set[str]] = defaultdict(set)
+_faults: list[str] = []
+
+
+def watch() -> None:
+    """Record the locks of this process from now on."""
+    if psycopg.Cursor.execute.__module__ == __name__:
+        return
+    execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
+    commit, rollback = psycopg.Connection.commit, psycopg.Connection.rollback
+
+    def watched(self: Any, query: Any, params: Any = None, **options: Any) -> Any:
+        _before(self.connection, query, [params or {}])
+        result = execute(self, query, params, **options)
+        _after(self, query)
+        return result
+
+    def watched_many(self: Any, query: Any, params_seq: Sequence[Any], **options: Any) -> None:
+        _before(self.connection, query, params_seq)
+        executemany(self, query, params_seq, **options)
+
+    def ended(self: Any) -> None:
+        _end(self)
+        commit(self)
+
+    def undone(self: Any) -> None:
+        _end(self)
+        rollback(self)
+
+    watched.__module__ = __name__
+    psycopg.Cursor.execute, psycopg.Cursor.executemany = watched, watched_many  # type: ignore[method-assign,assignment]
+    psycopg.Connection.commit, psycopg.Connection.rollback = ended, undone  # type: ignore[method-assign]
+
+
+def faults() -> list[str]:
+    """What was found since the last call."""
+    found, _faults[:] = [*_faults, *_circles()], []
+    return found
+
+
+def _is_ours() -> bool:
+    """Whether the product runs the statement, and not a test, to set something up."""
+    frame = sys._getframe(2)
+    while frame:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(ROOT) and "site-packages" not in path.parts and path != Path(__file__):
+            parts = path.relative_to(ROOT).parts
+            return parts[0] != "tests" and "migrations" not in parts  # which run under a lock of their own
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Locks that a statement names in its parameters."""
+    sql = str(query)
+    if "SKIP LOCKED" in sql or not _is_ours():
+        return
+    if change := _change.match(sql):
+        if one := _one.search(change["rest"]):
+            _lock(connection, change["table"], [row[one["parameter"]] for row in rows], sql)
+        elif many := _many.search(change["rest"]):
+            keys = [key for row in rows for key in _several(row, many["parameter"])]
+            _lock_unordered(connection, change["table"], keys, sql)
+        else:
+            _faults.append(f"locks rows of {change['table']} that it does not name: {_short(sql)}")
+    elif upsert := _upsert.match(sql):
+        keys = [key for row in rows for key in _inserted(row)]
+        _lock(connection, upsert["table"], keys, sql)
+
+
+def _after(cursor: Any, query: Any) -> None:
+    """Locks that a query has found."""
+    sql = str(query)
+    found = _select.search(sql)
+    if not found or not cursor.description or not _is_ours():
+        return
+    names = [column.name for column in cursor.description]
+    key = next((names.index(name) for name in KEYS if name in names), None)
+    if key is None:
+        return
+    result = cursor.pgresult
+    keys = [result.get_value(row, key).decode("utf-8", "replace") for row in range(result.ntuples)]
+    if found["skips"]:  # it has not waited, and later statements will not wait for these rows
+        _rows(cursor.connection, found["table"]).extend(keys)
+    else:
+        _lock(cursor.connection, found["table"], keys, sql)
+
+
+def _inserted(row: Mapping[str, Any]) -> list[Any]:
+    """The keys of the rows of an INSERT, of which SQLAlchemy numbers the parameters where it has many rows."""
+    for name in KEYS:
+        numbered = {int(n[len(name) + 2 :]): v for n, v in row.items() if re.fullmatch(rf"{name}__\d+", n)}
+        if numbered:
+            return [numbered[number] for number in sorted(numbered)]
+        if name in row:
+            return [row[name]]
+    return []
+
+
+def _several(row: Mapping[str, Any], parameter: str) -> list[Any]:
+    given = row[parameter]
+    if isinstance(given, list | tuple):
+        return list(given)
+    stem = re.sub(r"_\d+$", "", parameter)
+    return [value for name, value in row.items() if re.fullmatch(rf"{re.escape(stem)}_\d+", name)]
+
+
+def _lock(connection: Any, table: str, keys: Sequence[Any], sql: str) -> None:
+    held = _rows(connection, table)
+    for key in map(_comparable, keys):
+        if key in held:
+            continue
+        if held and type(held[-1]) is type(key) and key < max(held):
+            _faults.append(f"locks {table} {key} after {max(held)}: {_short(sql)}")
+        held.append(key)
+
+
+def _lock_unordered(connection: Any, table: str, keys: Sequence[Any], sql: str) -> None:
+    held = _rows(connection, table)
+    fresh = sorted({_comparable(key) for key in keys} - set(held))
+    if len(fresh) > 1:
+        _faults.append(f"locks {len(fresh)} rows of {table} in no order: {_short(sql)}")
+    held.extend(fresh)
+
+
+def _rows(connection: Any, table: str) -> list[Any]:
+    held = _open.setdefault(connection, _Transaction()).held
+    if table not in held:
+        for earlier in held:
+            _edges[earlier].add(table)
+        held[table] = []
+    return held[table]
+
+
+def _end(connection: Any) -> None:
+    _open.pop(connection, None)
+
+
+def _comparable(key: Any) -> Any:
+    return key if isinstance(key, int | float) else str(key)
+
+
+def _circles() -> list[str]:
+    """Tables that are locked in one order here and in the other there."""
+    found = []
+    for first, later in list(_edges.items()):
+        found += [f"locks {first} before {second}, and {second} before {first}"
+                  for second in later if first < second and first in _reachable(second)]  # fmt: skip
+    return found
+
+
+def _reachable(table: str) -> set[str]:
+    reached: set[str] = set()
+    queue = [table]
+    while queue:
+        for following in _edges[queue.pop()] - reached:
+            reached.add(following)
+            queue.append(following)
+    return reached
+
+
+def _short(sql: str) -> str:
+    return " ".join(sql.split())[:160]
