@@ -30,11 +30,17 @@ define check_python
 		f"{sys.version.split()[0]}; try: make PYTHON=/path/to/python3.11")'
 endef
 
-# $(call install,ENVIRONMENT,LOCK): `make up` in a second terminal waits for the first one's installation.
-define install
+# $(call unless_installed,DIRECTORY,LOCK): goes on if DIRECTORY is not yet what LOCK says. `make up` in a second terminal
+# waits for the first one's installation.
+define unless_installed
 	set -e; $(check_python); exec 9< $(2); $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 	if [ $(1)/.installed -nt $(2) ]; then exit 0; fi; \
-	echo "Installing $(2) into $(1)"; \
+	echo "Installing $(2) into $(1)"
+endef
+
+# $(call install,ENVIRONMENT,LOCK)
+define install
+	$(call unless_installed,$(1),$(2)); \
 	$(PYTHON) -m venv --clear $(1); \
 	$(1)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $(2); \
 	touch $(1)/.installed
@@ -63,7 +69,7 @@ down: ## Stop what `make up` started with the same DATA_DIR
 demo: .venv/.installed ## Walk through the running system, step by step
 	@$(settings); exec python -m demo.walk
 
-test: .venv-tox/.installed ## Run every check and test, as CI does
+test: .venv-tox/.installed .tox/npm/.installed ## Run every check and test, as CI does
 	@.venv-tox/bin/tox run --no-list-dependencies
 
 lock: .venv-tox/.installed ## Write the locked requirements again; LOCK_FLAGS=--upgrade takes the newest releases
@@ -128,3 +134,9 @@ clean: ## Remove what was built, and the embedded databases under DATA_DIR
 # Only what starts the environments of tox; each of them gets requirements-dev.txt through uv, in seconds.
 .venv-tox/.installed: requirements-tox.txt
 	@$(call install,.venv-tox,requirements-tox.txt)
+
+# Some tests run programs of npm. Without npm, its registry or a recent Node.js they are skipped, and fail in CI.
+.tox/npm/.installed: tests/npm/package-lock.json
+	@$(call unless_installed,.tox/npm,$<); \
+	rm -rf .tox/npm; mkdir -p .tox/npm; cp tests/npm/package*.json tests/npm/.npmrc .tox/npm; \
+	if npm ci --prefix .tox/npm; then touch $@; else echo "Without these packages, the tests that run them are skipped." >&2; fi

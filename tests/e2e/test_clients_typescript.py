@@ -10,7 +10,7 @@ import pytest
 
 from libs.topology import SERVICES
 from tests.e2e.shop import Shop
-from tests.programs import NODE_MODULES, program
+from tests.programs import node_modules, npm_program, program
 
 SOURCE = Path(__file__).with_name("clients")
 RENAMED = {
@@ -30,9 +30,9 @@ def documents(shop: Shop) -> dict[str, Any]:
 
 def compile_walk(directory: Path, documents: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Make types of the documents, and JavaScript of the walk; what tsc says."""
-    generate, tsc = program("openapi-typescript"), program("tsc")
+    generate, tsc = npm_program("openapi-typescript"), npm_program("tsc")
     shutil.copytree(SOURCE, directory, dirs_exist_ok=True)
-    (directory / "node_modules").symlink_to(NODE_MODULES)
+    (directory / "node_modules").symlink_to(node_modules())
     for service, document in documents.items():
         (directory / f"{service}.json").write_text(json.dumps(document), encoding="utf-8")
     outputs = {s: {"root": f"{s}.json", "x-openapi-ts": {"output": f"{s}.ts"}} for s in documents}

@@ -18,7 +18,7 @@ from tests.e2e.shop import Shop
 from tests.e2e.system import ROOT, System
 from tests.postman.generate import COLLECTION, ENVIRONMENTS, HERE, generated
 from tests.postman.table import FOLDERS
-from tests.programs import program
+from tests.programs import npm_program
 
 LONG = bool(os.environ.get("LONG"))
 ORDERS = [random.Random(seed).sample(list(FOLDERS), len(FOLDERS)) for seed in range(20 if LONG else 0)]
@@ -125,7 +125,7 @@ def run_collection(system: System, directory: Path, order: Sequence[str] = tuple
     document.write_text(json.dumps({**committed(), "item": [folders[name] for name in order]}), encoding="utf-8")
     urls = [word for s in SERVICES for word in ("--env-var", f"{s}_url={system.api.url(s)}")]
     done = subprocess.run(
-        [program("newman"), "run", document, "--environment", HERE / "local.postman_environment.json", *urls,
+        [npm_program("newman"), "run", document, "--environment", HERE / "local.postman_environment.json", *urls,
          *(("--folder", folder) if folder else ()), "--color", "off", "--timeout", "110000",
          "--reporters", "cli,json", "--reporter-cli-no-banner", "--reporter-json-export", report],
         capture_output=True, text=True, timeout=115,

@@ -1,5 +1,4 @@
 import logging
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from notification_service.channels import (
     Refused,
     WebhookChannel,
 )
+from tests.programs import program
 from tests.unit.notification_service.samples import a_message, order_data
 from tests.unit.notification_service.servers import HttpServer, MailServer, free_port, http_server, mail_server
 
@@ -168,13 +168,11 @@ def test_a_password_crosses_no_network_in_the_clear(monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of localhost, with its key in the same file, made for this run."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not there")
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        [program("openssl"), *options.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True
     )
-    subprocess.run([*command.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
     path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
     return path
 
