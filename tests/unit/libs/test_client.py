@@ -7,6 +7,7 @@ HTTP may answer. What the services' own clients are answered, their providers' d
 import socket
 import threading
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -460,11 +461,12 @@ def test_while_the_breaker_is_open_nothing_is_sent(peer: Any, opened: ServiceCli
 
 
 def test_while_the_breaker_is_open_a_call_takes_microseconds(opened: ServiceClient) -> None:
-    started = time.perf_counter()
-    for _ in range(1000):
+    def call() -> None:
         with pytest.raises(DependencyUnavailable):
             opened.get("/x")
-    assert time.perf_counter() - started < 0.5
+
+    # The best of ten: the machine may be busy with something else.
+    assert min(timeit.repeat(call, number=100, repeat=10)) < 0.05
 
 
 def test_the_call_that_opens_the_breaker_is_not_tried_again(peer: Any) -> None:
