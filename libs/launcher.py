@@ -9,7 +9,25 @@ up in a fraction of the time; any other runner of Procfiles starts the same proc
 stops everything: each process gets SIGTERM and five seconds.
 """
 
-from gevent import monkey
+import signal
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_when_asked_to() -> None:
+    """Take the signals that stop a process as the system does by default.
+
+    Both are inherited: that a script ignores SIGINT in what it starts in its background, and that somebody blocks it.
+    """
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+if __name__ == "__main__":
+    end_when_asked_to()  # the imports take a second; then main() stops what it has started
+
+from gevent import monkey  # noqa: E402
 
 # First of all, as in libs/common/server/gunicorn_conf.py: what is imported below must see the patched standard library.
 monkey.patch_all()
@@ -27,7 +45,6 @@ import errno  # noqa: E402
 import gc  # noqa: E402
 import importlib  # noqa: E402
 import shlex  # noqa: E402
-import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -133,8 +150,7 @@ def fork(name: str, work: Callable[[], None]) -> int:
     status = 1
     try:
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+        end_when_asked_to()
         end_with(launcher)
         work()
         status = 0
@@ -191,7 +207,7 @@ def stop(running: dict[int, str]) -> None:
 def main() -> int:
     commands = read_procfile(Path("Procfile"))
     ports = take_ports(commands)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         signal.signal(number, lambda *_: _asked_to_stop.set())
     gc.collect()
     gc.freeze()

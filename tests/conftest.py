@@ -4,6 +4,10 @@ PostgreSQL is the server of TEST_DATABASE_URL, or one of our own from the wheel 
 to be had its tests are skipped, and in CI they fail.
 """
 
+from tests import shell
+
+shell.forget()  # first of all: what is imported below may read the environment
+
 import os
 import shutil
 import tempfile

@@ -43,9 +43,8 @@ class Running:
         self.port = self.base_port + ("user", "product", "order", "notification", "analytics").index(service) + 1
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/api/v1"
-        known = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_PORT"))}
         self._environ = {
-            **known, "SERVICE": service, "BASE_PORT": str(self.base_port), "DATABASE_URL": database_url,
+            **os.environ, "SERVICE": service, "BASE_PORT": str(self.base_port), "DATABASE_URL": database_url,
             "DATA_DIR": str(directory), "LOG_DIR": str(directory), "WEB_CONCURRENCY": "2", "PYTHONPATH": str(ROOT), **environ,
         }  # fmt: skip
 

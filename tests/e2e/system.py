@@ -3,9 +3,8 @@
 `make up` runs them below a launcher, which ends all of them when one ends. Here each can be stopped, killed and started
 again alone. The rest is the same: migrations first, the same variables, gunicorn with two workers or more.
 
-The services inherit the environment of the tests, and TEST_E2E_ENV_FILE may name a file of further variables, written
-as in `.env`: with DATABASE_URL_USER and the others, BROKER_URL and REDIS_URL in it, the same tests run on the engines
-of production.
+TEST_E2E_ENV_FILE may name a file of further variables for the services, written as in `.env`: with DATABASE_URL_USER
+and the others, BROKER_URL and REDIS_URL in it, the same tests run on the engines of production.
 """
 
 import os

@@ -29,16 +29,16 @@ STOP_SECONDS = 30.0
 
 
 class Copy:
-    """What one `make up` runs, in a session of its own as in a terminal of its own."""
+    """What one `make up` runs, in a session of its own as in a terminal of its own; "$@" stands for it in the script."""
 
-    def __init__(self, base_port: int, data_dir: Path):
+    def __init__(self, base_port: int, data_dir: Path, script: str):
         self.base_port, self.data_dir = base_port, data_dir
         self.shop = Shop(Quintet(base_port, "127.0.0.1"))
         data_dir.mkdir(exist_ok=True)
         self._out = data_dir / "make.out"
         with open(self._out, "wb") as out:
             self.process = subprocess.Popen(
-                self._make("up"), env=bare_environment(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                ["sh", "-c", script, "sh", *self._make("up")], env=bare_environment(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -87,8 +87,8 @@ def environments() -> Iterator[tuple[int, list[bytes]]]:
 
 
 @contextmanager
-def made_up(base_port: int, data_dir: Path) -> Iterator[Copy]:
-    copy = Copy(base_port, data_dir)
+def made_up(base_port: int, data_dir: Path, script: str = 'exec "$@"') -> Iterator[Copy]:
+    copy = Copy(base_port, data_dir, script)
     try:
         yield copy
     finally:
@@ -98,7 +98,7 @@ def made_up(base_port: int, data_dir: Path) -> Iterator[Copy]:
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
     """The packages, which the first `make up` of a clone installs."""
-    subprocess.run(["make", ".venv/.installed"], env=bare_environment(), cwd=ROOT, check=True, timeout=240)
+    subprocess.run(["make", ".venv/.installed"], cwd=ROOT, check=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,59 @@ def test_an_interrupt_while_it_starts_leaves_nothing_and_spoils_nothing(tmp_path
         assert "Traceback" not in copy.printed()
     with made_up(BASE_PORT + 40, tmp_path / "data") as again:
         again.wait_until_up()
+
+
+# A shell without job control, and so a script, ignores SIGINT in what it starts in the background.
+BACKGROUND = '"$@" & wait'
+
+
+@pytest.mark.parametrize("script", ['exec "$@"', BACKGROUND])
+def test_an_interrupt_before_anything_is_started_ends_it(tmp_path: Path, script: str) -> None:
+    with made_up(BASE_PORT + 40, tmp_path / "data", script) as copy:
+        assert eventually(lambda: launcher(copy).startswith("python"))
+        time.sleep(0.2)  # Python itself starts, and then loads what takes a second
+        interrupt(copy)
+        assert eventually(lambda: not copy.processes())
+        assert not (tmp_path / "data" / "order.db").exists()
+        assert "Traceback" not in copy.printed()
+
+
+def launcher(copy: Copy) -> str:
+    """The command of the process that `make up` has become."""
+    try:
+        pid = (copy.data_dir / "quintet.pid").read_text().strip()
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def tell_the_script(copy: Copy) -> None:
+    copy.process.send_signal(signal.SIGUSR1)
+
+
+def terminate(copy: Copy) -> None:
+    os.killpg(copy.process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("script", "stop"),
+    [
+        (BACKGROUND, interrupt),
+        (f"trap 'kill $!' USR1; {BACKGROUND}; wait", tell_the_script),
+        (f"trap '' INT TERM; {BACKGROUND}", interrupt),
+        (f"trap '' INT TERM; {BACKGROUND}", terminate),
+    ],
+)
+def test_in_the_background_of_a_script_it_ends_as_cleanly(
+    script: str, stop: Callable[[Copy], None], tmp_path: Path
+) -> None:
+    with made_up(BASE_PORT + 40, tmp_path / "data", script) as copy:
+        copy.wait_until_up()
+        stop(copy)
+        copy.process.wait(STOP_SECONDS)
+        assert eventually(lambda: not copy.processes()), copy.printed()
+        assert "did not stop in time" not in copy.printed()
+        assert "Traceback" not in copy.printed()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the launcher can bind its children to its own life on Linux only")

@@ -19,3 +19,21 @@ def test_no_service_takes_the_port_of_the_shell() -> None:
     given = {**os.environ, "PORT": "3000"}
     done = subprocess.run([sys.executable, "-c", RUN], env=given, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "None user\n", done.stderr
+
+
+FORK = """
+import os, signal
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+from libs import launcher
+def tell():
+    print(*(signal.getsignal(number).name for number in launcher.STOPPING), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+launcher.fork("user", tell)
+os.wait()
+"""
+
+
+def test_no_process_inherits_that_a_signal_is_ignored_or_blocked() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "SIG_DFL SIG_DFL set()\n", done.stderr
