@@ -21,8 +21,9 @@ define settings
 	export DATA_DIR="$${DATA_DIR:-var}"; pid_file=$$DATA_DIR/quintet.pid
 endef
 
-# Sets pid. A process id alone proves nothing: after a crash another program may have it.
-running = { pid=$$(cat "$$pid_file" 2>/dev/null) && ps -p "$$pid" -o args= 2>/dev/null | grep -q libs.launcher; }
+# Sets pid. A process id alone proves nothing: after a crash another program may have it. A small Linux has no ps.
+running = { pid=$$(cat "$$pid_file" 2>/dev/null) && { grep -qs libs.launcher "/proc/$$pid/cmdline" || \
+	ps -p "$$pid" -o args= 2>/dev/null | grep -q libs.launcher; }; }
 
 define check_python
 	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
