@@ -5,6 +5,8 @@
 import os
 import sys
 
+import requests
+
 from demo.api import Quintet
 from libs.topology import SERVICES
 
@@ -29,7 +31,10 @@ def load(quintet: Quintet) -> None:
     """Create what is not there yet; a second run finds e-mails and SKUs taken and changes nothing."""
     for service, path, rows in (("user", "/users", USERS), ("product", "/products", PRODUCTS)):
         for row in rows:
-            answer = quintet.post(service, path, row)
+            try:
+                answer = quintet.post(service, path, row)
+            except requests.RequestException:
+                raise SystemExit(f"The demo data is not loaded: the {service} service did not answer.") from None
             if answer.status_code not in (201, 409):
                 raise SystemExit(f"demo data: {path} answered {answer.status_code}: {answer.text}")
 
