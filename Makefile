@@ -136,8 +136,9 @@ clean: ## Remove what was built, and the embedded databases under DATA_DIR
 .venv-tox/.installed: requirements-tox.txt
 	@$(call install,.venv-tox,requirements-tox.txt)
 
-# Some tests run programs of npm. Without npm, its registry or a recent Node.js they are skipped, and fail in CI.
+# Some tests run programs of npm; they are skipped without it, and fail in CI.
 .tox/npm/.installed: tests/npm/package-lock.json
 	@$(call unless_installed,.tox/npm,$<); \
 	rm -rf .tox/npm; mkdir -p .tox/npm; cp tests/npm/package*.json tests/npm/.npmrc .tox/npm; \
-	if npm ci --prefix .tox/npm; then touch $@; else echo "Without these packages, the tests that run them are skipped." >&2; fi
+	if node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' && npm ci --prefix .tox/npm; then touch $@; \
+	else echo "Without Node.js 18 or newer, npm and its registry, the tests that need them are skipped." >&2; fi

@@ -23,12 +23,13 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(clone: Path, npm: str) -> subprocess.Popen[str]:
-    """Start `make`, with an npm that does this."""
+def start(clone: Path, npm: str, node: str = "exit 0") -> subprocess.Popen[str]:
+    """Start `make`, with an npm that does this, and a node that says whether its version is enough."""
     directory = clone / "bin"
     directory.mkdir(exist_ok=True)
-    (directory / "npm").write_text(f'#!/bin/sh\necho "npm $*"\n{npm}\n')
-    (directory / "npm").chmod(0o755)
+    for name, lines in (("npm", npm), ("node", node)):
+        (directory / name).write_text(f'#!/bin/sh\necho "{name} $*"\n{lines}\n')
+        (directory / name).chmod(0o755)
     return subprocess.Popen(
         ["make", TARGET], cwd=clone, env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -57,6 +58,9 @@ def test_two_at_once_install_them_once(clone: Path) -> None:
 
 def test_where_they_cannot_be_installed_the_tests_run_all_the_same_and_the_next_time_tries_again(clone: Path) -> None:
     assert installations(start(clone, "exit 1")) == 1
+    assert not (clone / TARGET).exists()
+
+    assert installations(start(clone, WORKS, node="exit 1")) == 0
     assert not (clone / TARGET).exists()
 
     assert installations(start(clone, WORKS)) == 1
