@@ -31,8 +31,8 @@ define check_python
 		f"{sys.version.split()[0]}; try: make PYTHON=/path/to/python3.11")'
 endef
 
-# $(call unless_installed,DIRECTORY,LOCK): goes on if DIRECTORY is not yet what LOCK says. `make up` in a second terminal
-# waits for the first one's installation.
+# $(call unless_installed,DIRECTORY,LOCK): goes on if DIRECTORY is not yet what LOCK says. `make up` in a second
+# terminal waits for the first one's installation.
 define unless_installed
 	set -e; $(check_python); exec 9< $(2); $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 	if [ $(1)/.installed -nt $(2) ]; then exit 0; fi; \

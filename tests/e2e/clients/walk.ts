@@ -3,6 +3,8 @@
  * with the URLs of user, product, order, notification and analytics. Ends with status 0, and prints the ids of an order
  * that it delivered and of one that it cancelled.
  */
+// @ts-expect-error -- Node.js 18 has no global crypto, and its types are not installed
+import { webcrypto as crypto } from "node:crypto";
 import createClient from "openapi-fetch";
 import type { paths as Analytics } from "./analytics.js";
 import type { paths as Notifications } from "./notification.js";
