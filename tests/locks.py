@@ -27,7 +27,7 @@ _select = re.compile(rf"FROM {_table}\b.*\bFOR (?:NO KEY )?(?:UPDATE|SHARE)(?P<s
 _change = re.compile(rf"^\s*(?:UPDATE|DELETE FROM) {_table}\b(?P<rest>.*)$", re.DOTALL)
 _one = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) = %\((?P<parameter>\w+)\)s")
 _many = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) (?:= ANY\(|IN \()%\((?P<parameter>\w+)\)s")
-_upsert = re.compile(rf"^\s*INSERT INTO {_table} .*ON CONFLICT", re.DOTALL)
+_upsert = re.compile(rf"^\s*INSERT INTO {_table} .*ON CONFLICT(?: \((?P<column>\w+))?", re.DOTALL)
 
 Lock = tuple[str, Any]
 """A table and the key of a row."""
@@ -106,8 +106,10 @@ def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> N
         else:
             _faults.append(f"locks rows of {change['table']} that it does not name: {_short(sql)}")
     elif upsert := _upsert.match(sql):
-        keys = [key for row in rows for key in _inserted(row)]
-        _lock(connection, upsert["table"], keys, sql)
+        # It waits for whoever has inserted the same key and has not committed.
+        column = upsert["column"]
+        keys = [key for row in rows for key in _inserted(row, [column] if column else KEYS)]
+        _lock(connection, f"{upsert['table']}.{column}" if column else upsert["table"], keys, sql)
 
 
 def _after(cursor: Any, query: Any) -> None:
@@ -128,9 +130,9 @@ def _after(cursor: Any, query: Any) -> None:
         _lock(cursor.connection, found["table"], keys, sql)
 
 
-def _inserted(row: Mapping[str, Any]) -> list[Any]:
+def _inserted(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     """The keys of the rows of an INSERT, of which SQLAlchemy numbers the parameters where it has many rows."""
-    for name in KEYS:
+    for name in names:
         numbered = {int(n[len(name) + 2 :]): v for n, v in row.items() if re.fullmatch(rf"{name}__\d+", n)}
         if numbered:
             return [numbered[number] for number in sorted(numbered)]
