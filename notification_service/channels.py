@@ -3,7 +3,7 @@
     with channel.open() as send:      one connection for a batch; raises ChannelDown
         send(message)                 returns when it was taken; raises Refused or ChannelDown
 
-Refused is about this message, and the attempt counts. ChannelDown is nobody's fault: nothing can leave this way now.
+Refused is about this message, and the attempt counts. ChannelDown is about the channel: no attempt counts.
 Every message has an id that stays the same from attempt to attempt, so that a receiver can recognise a second one.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, parseaddr
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import gevent
@@ -32,8 +32,8 @@ from notification_service.models import render_html
 
 TIMEOUT_SECONDS = 5.0
 """For each packet of a mail server or a gateway."""
-WHOLE_SECONDS = 10.0
-"""For all that they say to one message, be it in drops: a lease is longer than this, and than what may come before."""
+EXCHANGE_SECONDS = 10.0
+"""For the whole exchange about one message, however slowly the peer sends. A lease lasts longer than a batch."""
 _CLOSING = 421
 """The mail server ends the connection, for reasons of its own (RFC 5321, section 3.8)."""
 _BUSY = (429, 502, 503, 504)
@@ -64,7 +64,7 @@ class Message:
     subject: str | None
     body: str
     template: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
     request_id: str = ""
     traceparent: str = ""
 
@@ -122,7 +122,7 @@ class EmailChannel:
 
     def _connect(self) -> smtplib.SMTP:
         try:
-            with gevent.Timeout(WHOLE_SECONDS, TimeoutError("It comes in drops.")):
+            with gevent.Timeout(EXCHANGE_SECONDS, TimeoutError("The peer sent too slowly.")):
                 smtp = self._dial()
                 try:
                     self._greet(smtp)
@@ -155,7 +155,7 @@ class EmailChannel:
         if smtp.sock is None:
             raise ChannelDown("email", "the connection was lost")
         try:
-            with gevent.Timeout(WHOLE_SECONDS, TimeoutError("It comes in drops.")):
+            with gevent.Timeout(EXCHANGE_SECONDS, TimeoutError("The peer sent too slowly.")):
                 smtp.send_message(self._compose(message), self._address, [message.to])
         except ValueError as exc:
             raise Refused("The message cannot be written as mail.") from exc
@@ -205,7 +205,7 @@ class _HttpChannel(ABC):
         """The status; of the answer no more is read than a connection needs to be used again."""
         timeout = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
         with (
-            gevent.Timeout(WHOLE_SECONDS, requests.Timeout("It comes in drops.")),
+            gevent.Timeout(EXCHANGE_SECONDS, requests.Timeout("The peer sent too slowly.")),
             self._session.send(request, timeout=timeout, allow_redirects=False, stream=True) as response,
         ):
             with suppress(HTTPError):

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from libs.common.events.event import Event, RefusedEvent
 
@@ -49,7 +48,7 @@ class OrderConfirmed(Event):
 
     order_id: str
     user_id: str
-    items: list[dict[str, Any]]
+    items: list[dict[str, object]]
     total: str
     currency: str
     confirmed_at: str
@@ -70,7 +69,7 @@ class UserDeleted(Event):
         _check_ids(self.user_id)
 
 
-def _check_ids(*ids: Any) -> None:
+def _check_ids(*ids: object) -> None:
     """Raises RefusedEvent. One id that is none would fail the look-up of every address in its batch."""
     if not all(isinstance(one, str) and _uuid.fullmatch(one) for one in ids):
         raise RefusedEvent("an id is not a UUID")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypedDict, cast
 
 import jinja2
 import sqlalchemy as sa
@@ -18,6 +18,8 @@ from libs.common.ids import new_id
 from libs.common.times import now
 
 metadata = sa.MetaData(naming_convention=NAMING)
+
+JsonObject: TypeAlias = dict[str, object]
 
 CHANNELS = ("email", "sms", "push", "webhook", "log")
 STATUSES = ("queued", "sent", "failed", "dead")
@@ -62,7 +64,27 @@ class DoesNotFit(Exception):
     """The data is not what the template needs."""
 
 
-def render(template: str, data: Mapping[str, Any]) -> tuple[str, str]:
+class NewNotification(TypedDict):
+    """A request to send a notification, as the schema has validated it."""
+
+    user_id: str | None
+    recipient: str | None
+    channel: str
+    subject: str | None
+    body: str | None
+    template: str | None
+    data: JsonObject
+
+
+def text_of(new: NewNotification) -> tuple[str | None, str]:
+    """The subject and the text, as they were given or made from the template; raises DoesNotFit."""
+    if new["template"] is None:
+        return new["subject"], new["body"] or ""
+    subject, body = render(new["template"], new["data"])
+    return new["subject"] or subject, body
+
+
+def render(template: str, data: Mapping[str, object]) -> tuple[str, str]:
     """The subject, in one line, and the text; raises DoesNotFit."""
     subject = " ".join(_render(template + _SUBJECT, data).split())
     body = _render(f"{template}.txt", data)
@@ -71,12 +93,12 @@ def render(template: str, data: Mapping[str, Any]) -> tuple[str, str]:
     return subject, body
 
 
-def render_html(template: str, data: Mapping[str, Any]) -> str:
+def render_html(template: str, data: Mapping[str, object]) -> str:
     """Raises DoesNotFit."""
     return _render(f"{template}.html", data)
 
 
-def _render(name: str, data: Mapping[str, Any]) -> str:
+def _render(name: str, data: Mapping[str, object]) -> str:
     try:
         return _templates.get_template(name).render(data)
     except jinja2.UndefinedError as exc:
@@ -120,7 +142,7 @@ class Notification(Base):
     subject: Mapped[str | None] = mapped_column(sa.String(MAX_SUBJECT))
     body: Mapped[str | None] = mapped_column(sa.Text)
     """The text as it is sent; None once it is erased."""
-    data: Mapped[dict[str, Any]] = mapped_column(Json)
+    data: Mapped[JsonObject] = mapped_column(Json)
     status: Mapped[str] = mapped_column(sa.String(10))
     attempts: Mapped[int]
     last_error: Mapped[str | None] = mapped_column(sa.String(200))
@@ -143,7 +165,7 @@ class Notification(Base):
         return not self.unread
 
     def mark(self, read: bool) -> None:
-        """Say whether it was read; saying it again changes nothing."""
+        """Mark it as read or unread; a repetition changes nothing."""
         if read == self.unread:
             self.unread, self.read_at = not read, now() if read else None
             self.version += 1
@@ -158,7 +180,7 @@ class Notification(Base):
         self.version += 1
 
     def delete(self) -> None:
-        """Erase what it said, and send it no more; the row stays, so that its order gets no second one."""
+        """Erase the content and cancel the sending; the row stays, so that its order gets no second one."""
         self.recipient, self.subject, self.body, self.data = None, None, None, {}
         self.due_at, self.lease_token, self.deleted_at = None, None, now()
         self.version += 1
@@ -168,18 +190,65 @@ class Notification(Base):
         return {} if self.deleted_at else counts(self.channel, self.status)
 
 
-notifications: Any = Notification.__table__
+notifications = cast(sa.Table, Notification.__table__)
+
+
+class NotificationRow(TypedDict):
+    """The columns of a new notification; `due_at` is set by the database."""
+
+    id: str
+    user_id: str | None
+    order_id: str | None
+    channel: str
+    recipient: str | None
+    template: str | None
+    subject: str | None
+    body: str
+    data: JsonObject
+    status: str
+    attempts: int
+    last_error: str | None
+    unread: bool
+    read_at: datetime | None
+    sent_at: datetime | None
+    created_at: datetime
+    correlation_id: str
+    traceparent: str
+    version: int
+
+
+Row: TypeAlias = sa.RowMapping | NotificationRow
+"""The columns of a notification, as the table or a new one has them."""
+
+
+class Filters(TypedDict, total=False):
+    """Notifications may be looked for by these; each is a column."""
+
+    user_id: str
+    order_id: str
+    status: str
+    channel: str
+    unread: bool
+
+
+class Stats(TypedDict):
+    """How many notifications there are."""
+
+    total: int
+    by_status: dict[str, int]
+    by_channel: dict[str, int]
 
 
 def counts(channel: str, status: str) -> dict[str, int]:
+    """What a notification adds to the totals."""
     return {"total": 1, f"status:{status}": 1, f"channel:{channel}": 1}
 
 
 def queued(
-    *, channel: str, body: str, subject: str | None = None, template: str | None = None, data: dict[str, Any],
+    *, channel: str, body: str, subject: str | None = None, template: str | None = None, data: JsonObject,
     user_id: str | None = None, recipient: str | None = None, order_id: str | None = None, cause: Origin | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """The row of a new notification. `cause` is what it goes back to, so that traces and events can name it."""
+) -> NotificationRow:  # fmt: skip
+    """The row of a new notification. `cause` is the request or the event behind it: traces and events name it."""
     notification_id = new_id()
     correlation_id, traceparent = (cause.correlation_id, cause.traceparent) if cause else ("", "")
     return {
@@ -193,7 +262,7 @@ def queued(
 
 @dataclass(slots=True)
 class Sending:
-    """A notification in the hands of a sender: what becomes of it is judged here, and written together with others."""
+    """A notification that a sender has claimed. The outcome of its attempt is set here and written with others."""
 
     id: str
     user_id: str | None
@@ -203,7 +272,7 @@ class Sending:
     template: str | None
     subject: str | None
     body: str
-    data: dict[str, Any]
+    data: JsonObject
     status: str
     attempts: int
     last_error: str | None
@@ -213,29 +282,29 @@ class Sending:
     traceparent: str
     version: int
 
-    was: str = ""
-    """The status before the judgement; empty until there is one."""
+    previous_status: str = ""
+    """The status before the attempt; empty until there is an outcome."""
     pause: float | None = None
     """Seconds until the next attempt; None when there is none."""
     erased: bool = False
 
     def succeed(self) -> None:
         self.attempts, self.sent_at = self.attempts + 1, now()
-        self._becomes("sent", None)
+        self._set_status("sent", None)
 
-    def refuse(self, why: str, max_attempts: int, retry_seconds: float) -> None:
+    def fail(self, why: str, max_attempts: int, retry_seconds: float) -> None:
         """An attempt failed: the next one comes after a pause that doubles, and after the last one it is dead."""
         self.attempts += 1
         if self.attempts >= max_attempts:
-            self._becomes("dead", why)
+            self._set_status("dead", why)
         else:
-            self._becomes("failed", why)
+            self._set_status("failed", why)
             self.pause = min(retry_seconds * 2.0 ** min(self.attempts - 1, 30), MAX_BACKOFF_SECONDS)
 
     def give_up(self, why: str) -> None:
-        """The user is gone: nothing will be sent, and what it said is erased."""
-        self._becomes("dead", why)
+        """There is no such user: nothing will be sent, and the content is erased."""
+        self._set_status("dead", why)
         self.recipient, self.subject, self.data, self.erased = None, None, {}, True
 
-    def _becomes(self, status: str, why: str | None) -> None:
-        self.was, self.status, self.last_error = self.status, status, why[:200] if why else None
+    def _set_status(self, status: str, why: str | None) -> None:
+        self.previous_status, self.status, self.last_error = self.status, status, why[:200] if why else None

@@ -3,24 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
 from libs.common.data.idempotency import keys
-from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.paging import Page, PageQuery
+from libs.common.data.paging import page as page_of
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
-from notification_service.models import MAX_BACKOFF_SECONDS, Notification, Sending, notifications
+from notification_service.models import (
+    MAX_BACKOFF_SECONDS,
+    Filters,
+    Notification,
+    NotificationRow,
+    Sending,
+    notifications,
+)
 
 LEASE_SECONDS = 30.0
 
 c = notifications.c
 SORTS = {"created_at": c.created_at}
 _SENDING = [c[f.name] for f in fields(Sending) if f.name in c]
-_ERASED: dict[str, Any] = {"recipient": None, "subject": None, "body": None, "data": {}}
+_ERASED: dict[str, object] = {"recipient": None, "subject": None, "body": None, "data": {}}
 
 
 _find = sa.select(notifications).where(c.id == sa.bindparam("id"), c.deleted_at.is_(None))
@@ -42,23 +49,20 @@ def lock(session: Session, notification_id: str) -> Notification:
     return notification
 
 
-def find_page(session: Reader, filters: dict[str, Any], asked: PageQuery) -> Page:
+def find_page(session: Reader, filters: Filters, page: PageQuery) -> Page:
     query = sa.select(notifications).where(c.deleted_at.is_(None))
-    for name in ("user_id", "order_id", "status", "channel"):
-        if name in filters:
-            query = query.where(c[name] == filters[name])
-    if "unread" in filters:
-        query = query.where(c.unread == sa.literal(filters["unread"]))
-    return page(session, query, asked, SORTS, c.id)
+    for name, value in filters.items():
+        query = query.where(c[name] == sa.literal(value, c[name].type))
+    return page_of(session, query, page, SORTS, c.id)
 
 
 # Statements that are built once: to build them anew costs more than to execute them.
 _add = Upsert(notifications, lambda insert: insert.values(due_at=epoch()).on_conflict_do_nothing().returning(c.id))
 
 
-def add(session: Session, rows: Sequence[dict[str, Any]]) -> set[str]:
+def add(session: Session, rows: Sequence[NotificationRow]) -> set[str]:
     """Store new notifications, and return the ids of those that were: an order gets no second one of a template."""
-    # By the key that two transactions could fight for, so that they cannot deadlock.
+    # In the order of the unique key, on which two transactions may wait for each other: so they cannot deadlock.
     rows = sorted(rows, key=lambda row: (row["order_id"] or "", row["id"]))
     return set(session.connection().execute(_add(session), rows).scalars())
 
@@ -75,7 +79,7 @@ def waiting(session: Reader) -> tuple[int, datetime | None]:
 
 def _claim() -> sa.UpdateBase:
     moment = epoch()
-    # A time further ahead than any lease or pause is the trace of a clock that was set back: it holds nothing up.
+    # A time further ahead than any lease or pause means that the clock was set back; such a row is due.
     furthest = sa.case((c.status == "queued", LEASE_SECONDS), else_=MAX_BACKOFF_SECONDS)
     due = sa.or_(c.due_at <= moment, c.due_at > moment + furthest)
     chosen = (
@@ -94,15 +98,15 @@ def _claim() -> sa.UpdateBase:
 
 
 _take = Prepared(_claim())
-_mine = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))
-_hold = Prepared(sa.select(c.id, c.version).where(_mine).order_by(c.id).with_for_update())
+_leased = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))
+_lock_leased = Prepared(sa.select(c.id, c.version).where(_leased).order_by(c.id).with_for_update())
 _pause = epoch() + sa.bindparam("pause", type_=sa.Double())
-_back = sa.update(notifications).where(_mine).values(lease_token=None, due_at=_pause)
-_columns = ("status", "attempts", "last_error", "sent_at", "version")
+_release = sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause)
+_OUTCOME = ("status", "attempts", "last_error", "sent_at", "version")
 _change = (
     sa.update(notifications)
     .where(c.id == sa.bindparam("_id"))
-    .values(lease_token=None, due_at=_pause, **{name: sa.bindparam(f"_{name}") for name in _columns})
+    .values(lease_token=None, due_at=_pause, **{name: sa.bindparam(f"_{name}") for name in _OUTCOME})
 )
 _write, _write_erased = Prepared(_change), Prepared(_change.values(_ERASED))
 
@@ -113,32 +117,32 @@ def claim(session: Session, channel: str, token: str, limit: int) -> list[Sendin
     return sorted(taken, key=lambda sending: sending.id)
 
 
-def hold(session: Session, token: str, claimed: Sequence[Sending]) -> list[Sending]:
-    """Lock those that the lease still holds, and return them with their current version."""
-    versions = dict(_hold.rows(session, _ids=[sending.id for sending in claimed], _token=token))
-    held = [sending for sending in claimed if sending.id in versions]
-    for sending in held:
+def lock_leased(session: Session, token: str, claimed: Sequence[Sending]) -> list[Sending]:
+    """Lock those whose lease is still ours, and return them with their current version."""
+    versions = dict(_lock_leased.rows(session, _ids=[sending.id for sending in claimed], _token=token))
+    locked = [sending for sending in claimed if sending.id in versions]
+    for sending in locked:
         sending.version = versions[sending.id]
-    return held
+    return locked
 
 
-def write(session: Session, judged: Sequence[Sending]) -> None:
-    """Store what became of notifications that this transaction has locked."""
-    for sending in judged:
+def write_outcomes(session: Session, tried: Sequence[Sending]) -> None:
+    """Store the outcomes of notifications that this transaction has locked."""
+    for sending in tried:
         sending.version += 1
     for erased, statement in ((False, _write), (True, _write_erased)):
         rows = [
-            {"_id": sending.id, "pause": sending.pause, **{f"_{name}": getattr(sending, name) for name in _columns}}
-            for sending in judged
+            {"_id": sending.id, "pause": sending.pause, **{f"_{name}": getattr(sending, name) for name in _OUTCOME}}
+            for sending in tried
             if sending.erased == erased
         ]
         statement.write(session, rows)
 
 
-def give_back(session: Session, token: str, ids: Sequence[str], pause: float) -> None:
+def release(session: Session, token: str, ids: Sequence[str], pause: float) -> None:
     """End the lease of notifications that were not tried; they are due after the pause."""
     if ids:
-        session.connection().execute(_back, {"_ids": ids, "_token": token, "pause": pause})
+        session.connection().execute(_release, {"_ids": ids, "_token": token, "pause": pause})
 
 
 # Users that were deleted -------------------------------------------------------------------------------------------
@@ -150,9 +154,9 @@ def lock_unsent(session: Session, user_ids: Sequence[str]) -> list[Sending]:
 
 
 def erase(session: Session, user_ids: Sequence[str]) -> None:
-    """Remove what was said to the users, and the stored answers that repeat it."""
-    theirs = c.user_id.in_(user_ids)
-    said = sa.update(notifications).where(theirs, c.body.is_not(None))
-    session.execute(said.values({**_ERASED, "version": c.version + 1}))
-    told = sa.select(sa.cast(c.id, sa.String(36))).where(theirs)
-    session.execute(sa.delete(keys).where(keys.c.resource_id.in_(told)))
+    """Erase the content of the users' notifications, and delete the stored answers that repeat it."""
+    of_users = c.user_id.in_(user_ids)
+    with_content = sa.update(notifications).where(of_users, c.body.is_not(None))
+    session.execute(with_content.values({**_ERASED, "version": c.version + 1}))
+    ids = sa.select(sa.cast(c.id, sa.String(36))).where(of_users)
+    session.execute(sa.delete(keys).where(keys.c.resource_id.in_(ids)))

@@ -5,10 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TypedDict
 
 from libs.common import context
+from libs.common.context import Context
 from libs.common.data import counters
+from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import ValidationFailed
 from libs.common.events import outbox
@@ -19,46 +21,56 @@ from notification_service import repository
 from notification_service.channels import Channel, ChannelDown, Message, Refused
 from notification_service.clients import Users
 from notification_service.events import NotificationDead, NotificationSent, OrderConfirmed, UserDeleted
-from notification_service.models import DoesNotFit, Notification, Sending, counts, queued, render
+from notification_service.models import (
+    DoesNotFit,
+    NewNotification,
+    Notification,
+    NotificationRow,
+    Sending,
+    Stats,
+    counts,
+    queued,
+    render,
+    text_of,
+)
 
 BATCH = 100
 SEND_SECONDS = 1.0
 """A batch ends after this, so that a worker that is told to stop has recorded what it sent."""
 RECORD_SECONDS = 5.0
-TURN_SECONDS = 2.0
-"""What could not be tried lets the others go first for this long."""
-STUCK = timedelta(minutes=10)
+POSTPONE_SECONDS = 2.0
+"""What could not be tried is due again after this, so that others are tried first."""
+LATE_AFTER = timedelta(minutes=10)
 
 log = logging.getLogger(__name__)
 
 
-def send_notification(session: Session, new: dict[str, Any]) -> dict[str, Any]:
+def send_notification(session: Session, new: NewNotification, work: Context) -> NotificationRow:
     """Queue a notification; raises ValidationFailed when its data does not fit its template."""
-    if new["template"]:
-        try:
-            subject, new["body"] = render(new["template"], new["data"])
-        except DoesNotFit as exc:
-            raise ValidationFailed(errors=[{"pointer": "/data", "detail": str(exc)}]) from exc
-        new["subject"] = new["subject"] or subject
-    work = context.current()
-    cause = Origin(event_id="", correlation_id=work.request_id, traceparent=work.traceparent) if work else None
-    row = queued(**new, cause=cause)
+    try:
+        subject, body = text_of(new)
+    except DoesNotFit as exc:
+        raise ValidationFailed(errors=[{"pointer": "/data", "detail": str(exc)}]) from exc
+    row = queued(
+        channel=new["channel"], user_id=new["user_id"], recipient=new["recipient"], template=new["template"],
+        subject=subject, body=body, data=new["data"],
+        cause=Origin(event_id="", correlation_id=work.request_id, traceparent=work.traceparent),
+    )  # fmt: skip
     _queue(session, [row])
     return row
 
 
 def mark_notification(
-    session: Session, notification_id: str, changes: Callable[[Notification], dict[str, Any]],
-    match: Callable[[int], None],
-) -> Notification:  # fmt: skip
-    """Say whether a notification was read; raises NotFound or PreconditionFailed."""
+    session: Session, notification_id: str, changes: Changes[Notification], match: VersionCheck
+) -> Notification:
+    """Mark whether a notification was read; raises NotFound or PreconditionFailed."""
     notification = repository.lock(session, notification_id)
     match(notification.version)
     notification.mark(**changes(notification))
     return notification
 
 
-def retry_notification(session: Session, notification_id: str, match: Callable[[int], None]) -> Notification:
+def retry_notification(session: Session, notification_id: str, match: VersionCheck) -> Notification:
     """Send a dead notification again; raises NotFound, PreconditionFailed or InvalidTransition."""
     notification = repository.lock(session, notification_id)
     match(notification.version)
@@ -69,7 +81,7 @@ def retry_notification(session: Session, notification_id: str, match: Callable[[
     return notification
 
 
-def delete_notification(session: Session, notification_id: str, match: Callable[[int], None]) -> None:
+def delete_notification(session: Session, notification_id: str, match: VersionCheck) -> None:
     """Erase a notification, and do not send it if it still waits; raises NotFound or PreconditionFailed."""
     notification = repository.lock(session, notification_id)
     match(notification.version)
@@ -78,7 +90,7 @@ def delete_notification(session: Session, notification_id: str, match: Callable[
     counters.add(session, counters.difference(before, notification.counts()))
 
 
-def notification_stats(session: Reader) -> dict[str, Any]:
+def notification_stats(session: Reader) -> Stats:
     """How many notifications there are, by status and by channel."""
     return {
         "total": counters.read(session, "total").get("", 0),
@@ -87,15 +99,15 @@ def notification_stats(session: Reader) -> dict[str, Any]:
     }
 
 
-def check_sending(db: Database) -> dict[str, Any]:
+def check_sending(db: Database) -> dict[str, object]:
     """For `/health`: degraded while something waits for longer than its attempts should take."""
     with db.read() as session:
         count, oldest = repository.waiting(session)
-    late = oldest is not None and now() - oldest > STUCK
+    late = oldest is not None and now() - oldest > LATE_AFTER
     return {"status": "degraded" if late else "healthy", "waiting": count}
 
 
-def _queue(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+def _queue(session: Session, rows: Sequence[NotificationRow]) -> None:
     added = repository.add(session, rows)
     totals: Counter[str] = Counter()
     for row in rows:
@@ -128,10 +140,10 @@ class Sender:
 
     def step(self) -> bool:
         """Claim, send and record one batch; whether there may be more. Raises DependencyUnavailable when the channel
-        or the user service is down: what was not tried is given back, and no attempt counts.
+        or the user service is down: what was not tried is released, and no attempt counts.
         """
         self._record()
-        # A token for each batch: what an earlier one still believes to hold is never taken for this one's.
+        # A token for each batch, so that the lease of an earlier batch is never taken for the lease of this one.
         self._token = new_id()
         with self._db.write(durable=False) as session:
             self._claimed = repository.claim(session, self._name, self._token, BATCH)
@@ -141,12 +153,12 @@ class Sender:
         try:
             self._send()
         except BaseException:
-            self._record(TURN_SECONDS)
+            self._record(POSTPONE_SECONDS)
             raise
         return self._record() > 0 or full
 
     def finish(self) -> None:
-        """Record what the last step could not: a worker that ends must not forget what it sent."""
+        """Record the outcomes that the last step could not, before the worker ends."""
         self._record()
 
     def _send(self) -> None:
@@ -179,34 +191,34 @@ class Sender:
         except ChannelDown:
             raise
         except Refused as exc:
-            self._refused(sending, str(exc))
+            self._fail(sending, str(exc))
         except Exception as exc:
             # A message that breaks the sender must not hold up those behind it.
             log.error("notification.failed", extra={"notification_id": sending.id}, exc_info=exc)
-            self._refused(sending, "It cannot be sent.")
+            self._fail(sending, "It cannot be sent.")
         else:
             sending.succeed()
 
-    def _refused(self, sending: Sending, why: str) -> None:
-        sending.refuse(why, self._max_attempts, self._retry_seconds)
+    def _fail(self, sending: Sending, why: str) -> None:
+        sending.fail(why, self._max_attempts, self._retry_seconds)
         log.warning(
             "notification.refused",
             extra={"notification_id": sending.id, "channel": self._name, "attempts": sending.attempts, "why": why},
         )
 
     def _record(self, pause: float = 0.0) -> int:
-        """Store what became of the batch and give back the rest; how many that were. If it fails it is tried again
-        before the next batch, as long as the lease lasts: otherwise what was sent would be sent again.
+        """Store the outcomes of the batch and release what was not tried; returns how many those were. If it fails it
+        is tried again before the next batch, as long as the lease lasts: otherwise what was sent would be sent again.
         """
         if not self._claimed:
             return 0
         # Sending may have used up the time of the step, and what was sent must be recorded.
         context.begin(RECORD_SECONDS)
-        untried = [sending.id for sending in self._claimed if not sending.was]
+        untried = [sending.id for sending in self._claimed if not sending.previous_status]
         with self._db.write() as session:
-            held = repository.hold(session, self._token, self._claimed)
-            repository.give_back(session, self._token, untried, pause)
-            _settle(session, [sending for sending in held if sending.was])
+            leased = repository.lock_leased(session, self._token, self._claimed)
+            repository.release(session, self._token, untried, pause)
+            _write_outcomes(session, [sending for sending in leased if sending.previous_status])
         self._claimed = []
         return len(untried)
 
@@ -219,17 +231,30 @@ def _message(sending: Sending, to: str) -> Message:
     )  # fmt: skip
 
 
-def _settle(session: Session, judged: Sequence[Sending]) -> None:
-    """Write what became of notifications, tell of those that are sent or dead, and count."""
-    repository.write(session, judged)
-    outbox.add(session, *(_told(sending) for sending in judged if sending.status in ("sent", "dead")))
-    changes = Counter(f"status:{sending.status}" for sending in judged)
-    changes.subtract(f"status:{sending.was}" for sending in judged)
+def _write_outcomes(session: Session, tried: Sequence[Sending]) -> None:
+    """Write the outcomes of notifications, publish those that are sent or dead, and update the totals."""
+    repository.write_outcomes(session, tried)
+    outbox.add(session, *(_event(sending) for sending in tried if sending.status in ("sent", "dead")))
+    changes = Counter(f"status:{sending.status}" for sending in tried)
+    changes.subtract(f"status:{sending.previous_status}" for sending in tried)
     counters.add(session, changes)
 
 
-def _told(sending: Sending) -> NotificationSent | NotificationDead:
-    facts: dict[str, Any] = {
+class _Facts(TypedDict):
+    """The members that both events have."""
+
+    notification_id: str
+    order_id: str | None
+    channel: str
+    template: str | None
+    created_at: str
+    attempts: int
+    version: int
+    origin: Origin
+
+
+def _event(sending: Sending) -> NotificationSent | NotificationDead:
+    facts: _Facts = {
         "notification_id": sending.id, "order_id": sending.order_id, "channel": sending.channel,
         "template": sending.template, "created_at": write_time(sending.created_at),
         "attempts": sending.attempts, "version": sending.version,
@@ -247,7 +272,7 @@ def _confirm_orders(session: Session, events: Sequence[OrderConfirmed]) -> None:
     _queue(session, [_confirmation(event) for event in events])
 
 
-def _confirmation(event: OrderConfirmed) -> dict[str, Any]:
+def _confirmation(event: OrderConfirmed) -> NotificationRow:
     data = event.data()
     try:
         subject, body = render("order_confirmed", data)
@@ -260,12 +285,12 @@ def _confirmation(event: OrderConfirmed) -> dict[str, Any]:
 
 
 def _erase_users(session: Session, events: Sequence[UserDeleted]) -> None:
-    """Erase what was said to them. What still waits is dead, and is told of like any other that is."""
+    """Erase the content of their notifications. What still waits is dead and is published as such."""
     user_ids = sorted({event.user_id for event in events})
     unsent = repository.lock_unsent(session, user_ids)
     for sending in unsent:
         sending.give_up("The user was deleted.")
-    _settle(session, unsent)
+    _write_outcomes(session, unsent)
     repository.erase(session, user_ids)
 
 

@@ -103,7 +103,7 @@ POINTS = {
         Point("notification.before_ack", _INBOX, reached=_handled),
         Point("notification.claimed", "notification_service.repository:claim", reached=_something),
         Point("notification.sent", "notification_service.use_cases:Sender._send"),
-        Point("notification.before_record_commits", "notification_service.use_cases:_settle"),
+        Point("notification.before_record_commits", "notification_service.use_cases:_write_outcomes"),
         Point("notification.after_record", _COMMIT, inside="notification_service.use_cases:Sender._record"),
         # The others.
         Point("analytics.before_learn_commits", "analytics_service.use_cases:learn"),

@@ -311,7 +311,8 @@ def a_notification_that_is_dead(provider: Provider) -> None:
 def more_notifications_than_fit_on_a_page(provider: Provider) -> None:
     with provider.db.write() as session:
         for _ in range(PAGE + 1):
-            send_notification(session, NewNotification().load({"recipient": "ada@example.com", "body": "A text."}))
+            new = NewNotification().load({"recipient": "ada@example.com", "body": "A text."})
+            send_notification(session, new, context.begin(5.0))
 
 
 @state

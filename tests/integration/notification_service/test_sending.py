@@ -306,7 +306,7 @@ def test_what_could_not_be_recorded_is_recorded_later_and_not_sent_again(
     service: Running, monkeypatch: pytest.MonkeyPatch, later: Callable[[Running], object]
 ) -> None:
     made = service.send(recipient="ada@example.com")
-    real, calls = repository.hold, []
+    real, calls = repository.lock_leased, []
 
     def busy(*args: Any) -> Any:
         calls.append(1)
@@ -314,7 +314,7 @@ def test_what_could_not_be_recorded_is_recorded_later_and_not_sent_again(
             raise Overloaded("The database is busy.")
         return real(*args)
 
-    monkeypatch.setattr(repository, "hold", busy)
+    monkeypatch.setattr(repository, "lock_leased", busy)
     with pytest.raises(Overloaded):
         service.step()
     assert service.get(made["id"])["status"] == "queued"
@@ -328,7 +328,7 @@ def test_a_batch_that_used_up_its_time_is_recorded_nevertheless(
 ) -> None:
     made = service.send(recipient="ada@example.com")
     seen: list[float] = []
-    real = repository.hold
+    real = repository.lock_leased
 
     def look(*args: Any) -> Any:
         work = context.current()
@@ -338,7 +338,7 @@ def test_a_batch_that_used_up_its_time_is_recorded_nevertheless(
     def slow(message: Message) -> None:
         context.begin(-1.0)
 
-    monkeypatch.setattr(repository, "hold", look)
+    monkeypatch.setattr(repository, "lock_leased", look)
     monkeypatch.setattr(service.channels["email"], "_send", slow)
     service.step()
     assert seen[0] > 1.0

@@ -20,7 +20,12 @@ from tests.unit.notification_service.samples import a_notification, a_sending, o
 def test_success_counts_the_attempt_and_ends_it() -> None:
     sending = a_sending(status="failed", attempts=1, last_error="It was refused.")
     sending.succeed()
-    assert (sending.was, sending.status, sending.attempts, sending.last_error) == ("failed", "sent", 2, None)
+    assert (sending.previous_status, sending.status, sending.attempts, sending.last_error) == (
+        "failed",
+        "sent",
+        2,
+        None,
+    )
     assert sending.sent_at is not None
     assert sending.pause is None
 
@@ -29,7 +34,7 @@ def test_a_refusal_is_tried_again_after_a_pause_that_doubles() -> None:
     pauses = []
     sending = a_sending()
     for _ in range(4):
-        sending.refuse("No.", max_attempts=5, retry_seconds=30.0)
+        sending.fail("No.", max_attempts=5, retry_seconds=30.0)
         assert (sending.status, sending.last_error) == ("failed", "No.")
         pauses.append(sending.pause)
     assert pauses == [30.0, 60.0, 120.0, 240.0]
@@ -37,20 +42,20 @@ def test_a_refusal_is_tried_again_after_a_pause_that_doubles() -> None:
 
 def test_the_last_refusal_makes_it_dead() -> None:
     sending = a_sending(status="failed", attempts=4)
-    sending.refuse("No.", max_attempts=5, retry_seconds=30.0)
-    assert (sending.was, sending.status, sending.attempts, sending.pause) == ("failed", "dead", 5, None)
+    sending.fail("No.", max_attempts=5, retry_seconds=30.0)
+    assert (sending.previous_status, sending.status, sending.attempts, sending.pause) == ("failed", "dead", 5, None)
     assert not sending.erased
 
 
 def test_the_pause_is_capped() -> None:
     sending = a_sending(attempts=5000)
-    sending.refuse("No.", max_attempts=10_000, retry_seconds=30.0)
+    sending.fail("No.", max_attempts=10_000, retry_seconds=30.0)
     assert sending.pause == MAX_BACKOFF_SECONDS
 
 
 def test_a_long_reason_is_cut() -> None:
     sending = a_sending()
-    sending.refuse("x" * 1000, max_attempts=5, retry_seconds=30.0)
+    sending.fail("x" * 1000, max_attempts=5, retry_seconds=30.0)
     assert len(sending.last_error or "") == 200
 
 

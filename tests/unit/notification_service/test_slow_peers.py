@@ -12,7 +12,7 @@ import socket, sys, threading, time
 from notification_service import channels
 from tests.unit.notification_service.samples import a_message
 
-channels.WHOLE_SECONDS = 1.0
+channels.EXCHANGE_SECONDS = 1.0
 listener = socket.create_server(("127.0.0.1", 0))
 port, beginning = listener.getsockname()[1], sys.argv[2].encode().decode("unicode_escape").encode()
 
@@ -49,7 +49,7 @@ print(outcome, time.monotonic() - started < 10)
         ("mail", "220 ", "ChannelDown"),
     ],
 )
-def test_a_receiver_that_answers_in_drops_holds_nobody_up(channel: str, beginning: str, outcome: str) -> None:
+def test_a_receiver_that_answers_too_slowly_holds_nobody_up(channel: str, beginning: str, outcome: str) -> None:
     """Else its lease would end, and another worker would send the message once more, and so on for ever."""
     command = [sys.executable, "-c", RUN, channel, beginning]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
