@@ -6,8 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from libs.common.data import idempotency
 from libs.common.data.database import Reader, Session
-from libs.common.data.idempotency import keys
 from libs.common.data.paging import Page, PageQuery
 from libs.common.data.paging import page as page_of
 from libs.common.data.prepared import Prepared
@@ -137,6 +137,7 @@ def write_outcomes(session: Session, tried: Sequence[Sending]) -> None:
             if sending.erased == erased
         ]
         statement.write(session, rows)
+    redact_answers(session, [sending.id for sending in tried if sending.erased])
 
 
 def release(session: Session, token: str, ids: Sequence[str], pause: float) -> None:
@@ -145,7 +146,13 @@ def release(session: Session, token: str, ids: Sequence[str], pause: float) -> N
         session.connection().execute(_release, {"_ids": ids, "_token": token, "pause": pause})
 
 
-# Users that were deleted -------------------------------------------------------------------------------------------
+# Erasure -------------------------------------------------------------------------------------------------------------
+
+
+def redact_answers(session: Session, ids: Sequence[str]) -> None:
+    """Erase the content of notifications from the stored answers that repeat it."""
+    if ids:
+        idempotency.redact(session, ids, ("recipient", "subject", "body"))
 
 
 def lock_unsent(session: Session, user_ids: Sequence[str]) -> list[Sending]:
@@ -159,4 +166,4 @@ def erase(session: Session, user_ids: Sequence[str]) -> None:
     with_content = sa.update(notifications).where(of_users, c.body.is_not(None))
     session.execute(with_content.values({**_ERASED, "version": c.version + 1}))
     ids = sa.select(sa.cast(c.id, sa.String(36))).where(of_users)
-    session.execute(sa.delete(keys).where(keys.c.resource_id.in_(ids)))
+    session.execute(sa.delete(idempotency.keys).where(idempotency.keys.c.resource_id.in_(ids)))

@@ -82,11 +82,14 @@ def retry_notification(session: Session, notification_id: str, match: VersionChe
 
 
 def delete_notification(session: Session, notification_id: str, match: VersionCheck) -> None:
-    """Erase a notification, and do not send it if it still waits; raises NotFound or PreconditionFailed."""
+    """Erase a notification and the stored answers that repeat it, and do not send it if it still waits; raises NotFound
+    or PreconditionFailed.
+    """
     notification = repository.lock(session, notification_id)
     match(notification.version)
     before = notification.counts()
     notification.delete()
+    repository.redact_answers(session, [notification_id])
     counters.add(session, counters.difference(before, notification.counts()))
 
 

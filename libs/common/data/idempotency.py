@@ -8,6 +8,7 @@ written later. (An order, which takes two transactions, keeps its key on its own
 import hashlib
 import hmac
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,10 @@ import sqlalchemy as sa
 from libs.common.data.columns import shared
 from libs.common.data.database import Database, Reader, Session
 from libs.common.data.statements import upsert
-from libs.common.errors import IdempotencyKeyReused
+from libs.common.errors import IdempotencyKeyReused, RequestInFlight
 
 KEEP_SECONDS = 24 * 3600
+CLAIM_ATTEMPTS = 3
 
 keys = sa.Table(
     "idempotency_keys",
@@ -63,14 +65,21 @@ class Replayed:
 
 
 def claim(session: Session, key: Key) -> StoredAnswer | None:
-    """Claim the key for this transaction, or return the answer that it already has; raises IdempotencyKeyReused."""
+    """Claim the key for this transaction, or return the answer that it already has; raises IdempotencyKeyReused, or
+    RequestInFlight when the key is taken and freed again and again meanwhile.
+    """
     forgotten = time.time() - KEEP_SECONDS
     session.execute(sa.delete(keys).where(keys.c.key == key.name, keys.c.created_at < forgotten))
     row = {"key": key.name, "fingerprint": key.fingerprint, "created_at": time.time()}
     insert = upsert(session, keys).values(**row, status=0, headers="{}", body="")
-    if session.scalar(insert.on_conflict_do_nothing().returning(keys.c.key)):
-        return None
-    return _answer(session.execute(sa.select(keys).where(keys.c.key == key.name)).one(), key)
+    for _ in range(CLAIM_ATTEMPTS):
+        if session.scalar(insert.on_conflict_do_nothing().returning(keys.c.key)):
+            return None
+        # An erasure that commits between the two statements deletes the row, and the key is free again.
+        found = session.execute(sa.select(keys).where(keys.c.key == key.name)).one_or_none()
+        if found:
+            return _answer(found, key)
+    raise RequestInFlight()
 
 
 def find(session: Reader, key: Key) -> StoredAnswer | None:
@@ -100,6 +109,17 @@ def store(session: Session, key: Key, answer: StoredAnswer, resource_id: str | N
 def forget(session: Session, resource_id: str) -> None:
     """Drop the answers that tell of this resource: they die with an erased user."""
     session.execute(sa.delete(keys).where(keys.c.resource_id == resource_id))
+
+
+def redact(session: Session, resource_ids: Sequence[str], members: Iterable[str]) -> None:
+    """Set members of the answers that tell of these resources to null. The keys stay, so that a repetition of the
+    request finds its answer and has no effect.
+    """
+    nulls = dict.fromkeys(members)
+    query = sa.select(keys.c.key, keys.c.body).where(keys.c.resource_id.in_(resource_ids)).order_by(keys.c.key)
+    for name, body in session.execute(query.with_for_update()).all():
+        redacted = orjson.dumps({**orjson.loads(body), **nulls}).decode()
+        session.execute(sa.update(keys).where(keys.c.key == name).values(body=redacted))
 
 
 def trim(db: Database) -> int:

@@ -11,7 +11,7 @@ from libs.common.ids import new_id
 from libs.common.times import now
 from notification_service.models import CHANNELS, STATUSES, notifications
 from tests.integration.lists import Filter, Item, Sorts, compare, compare_while_changing, tie
-from tests.integration.notification_service.conftest import Running
+from tests.integration.notification_service.conftest import Running, user_deleted
 from tests.unit.notification_service.samples import order_data
 from tests.web import answered, refused
 
@@ -288,8 +288,31 @@ def test_a_key_outlives_the_deletion_so_that_a_late_repetition_sends_nothing(ser
     body, headers = {"recipient": "ada@example.com", "body": "A text."}, {"Idempotency-Key": "k1"}
     made = answered(service.api.post("/notifications/send", body, headers=headers), 201)
     service.api.delete(f"/notifications/{made['id']}")
-    assert answered(service.api.post("/notifications/send", body, headers=headers), 201) == made
+    again = answered(service.api.post("/notifications/send", body, headers=headers), 201)
+    assert again["id"] == made["id"]
     assert service.find() == []
+
+
+@pytest.mark.parametrize("gone", ["deleted", "user deleted", "no such user"])
+def test_a_repetition_does_not_repeat_what_was_erased(service: Running, gone: str) -> None:
+    user_id = service.a_user() if gone == "user deleted" else new_id()
+    body = {"user_id": user_id, "subject": "Dear Ada", "body": "Dear Ada"}
+    if gone == "deleted":
+        body["recipient"] = "ada@example.com"
+    headers = {"Idempotency-Key": "k1"}
+    made = answered(service.api.post("/notifications/send", body, headers=headers), 201)
+    if gone == "deleted":
+        assert service.api.delete(f"/notifications/{made['id']}").status_code == 204
+    elif gone == "user deleted":
+        assert service.receive(user_deleted(user_id)) == ["done"]
+    else:
+        service.step()
+    with service.db.read() as connection:
+        stored = connection.scalars(sa.select(keys.c.body)).all()
+    assert not [text for text in stored if "ada@example.com" in text or "Dear Ada" in text]
+    if gone != "user deleted":  # those answers are dropped
+        again = answered(service.api.post("/notifications/send", body, headers=headers), 201)
+        assert again == {**made, "recipient": None, "subject": None, "body": None}
 
 
 @pytest.mark.parametrize("status", [status for status in STATUSES if status != "dead"])
