@@ -253,8 +253,16 @@ class Model:
         return whole(told)
 
     def forget(self, notification_id: str, match: int | None) -> Answer:
-        self.notifications.remove(_at(_find(self.notifications, notification_id), match))
+        told = _at(_find(self.notifications, notification_id), match)
+        self.notifications.remove(told)
+        self._redact(told)
         return Answer(204)
+
+    def _redact(self, told: Json) -> None:
+        """The stored answers that repeat a notification lose what is erased of it."""
+        for _, kept in self.keys.values():
+            if isinstance(kept, Answer) and kept.resource is told:
+                kept.body |= ERASED
 
     def settle(self) -> None:
         """All that waits is sent, or dead: who is gone cannot be told, and nobody listens to webhooks."""
@@ -266,6 +274,7 @@ class Model:
                 told |= {"status": "dead", "attempts": 1, "last_error": NEW}
             elif told["recipient"] is None and not _has(self.users, told["user_id"]):
                 told |= {"status": "dead", "last_error": "There is no such user.", **ERASED}
+                self._redact(told)
             else:
                 told |= {"status": "sent", "attempts": 1, "sent_at": NEW}
             if not any(told is other for other in self.tried):
