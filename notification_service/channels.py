@@ -1,9 +1,15 @@
 """The ways a notification can leave.
 
     with channel.open() as send:      one connection for a batch; raises ChannelDown
-        send(message)                 returns when it was taken; raises Refused or ChannelDown
+        send(message)                 returns when it was taken
 
-Refused is about this message, and the attempt counts. ChannelDown is about the channel: no attempt counts.
+What `send` raises:
+
+    Refused            the receiver does not take this message; the attempt counts
+    TransientFailure   the receiver does not take it now; the attempt counts, unless most receivers answer like this
+    ChannelDown        the other side cannot be reached or does not let us in; the message was not tried
+    ConnectionLost     the connection ended with the message before; this one was not tried
+
 Every message has an id that stays the same from attempt to attempt, so that a receiver can recognise a second one.
 """
 
@@ -24,19 +30,21 @@ from urllib.parse import unquote, urlsplit
 import gevent
 import orjson
 import requests
-from urllib3.exceptions import HTTPError
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util import parse_url
 
 from libs.common.errors import DependencyUnavailable
-from notification_service.models import render_html
+from notification_service.models import DataNeed, render_html
 
-TIMEOUT_SECONDS = 5.0
-"""For each packet of a mail server or a gateway."""
+OPEN_SECONDS = 10.0
+"""To connect, to wait for the greeting, and to log in."""
 EXCHANGE_SECONDS = 10.0
-"""For the whole exchange about one message, however slowly the peer sends. A lease lasts longer than a batch."""
-_CLOSING = 421
-"""The mail server ends the connection, for reasons of its own (RFC 5321, section 3.8)."""
-_BUSY = (429, 502, 503, 504)
+"""For the whole exchange about one message, however slowly the peer sends."""
+CLOSE_SECONDS = 2.0
+"""To say goodbye to a mail server."""
+_SIZE_EXCEEDED = 552
+"""The mail is larger than the server takes (RFC 1870)."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
@@ -44,6 +52,14 @@ log = logging.getLogger(__name__)
 
 class Refused(Exception):
     """The receiver does not take this message; the text says why and holds no personal data."""
+
+
+class TransientFailure(Refused):
+    """The receiver does not take this message now, and may take it later."""
+
+
+class ConnectionLost(Exception):
+    """The connection cannot be used any more; the message was not tried."""
 
 
 class ChannelDown(DependencyUnavailable):
@@ -73,12 +89,16 @@ Send = Callable[[Message], None]
 
 
 class Channel(Protocol):
+    needs_data: DataNeed
+
     def open(self) -> AbstractContextManager[Send]:
         """A connection for one batch."""
 
 
 class LogChannel:
     """Writes one line, without the address and the text: the embedded default, and the `log` channel."""
+
+    needs_data: DataNeed = "never"
 
     @contextmanager
     def open(self) -> Iterator[Send]:
@@ -103,6 +123,8 @@ class EmailChannel:
     with TLS. A password crosses no network in the clear.
     """
 
+    needs_data: DataNeed = "template"
+
     def __init__(self, url: str, sender: str):
         parts = urlsplit(url)
         self._tls = parts.scheme == "smtps"
@@ -117,12 +139,11 @@ class EmailChannel:
         try:
             yield lambda message: self._send(smtp, message)
         finally:
-            with suppress(smtplib.SMTPException, OSError):
-                smtp.quit()
+            _close(smtp)
 
     def _connect(self) -> smtplib.SMTP:
         try:
-            with gevent.Timeout(EXCHANGE_SECONDS, TimeoutError("The peer sent too slowly.")):
+            with gevent.Timeout(OPEN_SECONDS, TimeoutError("The peer sent too slowly.")):
                 smtp = self._dial()
                 try:
                     self._greet(smtp)
@@ -137,8 +158,8 @@ class EmailChannel:
         # The name is given, since smtplib would look for that of this host, which can take seconds.
         if self._tls:
             context = ssl.create_default_context()
-            return smtplib.SMTP_SSL(self._host, self._port, self._domain, timeout=TIMEOUT_SECONDS, context=context)
-        return smtplib.SMTP(self._host, self._port, self._domain, timeout=TIMEOUT_SECONDS)
+            return smtplib.SMTP_SSL(self._host, self._port, self._domain, timeout=OPEN_SECONDS, context=context)
+        return smtplib.SMTP(self._host, self._port, self._domain, timeout=OPEN_SECONDS)
 
     def _greet(self, smtp: smtplib.SMTP) -> None:
         smtp.ehlo_or_helo_if_needed()
@@ -153,16 +174,18 @@ class EmailChannel:
 
     def _send(self, smtp: smtplib.SMTP, message: Message) -> None:
         if smtp.sock is None:
-            raise ChannelDown("email", "the connection was lost")
+            raise ConnectionLost
         try:
             with gevent.Timeout(EXCHANGE_SECONDS, TimeoutError("The peer sent too slowly.")):
                 smtp.send_message(self._compose(message), self._address, [message.to])
-        except ValueError as exc:
+        except (ValueError, smtplib.SMTPNotSupportedError) as exc:
             raise Refused("The message cannot be written as mail.") from exc
         except (smtplib.SMTPException, OSError) as exc:
-            if (_answer(exc) or (0, ""))[0] == _CLOSING:
-                raise ChannelDown("email", _reason(exc)) from exc
-            raise Refused(f"The mail server refused it ({_reason(exc)}).") from exc
+            if _answer(exc) is None:
+                # An answer that comes late would be taken for that to the next message.
+                smtp.close()
+            failure = TransientFailure if _is_transient(exc) else Refused
+            raise failure(f"The mail server refused it ({_reason(exc)}).") from exc
 
     def _compose(self, message: Message) -> EmailMessage:
         """Raises ValueError for what a header cannot hold, such as a line break."""
@@ -178,11 +201,13 @@ class EmailChannel:
 
 
 class _HttpChannel(ABC):
-    """Posts messages as JSON. It follows no redirect, and takes nothing from the environment."""
+    """Posts messages as JSON. It follows no redirect, keeps no cookie, and takes nothing from the environment."""
 
-    def __init__(self) -> None:
-        self._session = requests.Session()
-        self._session.trust_env = False
+    needs_data: DataNeed = "always"
+
+    def __init__(self, adapter: HTTPAdapter):
+        # Without a requests.Session, which would keep the cookies of every receiver.
+        self._adapter = adapter
 
     @contextmanager
     def open(self) -> Iterator[Send]:
@@ -203,10 +228,10 @@ class _HttpChannel(ABC):
 
     def _post(self, request: requests.PreparedRequest) -> int:
         """The status; of the answer no more is read than a connection needs to be used again."""
-        timeout = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
+        timeout = (EXCHANGE_SECONDS, EXCHANGE_SECONDS)
         with (
             gevent.Timeout(EXCHANGE_SECONDS, requests.Timeout("The peer sent too slowly.")),
-            self._session.send(request, timeout=timeout, allow_redirects=False, stream=True) as response,
+            self._adapter.send(request, timeout=timeout, stream=True, verify=True) as response,
         ):
             with suppress(HTTPError):
                 response.raw.read(65536)
@@ -217,16 +242,18 @@ class GatewayChannel(_HttpChannel):
     """One gateway for all messages, such as a provider of text messages."""
 
     def __init__(self, channel: str, url: str):
-        super().__init__()
+        super().__init__(HTTPAdapter())
         self._channel, self._url = channel, url
 
     def _send(self, message: Message) -> None:
         try:
             status = self._post(self._prepare(self._url, message))
         except (requests.RequestException, OSError) as exc:
-            raise ChannelDown(self._channel, type(exc).__name__) from exc
-        if status in _BUSY:
-            raise ChannelDown(self._channel, f"status {status}")
+            if _is_unreachable(exc):
+                raise ChannelDown(self._channel, type(exc).__name__) from exc
+            raise TransientFailure(f"The gateway gave no answer ({type(exc).__name__}).") from exc
+        if status == 429 or status >= 500:
+            raise TransientFailure(f"The gateway refused it (status {status}).")
         if status >= 300:
             raise Refused(f"The gateway refused it (status {status}).")
 
@@ -237,7 +264,7 @@ class WebhookChannel(_HttpChannel):
     """
 
     def __init__(self, hosts: Sequence[str]):
-        super().__init__()
+        super().__init__(HTTPAdapter())
         self._hosts = {host.lower() for host in hosts}
 
     def _send(self, message: Message) -> None:
@@ -254,11 +281,16 @@ class WebhookChannel(_HttpChannel):
 
 
 class FakeChannel:
-    """Keeps what is sent. `refuses` holds recipients whose messages are refused; `down` lets nothing leave."""
+    """Keeps what is sent. `refuses` and `defers` hold recipients whose messages are refused, the latter for now; `down`
+    lets nothing leave.
+    """
+
+    needs_data: DataNeed = "always"
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.refuses: set[str] = set()
+        self.defers: set[str] = set()
         self.down = False
         self.opened = 0
 
@@ -272,7 +304,75 @@ class FakeChannel:
     def _send(self, message: Message) -> None:
         if message.to in self.refuses:
             raise Refused("It is refused.")
+        if message.to in self.defers:
+            raise TransientFailure("It is refused for now.")
         self.sent.append(message)
+
+
+class ChannelHealth:
+    """Whether a channel works, by the latest outcome of each of the latest recipients: one recipient has one vote, and
+    a single bad address does not speak for the channel.
+    """
+
+    RECIPIENTS = 10
+    QUORUM = 5
+
+    def __init__(self) -> None:
+        self._transient: dict[str, bool] = {}
+        self._reachable = True
+
+    @property
+    def state(self) -> str:
+        """`healthy`, `down`, or `unknown` before anything was tried."""
+        if self.is_down:
+            return "down"
+        return "healthy" if self._transient else "unknown"
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it cannot be reached, or most of the latest recipients failed for now."""
+        failed, votes = sum(self._transient.values()), len(self._transient)
+        return not self._reachable or (votes >= self.QUORUM and 2 * failed > votes)
+
+    def count(self, recipient: str, *, transient: bool) -> None:
+        """Add the outcome of a message; with it the channel was reached."""
+        self._reachable = True
+        self._transient.pop(recipient, None)
+        self._transient[recipient] = transient
+        if len(self._transient) > self.RECIPIENTS:
+            del self._transient[next(iter(self._transient))]
+
+    def unreachable(self) -> None:
+        """Nothing could be tried."""
+        self._reachable = False
+
+
+def _close(smtp: smtplib.SMTP) -> None:
+    """Say goodbye, which may take a moment and no longer."""
+    try:
+        with gevent.Timeout(CLOSE_SECONDS, TimeoutError("The peer sent too slowly.")):
+            if smtp.sock is not None:
+                smtp.sock.settimeout(CLOSE_SECONDS)
+                smtp.quit()
+    except (smtplib.SMTPException, OSError):
+        pass
+    finally:
+        smtp.close()
+
+
+def _is_transient(exc: Exception) -> bool:
+    """No answer, one that says to try later, or one that is about us as the sender and not about the recipient."""
+    answered = _answer(exc)
+    if answered is None or 400 <= answered[0] < 500:
+        return True
+    return isinstance(exc, smtplib.SMTPSenderRefused) and answered[0] != _SIZE_EXCEEDED
+
+
+def _is_unreachable(exc: Exception) -> bool:
+    """Whether there was no connection, so that nothing was sent."""
+    reason = getattr(exc.args[0] if exc.args else None, "reason", None)
+    no_connection = isinstance(exc, requests.ConnectTimeout | requests.exceptions.SSLError)
+    return no_connection or isinstance(reason, NewConnectionError)
 
 
 def _answer(exc: Exception) -> tuple[int, str] | None:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias, TypedDict, cast
+from typing import Literal, TypeAlias, TypedDict, cast
 
 import jinja2
 import sqlalchemy as sa
@@ -20,6 +20,8 @@ from libs.common.times import now
 metadata = sa.MetaData(naming_convention=NAMING)
 
 JsonObject: TypeAlias = dict[str, object]
+DataNeed: TypeAlias = Literal["never", "template", "always"]
+"""When a channel needs the `data` of a notification: `template` is where there is one."""
 
 CHANNELS = ("email", "sms", "push", "webhook", "log")
 STATUSES = ("queued", "sent", "failed", "dead")
@@ -193,6 +195,21 @@ class Notification(Base):
 notifications = cast(sa.Table, Notification.__table__)
 
 
+class ChannelState(Base):
+    """Whether a channel works, as the process that used it last has found."""
+
+    __tablename__ = "channel_states"
+
+    channel: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
+    state: Mapped[str] = mapped_column(sa.String(10))
+    """`healthy` or `down`."""
+    since: Mapped[float] = mapped_column(sa.Double)
+    """By the clock of the database."""
+
+
+channel_states = cast(sa.Table, ChannelState.__table__)
+
+
 class NotificationRow(TypedDict):
     """The columns of a new notification; `due_at` is set by the database."""
 
@@ -270,22 +287,25 @@ class Sending:
     channel: str
     recipient: str | None
     template: str | None
-    subject: str | None
-    body: str
-    data: JsonObject
     status: str
     attempts: int
     last_error: str | None
     sent_at: datetime | None
     created_at: datetime
+    due_at: float
+    """When it was due, by the clock of the database, before it was claimed."""
     correlation_id: str
     traceparent: str
     version: int
 
+    subject: str | None = None
+    body: str = ""
+    data: JsonObject = field(default_factory=dict)
+    """Empty where the channel does not need it."""
     previous_status: str = ""
     """The status before the attempt; empty until there is an outcome."""
     pause: float | None = None
-    """Seconds until the next attempt; None when there is none."""
+    """Seconds until the next attempt; None when there is none, or when nothing was tried."""
     erased: bool = False
 
     def succeed(self) -> None:
@@ -300,6 +320,10 @@ class Sending:
         else:
             self._set_status("failed", why)
             self.pause = min(retry_seconds * 2.0 ** min(self.attempts - 1, 30), MAX_BACKOFF_SECONDS)
+
+    def postpone(self, seconds: float) -> None:
+        """Try it later, and let others go first; this counts as no attempt."""
+        self.pause = seconds
 
     def give_up(self, why: str) -> None:
         """There is no such user: nothing will be sent, and the content is erased."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,18 +16,23 @@ from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
 from notification_service.models import (
     MAX_BACKOFF_SECONDS,
+    DataNeed,
     Filters,
     Notification,
     NotificationRow,
     Sending,
+    channel_states,
     notifications,
 )
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 40.0
+"""Longer than a batch can take: use_cases.py adds it up."""
+MAX_CLAIM_CHARACTERS = 1_000_000
 
 c = notifications.c
 SORTS = {"created_at": c.created_at}
-_SENDING = [c[f.name] for f in fields(Sending) if f.name in c]
+_CONTENT = ("subject", "body", "data")
+_SENDING = [c[f.name] for f in fields(Sending) if f.name in c and f.name not in _CONTENT]
 _ERASED: dict[str, object] = {"recipient": None, "subject": None, "body": None, "data": {}}
 
 
@@ -77,31 +83,49 @@ def waiting(session: Reader) -> tuple[int, datetime | None]:
 # Sending -----------------------------------------------------------------------------------------------------------
 
 
-def _claim() -> sa.UpdateBase:
+_lease_seconds: sa.BindParameter[float] = sa.bindparam("_lease", type_=sa.Double())
+
+
+def _due() -> sa.Select[Any]:
+    """What is due in a channel, longest due first, without its content but with the size of it."""
     moment = epoch()
     # A time further ahead than any lease or pause means that the clock was set back; such a row is due.
-    furthest = sa.case((c.status == "queued", LEASE_SECONDS), else_=MAX_BACKOFF_SECONDS)
+    furthest = sa.case((c.status == "queued", _lease_seconds), else_=MAX_BACKOFF_SECONDS)
     due = sa.or_(c.due_at <= moment, c.due_at > moment + furthest)
-    chosen = (
-        sa.select(c.id)
+    size = sa.func.length(c.body) + sa.func.length(sa.cast(c.data, sa.Text))
+    return (
+        sa.select(*_SENDING, sa.func.coalesce(size, 0).label("size"))
         .where(c.channel == sa.bindparam("_channel"), c.due_at.is_not(None), due)
         .order_by(c.due_at, c.id)
         .limit(sa.bindparam("_limit"))
         .with_for_update(skip_locked=True)
     )
+
+
+def _lease(data: sa.ColumnElement[Any]) -> sa.UpdateBase:
     return (
         sa.update(notifications)
-        .where(c.id.in_(chosen))
-        .values(lease_token=sa.bindparam("_token"), due_at=moment + LEASE_SECONDS)
-        .returning(*_SENDING)
+        .where(any_of(c.id, "_ids"))
+        .values(lease_token=sa.bindparam("_token"), due_at=epoch() + _lease_seconds)
+        .returning(c.id, c.subject, c.body, data.label("data"))
     )
 
 
-_take = Prepared(_claim())
+_find_due = Prepared(_due())
+_lease_with_data: dict[DataNeed, Prepared] = {
+    "never": Prepared(_lease(sa.literal(None))),
+    "template": Prepared(_lease(sa.case((c.template.is_not(None), c.data)))),
+    "always": Prepared(_lease(c.data)),
+}
 _leased = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))
 _lock_leased = Prepared(sa.select(c.id, c.version).where(_leased).order_by(c.id).with_for_update())
 _pause = epoch() + sa.bindparam("pause", type_=sa.Double())
-_release = sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause)
+_postpone = sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause)
+_release = Prepared(
+    sa.update(notifications)
+    .where(c.id == sa.bindparam("_id"), c.lease_token == sa.bindparam("_token"))
+    .values(lease_token=None, due_at=sa.bindparam("_due_at"))
+)
 _OUTCOME = ("status", "attempts", "last_error", "sent_at", "version")
 _change = (
     sa.update(notifications)
@@ -111,10 +135,22 @@ _change = (
 _write, _write_erased = Prepared(_change), Prepared(_change.values(_ERASED))
 
 
-def claim(session: Session, channel: str, token: str, limit: int) -> list[Sending]:
-    """Take up to `limit` of what is due in a channel, longest due first, for as long as the lease lasts."""
-    taken = [Sending(**row) for row in _take.mappings(session, _channel=channel, _token=token, _limit=limit)]
-    return sorted(taken, key=lambda sending: sending.id)
+def claim(session: Session, channel: str, needs_data: DataNeed, token: str, limit: int) -> list[Sending]:
+    """Lease up to `limit` of what is due in a channel, longest due first, with MAX_CLAIM_CHARACTERS of content at most
+    unless one alone has more.
+    """
+    due = _find_due.mappings(session, _channel=channel, _lease=LEASE_SECONDS, _limit=limit)
+    total, taken = 0, dict[str, Sending]()
+    for row in due:
+        total += row.pop("size")
+        if taken and total > MAX_CLAIM_CHARACTERS:
+            break
+        taken[row["id"]] = Sending(**row)
+    if taken:
+        lease = _lease_with_data[needs_data]
+        for found, subject, body, data in lease.rows(session, _ids=list(taken), _token=token, _lease=LEASE_SECONDS):
+            taken[found].subject, taken[found].body, taken[found].data = subject, body, data or {}
+    return list(taken.values())
 
 
 def lock_leased(session: Session, token: str, claimed: Sequence[Sending]) -> list[Sending]:
@@ -140,10 +176,37 @@ def write_outcomes(session: Session, tried: Sequence[Sending]) -> None:
     redact_answers(session, [sending.id for sending in tried if sending.erased])
 
 
-def release(session: Session, token: str, ids: Sequence[str], pause: float) -> None:
-    """End the lease of notifications that were not tried; they are due after the pause."""
-    if ids:
-        session.connection().execute(_release, {"_ids": ids, "_token": token, "pause": pause})
+def release(session: Session, token: str, untried: Sequence[Sending]) -> None:
+    """End the lease of notifications that have no outcome. They are due when they were, so that none overtakes them;
+    those with a pause are due after it.
+    """
+    kept = [sending for sending in untried if sending.pause is None]
+    _release.write(session, [{"_id": one.id, "_token": token, "_due_at": one.due_at} for one in kept])
+    for pause in {sending.pause for sending in untried} - {None}:
+        ids = [sending.id for sending in untried if sending.pause == pause]
+        session.connection().execute(_postpone, {"_ids": ids, "_token": token, "pause": pause})
+
+
+# Channels ------------------------------------------------------------------------------------------------------------
+
+_add_state = Upsert(
+    channel_states,
+    lambda insert: insert.values(since=epoch()).on_conflict_do_update(
+        index_elements=["channel"], set_={"state": insert.excluded.state, "since": epoch()}
+    ),
+)
+
+
+def save_state(session: Session, channel: str, state: str) -> None:
+    """Keep the state of a channel, if it is another one than before."""
+    if states(session).get(channel) != state:
+        session.connection().execute(_add_state(session), {"channel": channel, "state": state})
+
+
+def states(session: Reader) -> dict[str, str]:
+    """The state of each channel that was used."""
+    rows = session.execute(sa.select(channel_states.c.channel, channel_states.c.state))
+    return {row.channel: row.state for row in rows}
 
 
 # Erasure -------------------------------------------------------------------------------------------------------------

@@ -7,21 +7,34 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypedDict
 
-from libs.common import context
+from libs.common import context, metrics
 from libs.common.context import Context
 from libs.common.data import counters
 from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
-from libs.common.errors import ValidationFailed
+from libs.common.errors import Problem, ValidationFailed
 from libs.common.events import outbox
 from libs.common.events.event import Event, Origin, RefusedEvent
 from libs.common.ids import new_id
 from libs.common.times import now, write_time
 from notification_service import repository
-from notification_service.channels import Channel, ChannelDown, Message, Refused
+from notification_service.channels import (
+    CLOSE_SECONDS,
+    EXCHANGE_SECONDS,
+    OPEN_SECONDS,
+    Channel,
+    ChannelDown,
+    ChannelHealth,
+    ConnectionLost,
+    Message,
+    Refused,
+    Send,
+    TransientFailure,
+)
 from notification_service.clients import Users
 from notification_service.events import NotificationDead, NotificationSent, OrderConfirmed, UserDeleted
 from notification_service.models import (
+    CHANNELS,
     DoesNotFit,
     NewNotification,
     Notification,
@@ -36,8 +49,14 @@ from notification_service.models import (
 
 BATCH = 100
 SEND_SECONDS = 1.0
-"""A batch ends after this, so that a worker that is told to stop has recorded what it sent."""
+"""No further message of a batch is begun after this, counted from when the connection is open: a worker that is told to
+stop has then recorded what it sent. One message is always tried.
+"""
+LOOK_UP_SECONDS = 5.0
 RECORD_SECONDS = 5.0
+LONGEST_BATCH_SECONDS = (
+    LOOK_UP_SECONDS + OPEN_SECONDS + SEND_SECONDS + EXCHANGE_SECONDS + CLOSE_SECONDS + RECORD_SECONDS
+)
 POSTPONE_SECONDS = 2.0
 """What could not be tried is due again after this, so that others are tried first."""
 LATE_AFTER = timedelta(minutes=10)
@@ -103,11 +122,16 @@ def notification_stats(session: Reader) -> Stats:
 
 
 def check_sending(db: Database) -> dict[str, object]:
-    """For `/health`: degraded while something waits for longer than its attempts should take."""
+    """For `/health`: degraded while a channel is down, or something waits for longer than its attempts should take."""
     with db.read() as session:
         count, oldest = repository.waiting(session)
+        states = repository.states(session)
     late = oldest is not None and now() - oldest > LATE_AFTER
-    return {"status": "degraded" if late else "healthy", "waiting": count}
+    return {
+        "status": "degraded" if late or "down" in states.values() else "healthy",
+        "waiting": count,
+        "channels": {channel: states.get(channel, "unknown") for channel in CHANNELS},
+    }
 
 
 def _queue(session: Session, rows: Sequence[NotificationRow]) -> None:
@@ -138,6 +162,8 @@ class Sender:
     ):
         self._db, self._name, self._channel, self._users = db, name, channel, users
         self._max_attempts, self._retry_seconds = max_attempts, retry_seconds
+        self._health = ChannelHealth()
+        self._stalled = 0
         self._token = new_id()
         self._claimed: list[Sending] = []
 
@@ -149,14 +175,14 @@ class Sender:
         # A token for each batch, so that the lease of an earlier batch is never taken for the lease of this one.
         self._token = new_id()
         with self._db.write(durable=False) as session:
-            self._claimed = repository.claim(session, self._name, self._token, BATCH)
+            self._claimed = repository.claim(session, self._name, self._channel.needs_data, self._token, BATCH)
         if not self._claimed:
             return False
         full = len(self._claimed) == BATCH
         try:
             self._send()
         except BaseException:
-            self._record(POSTPONE_SECONDS)
+            self._record()
             raise
         return self._record() > 0 or full
 
@@ -166,41 +192,92 @@ class Sender:
 
     def _send(self) -> None:
         """No transaction is open here: this may take as long as the receivers do."""
-        given = [sending for sending in self._claimed if sending.recipient]
-        self._deliver([(sending, str(sending.recipient)) for sending in given])
-        users = {sending.user_id for sending in self._claimed if not sending.recipient and sending.user_id}
-        addresses = self._users.addresses(users) if users else {}
-        found = []
+        failure: Problem | None = None
+        addresses: dict[str, str] = {}
+        try:
+            addresses = self._look_up()
+        except Problem as problem:
+            # Those that have a recipient need no look-up.
+            failure = problem
+        batch: list[tuple[Sending, str]] = []
         for sending in self._claimed:
-            if sending.user_id in addresses and not sending.recipient:
-                found.append((sending, addresses[sending.user_id] if self._name == "email" else sending.user_id))
-            elif not sending.recipient:
+            if sending.recipient:
+                batch.append((sending, sending.recipient))
+            elif sending.user_id in addresses:
+                batch.append((sending, addresses[sending.user_id]))
+            elif failure:
+                sending.postpone(POSTPONE_SECONDS)
+            else:
                 sending.give_up("There is no such user.")
-        self._deliver(found)
+        self._deliver(batch)
+        if failure:
+            raise failure
+
+    def _look_up(self) -> dict[str, str]:
+        """Where each user without a recipient is reached: an address, or the id where the channel takes that."""
+        users = {sending.user_id for sending in self._claimed if not sending.recipient and sending.user_id}
+        if not users:
+            return {}
+        context.begin(LOOK_UP_SECONDS)
+        addresses = self._users.addresses(users)
+        return addresses if self._name == "email" else {user_id: user_id for user_id in addresses}
 
     def _deliver(self, batch: Sequence[tuple[Sending, str]]) -> None:
+        """Raises ChannelDown when it cannot be reached, or when most recipients fail for now."""
         if not batch:
             return
-        give_up = time.monotonic() + SEND_SECONDS
-        with self._channel.open() as send:
-            for sending, to in batch:
-                if time.monotonic() > give_up:
-                    return
-                self._try(send, sending, to)
+        failed: list[tuple[Sending, str]] = []
+        try:
+            with self._channel.open() as send:
+                self._send_each(send, batch, failed)
+        except ChannelDown:
+            self._health.unreachable()
+            raise
+        finally:
+            for sending, why in failed:
+                self._fail_for_now(sending, why)
+        if failed and self._health.is_down:
+            raise ChannelDown(self._name, f"most recipients fail: {failed[-1][1]}")
 
-    def _try(self, send: Callable[[Message], None], sending: Sending, to: str) -> None:
+    def _send_each(self, send: Send, batch: Sequence[tuple[Sending, str]], failed: list[tuple[Sending, str]]) -> None:
+        """Try one message after the other; `failed` gets those that fail for now, which are judged together."""
+        end = time.monotonic() + SEND_SECONDS
+        for number, (sending, to) in enumerate(batch):
+            if number and time.monotonic() > end:
+                return
+            try:
+                self._try(send, sending, to)
+            except ConnectionLost:
+                return
+            except TransientFailure as exc:
+                self._health.count(to, transient=True)
+                failed.append((sending, str(exc)))
+                if self._health.is_down:
+                    return
+
+    def _try(self, send: Send, sending: Sending, to: str) -> None:
+        """Raises ChannelDown, ConnectionLost or TransientFailure, which are not about the message alone."""
         try:
             send(_message(sending, to))
-        except ChannelDown:
+        except (ChannelDown, ConnectionLost, TransientFailure):
             raise
         except Refused as exc:
+            self._health.count(to, transient=False)
             self._fail(sending, str(exc))
         except Exception as exc:
             # A message that breaks the sender must not hold up those behind it.
             log.error("notification.failed", extra={"notification_id": sending.id}, exc_info=exc)
             self._fail(sending, "It cannot be sent.")
         else:
+            self._health.count(to, transient=False)
             sending.succeed()
+
+    def _fail_for_now(self, sending: Sending, why: str) -> None:
+        """The attempt counts, unless the channel as a whole is down."""
+        if self._health.is_down:
+            sending.postpone(POSTPONE_SECONDS)
+        else:
+            self._fail(sending, why)
 
     def _fail(self, sending: Sending, why: str) -> None:
         sending.fail(why, self._max_attempts, self._retry_seconds)
@@ -209,21 +286,33 @@ class Sender:
             extra={"notification_id": sending.id, "channel": self._name, "attempts": sending.attempts, "why": why},
         )
 
-    def _record(self, pause: float = 0.0) -> int:
-        """Store the outcomes of the batch and release what was not tried; returns how many those were. If it fails it
-        is tried again before the next batch, as long as the lease lasts: otherwise what was sent would be sent again.
+    def _record(self) -> int:
+        """Store the outcomes of the batch and release what has none; returns how many those are. If it fails it is
+        tried again before the next batch, as long as the lease lasts: otherwise what was sent would be sent again.
         """
         if not self._claimed:
             return 0
         # Sending may have used up the time of the step, and what was sent must be recorded.
         context.begin(RECORD_SECONDS)
-        untried = [sending.id for sending in self._claimed if not sending.previous_status]
+        untried = [sending for sending in self._claimed if not sending.previous_status]
         with self._db.write() as session:
             leased = repository.lock_leased(session, self._token, self._claimed)
-            repository.release(session, self._token, untried, pause)
+            repository.release(session, self._token, untried)
             _write_outcomes(session, [sending for sending in leased if sending.previous_status])
+            if self._health.state != "unknown":
+                repository.save_state(session, self._name, self._health.state)
+        self._count_progress(len(untried))
         self._claimed = []
         return len(untried)
+
+    def _count_progress(self, untried: int) -> None:
+        """Log every batch in which nothing was achieved, and how many of them there were in a row."""
+        if untried < len(self._claimed):
+            self._stalled = 0
+            return
+        self._stalled += 1
+        metrics.count_stalled(sender_of(self._name))
+        log.warning("sending.stalled", extra={"channel": self._name, "waiting": untried, "batches": self._stalled})
 
 
 def _message(sending: Sending, to: str) -> Message:

@@ -32,6 +32,9 @@ OUTBOX_PENDING = Gauge(
 OUTBOX_AGE = Gauge(
     "outbox_oldest_seconds", "Age of the oldest event not yet taken.", ["subscriber"], multiprocess_mode="mostrecent"
 )
+STALLED = Counter(
+    "background_stalled_total", "Rounds of a background loop in which nothing that was due could be done.", ["loop"]
+)
 DEAD_LETTERS = Gauge("dead_letters", "Events that could not be handled.", multiprocess_mode="mostrecent")
 
 
@@ -65,6 +68,11 @@ def count_open_breaker(service: str, change: int) -> None:
 def count_event(event_type: str, outcome: str) -> None:
     """Count an event that was received."""
     _with(EVENTS, event_type, outcome).inc()
+
+
+def count_stalled(loop: str) -> None:
+    """Count a round of a background loop in which nothing that was due could be done."""
+    _with(STALLED, loop).inc()
 
 
 def exposition() -> bytes:

@@ -28,12 +28,11 @@ _directory = Path(os.environ["CHAOS_DIR"])
 
 def _shorten() -> None:
     background.MAX_PAUSE_SECONDS = MAX_PAUSE_SECONDS
-    holders: list[Any] = [outbox]
+    relays: Any = outbox
+    relays.LEASE_SECONDS = LEASE_SECONDS
+    relays._take = Prepared(relays._claim())
     if settings.service == "notification":
-        holders.append(import_module("notification_service.repository"))
-    for holder in holders:
-        holder.LEASE_SECONDS = LEASE_SECONDS
-        holder._take = Prepared(holder._claim())
+        import_module("notification_service.repository").LEASE_SECONDS = LEASE_SECONDS  # type: ignore[attr-defined]
     if settings.service == "order":
         import_module("order_service.checkout").GRACE_SECONDS = GRACE_SECONDS  # type: ignore[attr-defined]
         import_module("order_service.repository").MAX_DRIVE_SECONDS = MAX_DRIVE_SECONDS  # type: ignore[attr-defined]

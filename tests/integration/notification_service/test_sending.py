@@ -1,5 +1,7 @@
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from libs.common.data.statements import epoch
 from libs.common.errors import DependencyUnavailable, Overloaded
 from libs.common.ids import new_id
 from notification_service import repository, use_cases
-from notification_service.channels import ChannelDown, EmailChannel, Message, Refused
+from notification_service.channels import ChannelDown, EmailChannel, Message, Refused, Send
 from notification_service.models import notifications
 from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted
 from tests.unit.notification_service.servers import mail_server
@@ -218,11 +220,132 @@ def test_a_slow_batch_ends_in_time_and_the_rest_follows(service: Running, monkey
     monkeypatch.setattr(use_cases, "SEND_SECONDS", -1.0)
     made = [service.send(recipient="ada@example.com") for _ in range(3)]
     assert service.step() is True
-    assert service.mails == []
-    assert [service.get(m["id"])["status"] for m in made] == ["queued"] * 3
+    assert [service.get(m["id"])["status"] for m in made] == ["sent", "queued", "queued"]
     monkeypatch.setattr(use_cases, "SEND_SECONDS", 1.0)
     service.step()
     assert len(service.mails) == 3
+
+
+def test_a_server_that_greets_slowly_gets_its_mail(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "SEND_SECONDS", 0.2)
+    for _ in range(3):
+        service.send(recipient="ada@example.com")
+    fake = service.channels["email"]
+    real = fake.open
+
+    @contextmanager
+    def slow() -> Iterator[Send]:
+        time.sleep(0.3)
+        with real() as send:
+            yield send
+
+    monkeypatch.setattr(fake, "open", slow)
+    service.step()
+    assert len(service.mails) == 3
+
+
+def test_what_was_not_tried_keeps_its_place(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_cases, "SEND_SECONDS", -1.0)
+    made = [service.send(recipient="ada@example.com")["id"] for _ in range(3)]
+    due = [service.row(made_id).due_at for made_id in made]
+    service.step()
+    assert [service.row(made_id).due_at for made_id in made] == [None, *due[1:]]
+    late = service.send(recipient="ada@example.com")["id"]
+    for _ in range(3):
+        service.step()
+    assert [mail.id for mail in service.mails] == [*made, late]
+
+
+def test_a_lease_outlasts_the_longest_batch() -> None:
+    assert repository.LEASE_SECONDS > use_cases.LONGEST_BATCH_SECONDS
+
+
+# One recipient and the channel -------------------------------------------------------------------------------------
+
+
+def sending_check(service: Running) -> dict[str, Any]:
+    health: Any = service.app.test_client().get("/health").json
+    return dict(health["checks"]["sending"])
+
+
+def test_a_recipient_that_fails_for_now_starves_no_other_and_counts_its_attempts(
+    start: Callable[..., Running],
+) -> None:
+    service = start(max_attempts=3, retry_seconds=0.0)
+    service.channels["email"].defers.add("full@example.com")
+    bad = service.send(recipient="full@example.com")
+    good = [service.send(recipient=f"{n}@example.com") for n in range(3)]
+    for _ in range(3):
+        service.step()
+    assert [service.get(made["id"])["status"] for made in good] == ["sent"] * 3
+    dead = service.get(bad["id"])
+    assert (dead["status"], dead["attempts"], dead["last_error"]) == ("dead", 3, "It is refused for now.")
+    assert sending_check(service)["channels"]["email"] == "healthy"
+
+
+def test_where_most_recipients_fail_for_now_the_channel_is_down_and_no_attempt_counts(service: Running) -> None:
+    people = [f"{n}@example.com" for n in range(8)]
+    made = [service.send(recipient=one)["id"] for one in people]
+    service.channels["email"].defers.update(people)
+    for _ in range(3):
+        with pytest.raises(ChannelDown):
+            service.step()
+        service.set(due_at=0.0)
+    assert {(service.get(one)["status"], service.get(one)["attempts"]) for one in made} == {("queued", 0)}
+    found = sending_check(service)
+    assert (found["status"], found["channels"]["email"], found["channels"]["sms"]) == ("degraded", "down", "unknown")
+
+    service.channels["email"].defers.clear()
+    while service.step():
+        pass
+    assert {service.get(one)["status"] for one in made} == {"sent"}
+    assert sending_check(service)["channels"]["email"] == "healthy"
+
+
+def test_a_channel_that_is_down_tries_another_message_each_time(service: Running) -> None:
+    people = [f"{n}@example.com" for n in range(8)]
+    for one in people:
+        service.send(recipient=one)
+    fake = service.channels["email"]
+    fake.defers.update(people[:6])
+    with pytest.raises(ChannelDown):
+        service.step()
+    with pytest.raises(ChannelDown):
+        service.step()
+    assert fake.sent == []
+    service.step()
+    assert [mail.to for mail in fake.sent] == people[6:]
+
+
+def test_a_channel_that_cannot_be_reached_is_down_in_health_until_it_is_reached(
+    service: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.send(recipient="ada@example.com")
+    service.channels["email"].down = True
+    for _ in range(2):
+        with pytest.raises(ChannelDown):
+            service.step()
+    assert sending_check(service)["channels"]["email"] == "down"
+    stalled = [vars(record)["batches"] for record in caplog.records if record.msg == "sending.stalled"]
+    assert stalled == [1, 2]
+    service.channels["email"].down = False
+    service.step()
+    assert sending_check(service)["channels"]["email"] == "healthy"
+
+
+def test_a_connection_that_is_lost_ends_the_batch_and_the_rest_follows(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mail_server() as server:
+        real = EmailChannel(f"smtp://127.0.0.1:{server.port}", "Shop <shop@example.org>")
+        monkeypatch.setattr(service.channels["email"], "open", real.open)
+        server.hang_up_at = "poison@example.com"
+        poison = service.send(recipient="poison@example.com")
+        good = service.send(recipient="ada@example.com")
+        assert service.step() is True
+        service.step()
+    assert (service.get(poison["id"])["status"], service.get(poison["id"])["attempts"]) == ("failed", 1)
+    assert service.get(good["id"])["status"] == "sent"
 
 
 # Leases ------------------------------------------------------------------------------------------------------------
@@ -234,7 +357,7 @@ def test_two_senders_share_no_claim(start: Callable[..., Running]) -> None:
     claimed: list[str] = []
     for running in (first, second):
         with running.db.write(durable=False) as session:
-            claimed += [sending.id for sending in repository.claim(session, "email", new_id(), 20)]
+            claimed += [sending.id for sending in repository.claim(session, "email", "never", new_id(), 20)]
     assert sorted(claimed) == ids
 
 

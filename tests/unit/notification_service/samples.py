@@ -55,6 +55,7 @@ def a_sending(**given: Any) -> Sending:
         "last_error": None,
         "sent_at": None,
         "created_at": now(),
+        "due_at": 0.0,
         "correlation_id": "r",
         "traceparent": "",
         "version": 1,

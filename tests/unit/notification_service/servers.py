@@ -100,7 +100,7 @@ def mail_server(
 
 
 class HttpServer:
-    """Keeps what is posted to it, and answers with `status`."""
+    """Keeps what is posted to it, and answers with `status`; 0 closes the connection instead."""
 
     def __init__(self) -> None:
         self.status = 202
@@ -134,6 +134,9 @@ def _handler(kept: HttpServer) -> Callable[..., BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             kept.posted.append((self.path, dict(self.headers.items()), orjson.loads(body)))
+            if not kept.status:
+                self.close_connection = True
+                return
             self.send_response(kept.status)
             for name, value in kept.headers.items():
                 self.send_header(name, value)

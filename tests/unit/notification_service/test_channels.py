@@ -10,12 +10,15 @@ from notification_service import channels
 from notification_service.channels import (
     Channel,
     ChannelDown,
+    ChannelHealth,
+    ConnectionLost,
     EmailChannel,
     FakeChannel,
     GatewayChannel,
     LogChannel,
     Message,
     Refused,
+    TransientFailure,
     WebhookChannel,
 )
 from tests.programs import program
@@ -108,18 +111,23 @@ def test_a_refused_text_counts(mail: MailServer, answer: str) -> None:
         post(a_message())
 
 
-def test_a_server_that_closes_is_down(mail: MailServer) -> None:
-    mail.answers["ada@example.com"] = "421 4.3.2 shutting down"
-    with pytest.raises(ChannelDown):
-        send(over(mail), a_message())
+@pytest.mark.parametrize("answer", ["421 4.3.2 closing", "450 4.2.1 greylisted", "452 4.2.2 mailbox full"])
+def test_a_transient_answer_is_about_its_message(mail: MailServer, answer: str) -> None:
+    mail.answers["full@example.com"] = answer
+    with over(mail).open() as post, pytest.raises(TransientFailure, match=answer[:9]):
+        post(a_message(to="full@example.com"))
+    send(over(mail), a_message())
+    assert len(mail.taken) == 1
 
 
-def test_a_lost_connection_counts_once_and_stops_the_batch(mail: MailServer) -> None:
-    mail.hang_up_at = "poison@example.com"
+@pytest.mark.parametrize("how", ["hangs up", "421"])
+def test_after_a_lost_connection_nothing_else_is_tried_on_it(mail: MailServer, how: str) -> None:
+    mail.hang_up_at = "poison@example.com" if how == "hangs up" else ""
+    mail.answers["poison@example.com"] = "421 4.3.2 closing"
     with over(mail).open() as post:
-        with pytest.raises(Refused, match="SMTPServerDisconnected"):
+        with pytest.raises(TransientFailure):
             post(a_message(to="poison@example.com"))
-        with pytest.raises(ChannelDown):
+        with pytest.raises(ConnectionLost):
             post(a_message())
     assert mail.taken == []
 
@@ -235,13 +243,18 @@ def test_what_is_not_known_of_a_cause_is_left_out(web: HttpServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "fault"), [(400, Refused), (500, Refused), (302, Refused), (429, ChannelDown), (503, ChannelDown)]
+    ("status", "fault"), [(400, Refused), (302, Refused), (429, TransientFailure), (500, TransientFailure)]
 )
-def test_a_gateway_that_is_busy_is_down_and_any_other_fault_is_the_messages(
-    web: HttpServer, status: int, fault: type[Exception]
-) -> None:
+def test_what_a_gateway_answers_is_about_the_message(web: HttpServer, status: int, fault: type[Refused]) -> None:
     web.status = status
-    with GatewayChannel("sms", web.url).open() as post, pytest.raises(fault):
+    with GatewayChannel("sms", web.url).open() as post, pytest.raises(Refused) as caught:
+        post(a_message())
+    assert type(caught.value) is fault
+
+
+def test_a_gateway_that_closes_without_an_answer_fails_the_message(web: HttpServer) -> None:
+    web.status = 0
+    with GatewayChannel("sms", web.url).open() as post, pytest.raises(TransientFailure):
         post(a_message())
 
 
@@ -313,7 +326,44 @@ def test_the_fake_refuses_and_is_down_as_the_others_are() -> None:
         with pytest.raises(Refused):
             post(a_message(to="nobody@example.com"))
         post(a_message())
+    fake.defers.add("full@example.com")
+    with fake.open() as post, pytest.raises(TransientFailure):
+        post(a_message(to="full@example.com"))
     fake.down = True
     with pytest.raises(ChannelDown):
         send(fake, a_message())
     assert len(fake.sent) == 1
+
+
+# Health ------------------------------------------------------------------------------------------------------------
+
+
+def counted(*outcomes: tuple[str, bool]) -> ChannelHealth:
+    health = ChannelHealth()
+    for recipient, transient in outcomes:
+        health.count(recipient, transient=transient)
+    return health
+
+
+def test_before_anything_was_tried_the_state_of_a_channel_is_not_known() -> None:
+    assert ChannelHealth().state == "unknown"
+
+
+def test_one_recipient_does_not_speak_for_the_channel() -> None:
+    assert counted(*[("bad", True)] * 50).state == "healthy"
+
+
+def test_a_channel_is_down_when_most_of_the_latest_recipients_fail_for_now() -> None:
+    outcomes = [(str(n), True) for n in range(5)]
+    assert counted(*outcomes[:4]).state == "healthy"
+    assert counted(*outcomes).state == "down"
+    assert counted(*((str(n), False) for n in range(5, 10)), *outcomes).state == "healthy"
+    assert counted(*((str(n), False) for n in range(5, 50)), *outcomes, ("x", True)).state == "down"
+
+
+def test_a_channel_that_could_not_be_reached_is_up_with_the_next_outcome() -> None:
+    health = counted(("a", False))
+    health.unreachable()
+    assert health.state == "down"
+    health.count("b", transient=False)
+    assert health.state == "healthy"

@@ -12,7 +12,7 @@ import socket, sys, threading, time
 from notification_service import channels
 from tests.unit.notification_service.samples import a_message
 
-channels.EXCHANGE_SECONDS = 1.0
+channels.OPEN_SECONDS = channels.EXCHANGE_SECONDS = 1.0
 listener = socket.create_server(("127.0.0.1", 0))
 port, beginning = listener.getsockname()[1], sys.argv[2].encode().decode("unicode_escape").encode()
 
@@ -45,8 +45,11 @@ print(outcome, time.monotonic() - started < 10)
         ("webhook", "", "Refused"),
         # Its status says that it has taken the message; what else it says, nobody wants to know.
         ("webhook", r"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", "sent"),
-        ("gateway", r"HTTP/1.1 200 OK\r\nX: ", "ChannelDown"),
+        ("gateway", r"HTTP/1.1 200 OK\r\nX: ", "TransientFailure"),
         ("mail", "220 ", "ChannelDown"),
+        ("mail", r"220 hi\r\n250 hi\r\n250 sender\r\n250 to\r\n354 go\r\n2", "TransientFailure"),
+        # It takes the message and then holds on to the connection.
+        ("mail", r"220 hi\r\n250 hi\r\n250 sender\r\n250 to\r\n354 go\r\n250 taken\r\n2", "sent"),
     ],
 )
 def test_a_receiver_that_answers_too_slowly_holds_nobody_up(channel: str, beginning: str, outcome: str) -> None:
