@@ -3,13 +3,22 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parseaddr
+from ipaddress import ip_network
 
 from flask import Flask
 
 from libs.common.app import LINGER_SECONDS, Service
 from libs.common.config import Settings, is_url, setting
 from notification_service import use_cases
-from notification_service.channels import Channel, EmailChannel, GatewayChannel, LogChannel, WebhookChannel
+from notification_service.channels import (
+    Channel,
+    EmailChannel,
+    GatewayChannel,
+    LogChannel,
+    WebhookChannel,
+    WebhookPermission,
+    is_endpoint,
+)
 from notification_service.clients import UserClient, Users
 from notification_service.routes import routes
 
@@ -30,7 +39,11 @@ class NotificationSettings(Settings):
         "", "Takes push messages by POST of JSON; empty means that they are only logged.", secret=True
     )
     webhook_hosts: tuple[str, ...] = setting(
-        (), "Hosts, comma separated, that webhooks may go to; empty means that webhooks are only logged."
+        (), "Where webhooks may go: `host` (ports 80 and 443) or `host:port`, comma separated; empty means that "
+            "webhooks are only logged.",
+    )  # fmt: skip
+    webhook_networks: tuple[str, ...] = setting(
+        (), "Networks, such as 10.0.0.0/8, comma separated, that webhooks may go to although they are not public."
     )
     max_attempts: int = setting(5, "Attempts at a notification before it is dead.", minimum=1)
     retry_seconds: float = setting(
@@ -43,6 +56,14 @@ class NotificationSettings(Settings):
             yield "SMTP_URL: must be smtp://host or smtps://host, with user, password and port where they are needed"
         if "@" not in parseaddr(self.mail_from)[1]:
             yield "MAIL_FROM: must be an address, such as Shop <shop@example.com>"
+        for host in self.webhook_hosts:
+            if not is_endpoint(host):
+                yield f"WEBHOOK_HOSTS: {host!r} is not such as hooks.example.com or hooks.example.com:8443"
+        for network in self.webhook_networks:
+            try:
+                ip_network(network)
+            except ValueError:
+                yield f"WEBHOOK_NETWORKS: {network!r} is not a network"
         for name in ("sms_gateway_url", "push_gateway_url"):
             url = getattr(self, name)
             if url and not is_url(url, "http", "https"):
@@ -77,11 +98,12 @@ def create_app(
 
 def _configured(settings: NotificationSettings) -> dict[str, Channel]:
     log = LogChannel()
-    sms, push, hosts = settings.sms_gateway_url, settings.push_gateway_url, settings.webhook_hosts
+    sms, push = settings.sms_gateway_url, settings.push_gateway_url
+    webhooks = WebhookPermission(settings.webhook_hosts, settings.webhook_networks)
     return {
         "email": EmailChannel(settings.smtp_url, settings.mail_from) if settings.smtp_url else log,
         "sms": GatewayChannel("sms", sms) if sms else log,
         "push": GatewayChannel("push", push) if push else log,
-        "webhook": WebhookChannel(hosts) if hosts else log,
+        "webhook": WebhookChannel(webhooks) if settings.webhook_hosts else log,
         "log": log,
     }

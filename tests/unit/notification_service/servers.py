@@ -114,9 +114,12 @@ class HttpServer:
 
 
 @contextmanager
-def http_server() -> Iterator[HttpServer]:
+def http_server(tls: ssl.SSLContext | None = None) -> Iterator[HttpServer]:
     kept = HttpServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(kept))
+    server.handle_error = lambda *args: None  # type: ignore[method-assign]
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     kept.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

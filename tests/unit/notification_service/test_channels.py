@@ -1,10 +1,13 @@
 import logging
+import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from notification_service import channels
 from notification_service.channels import (
@@ -20,6 +23,7 @@ from notification_service.channels import (
     Refused,
     TransientFailure,
     WebhookChannel,
+    WebhookPermission,
 )
 from tests.programs import program
 from tests.unit.notification_service.samples import a_message, order_data
@@ -263,8 +267,15 @@ def test_a_gateway_that_is_not_there_is_down() -> None:
         post(a_message())
 
 
-def test_a_webhook_goes_to_a_named_host(web: HttpServer) -> None:
-    send(WebhookChannel(["127.0.0.1"]), a_message(channel="webhook", to=web.url))
+LOOPBACK = ["127.0.0.0/8", "::1/128"]
+
+
+def webhooks(*hosts: str, networks: Sequence[str] = LOOPBACK) -> WebhookChannel:
+    return WebhookChannel(WebhookPermission(hosts, networks))
+
+
+def test_a_webhook_goes_to_a_named_host_and_port(web: HttpServer) -> None:
+    send(webhooks(f"127.0.0.1:{web.port}"), a_message(channel="webhook", to=web.url))
     assert web.posted[0][2]["body"] == "A text."
 
 
@@ -284,21 +295,145 @@ def test_a_webhook_goes_to_a_named_host(web: HttpServer) -> None:
     ],
 )
 def test_a_webhook_goes_nowhere_else(web: HttpServer, url: str) -> None:
-    with WebhookChannel(["allowed"]).open() as post, pytest.raises(Refused):
+    with webhooks("allowed", f"allowed:{web.port}").open() as post, pytest.raises(Refused):
         post(a_message(channel="webhook", to=url.format(port=web.port)))
     assert web.posted == []
 
 
+@pytest.mark.parametrize(
+    ("entry", "host", "port", "allowed"),
+    [
+        ("Example.com", "example.COM", 443, True),
+        ("example.com", "example.com", 80, True),
+        ("example.com", "example.com", 8080, False),
+        ("example.com:8080", "example.com", 8080, True),
+        ("example.com:8080", "example.com", 443, False),
+        ("example.com", "www.example.com", 443, False),
+    ],
+)
+def test_a_port_is_part_of_the_permission(entry: str, host: str, port: int, allowed: bool) -> None:
+    assert WebhookPermission([entry]).allows(host, port) is allowed
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.1.2.3", "224.0.0.1",
+        "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:10.0.0.1",
+        "::ffff:93.184.216.34", "64:ff9b::10.0.0.1", "2002:a00:1::1", "2001:0:a00:1::1",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_not_public_is_not_permitted(address: str) -> None:
+    assert not WebhookPermission([]).allows_address(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
+def test_a_public_address_is_permitted(address: str) -> None:
+    assert WebhookPermission([]).allows_address(address)
+
+
+def test_a_private_address_is_permitted_where_its_network_is_named() -> None:
+    permission = WebhookPermission([], ["10.1.0.0/16"])
+    assert permission.allows_address("10.1.2.3")
+    assert not permission.allows_address("10.2.2.3")
+
+
+def test_a_named_host_with_a_private_address_is_refused_like_any_other_host(web: HttpServer) -> None:
+    """Whether something listens there is told to nobody."""
+    words = set()
+    for url in (web.url, f"http://127.0.0.1:{free_port()}/", "http://elsewhere/"):
+        port = url.rpartition(":")[2].partition("/")[0]
+        with webhooks(f"127.0.0.1:{port}", networks=[]).open() as post, pytest.raises(Refused) as caught:
+            post(a_message(channel="webhook", to=url))
+        words.add(str(caught.value))
+    assert words == {"The host is not among those that webhooks may go to."}
+    assert web.posted == []
+
+
+def test_the_address_that_was_judged_is_the_one_that_is_used(web: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that gives a public address first and a private one afterwards gets nowhere."""
+    addresses = iter(["93.184.216.34", "127.0.0.1"])
+    asked: list[str] = []
+    connected: list[str] = []
+
+    def resolve(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses), port))]
+
+    def connect(address: tuple[str, int], *args: Any, **kwargs: Any) -> socket.socket:
+        connected.append(address[0])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(channels, "create_connection", connect)
+    channel = webhooks(f"rebinding.example:{web.port}", networks=[])
+    with channel.open() as post:
+        for words in ("ConnectionError", "not among those"):
+            with pytest.raises(Refused, match=words):
+                post(a_message(channel="webhook", to=f"http://rebinding.example:{web.port}/in"))
+    assert (asked, connected) == (["rebinding.example"] * 2, ["93.184.216.34"])
+
+
+def test_of_several_addresses_only_those_that_are_permitted_are_tried(
+    web: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        found = ["10.0.0.1", "127.0.0.9", "127.0.0.1"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    real, tried = channels.create_connection, list[str]()
+
+    def connect(address: tuple[str, int], *args: Any, **kwargs: Any) -> socket.socket:
+        tried.append(address[0])
+        if address[0] == "127.0.0.9":
+            raise ConnectionRefusedError
+        monkeypatch.undo()
+        return real(address, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(channels, "create_connection", connect)
+    send(webhooks(f"several.example:{web.port}"), a_message(to=f"http://several.example:{web.port}/in"))
+    assert tried == ["127.0.0.9", "127.0.0.1"]
+    assert web.posted[0][1]["Host"] == f"several.example:{web.port}"
+
+
+def test_the_certificate_of_a_webhook_is_checked_for_its_name(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path, secure: ssl.SSLContext
+) -> None:
+    with http_server(secure) as server:
+        url = f"https://localhost:{server.port}/in"
+        channel = webhooks(f"localhost:{server.port}", f"127.0.0.1:{server.port}")
+        with channel.open() as post, pytest.raises(Refused, match="SSLError"):
+            post(a_message(channel="webhook", to=url))
+        monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificate))
+        with channel.open() as post:
+            post(a_message(channel="webhook", to=url))
+            with pytest.raises(Refused, match="SSLError"):
+                post(a_message(channel="webhook", to=url.replace("localhost", "127.0.0.1")))
+    assert len(server.posted) == 1
+
+
 def test_a_webhook_follows_no_redirect(web: HttpServer) -> None:
     web.status, web.headers = 307, {"Location": web.url}
-    with WebhookChannel(["127.0.0.1"]).open() as post, pytest.raises(Refused, match="307"):
+    with webhooks(f"127.0.0.1:{web.port}").open() as post, pytest.raises(Refused, match="307"):
         post(a_message(channel="webhook", to=web.url))
     assert len(web.posted) == 1
 
 
+@pytest.mark.parametrize("kind", ["webhook", "gateway"])
+def test_a_cookie_is_neither_kept_nor_sent(web: HttpServer, kind: str) -> None:
+    web.headers = {"Set-Cookie": "session=1; Path=/"}
+    channel = webhooks(f"127.0.0.1:{web.port}") if kind == "webhook" else GatewayChannel("sms", web.url)
+    for _ in range(2):
+        send(channel, a_message(to=web.url))
+    assert [headers.get("Cookie") for _, headers, _ in web.posted] == [None, None]
+    assert not [value for value in vars(channel).values() if isinstance(value, requests.Session)]
+
+
 def test_a_receiver_that_is_down_is_down_for_its_own_message() -> None:
-    with WebhookChannel(["127.0.0.1"]).open() as post, pytest.raises(Refused, match="ConnectionError"):
-        post(a_message(channel="webhook", to=f"http://127.0.0.1:{free_port()}/"))
+    port = free_port()
+    with webhooks(f"127.0.0.1:{port}").open() as post, pytest.raises(Refused, match="ConnectionError"):
+        post(a_message(channel="webhook", to=f"http://127.0.0.1:{port}/"))
 
 
 # The fake ----------------------------------------------------------------------------------------------------------
@@ -311,7 +446,7 @@ def test_a_receiver_that_is_down_is_down_for_its_own_message() -> None:
         FakeChannel(),
         EmailChannel("smtp://localhost", SENDER),
         GatewayChannel("sms", "http://localhost"),
-        WebhookChannel(["localhost"]),
+        webhooks("localhost"),
     ],
     ids=lambda channel: type(channel).__name__,
 )

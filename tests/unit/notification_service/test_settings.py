@@ -19,9 +19,10 @@ def test_everything_can_be_configured() -> None:
         MAIL_FROM="Shop <shop@example.com>",
         SMS_GATEWAY_URL="https://sms.example.com/send",
         PUSH_GATEWAY_URL="http://push:8080",
-        WEBHOOK_HOSTS="a.example.com, b.example.com",
+        WEBHOOK_HOSTS="a.example.com, b.example.com:8443",
+        WEBHOOK_NETWORKS="10.0.0.0/8, fd00::/8",
     )
-    assert settings.webhook_hosts == ("a.example.com", "b.example.com")
+    assert settings.webhook_hosts == ("a.example.com", "b.example.com:8443")
     assert "p%40ss" not in repr(settings)
 
 
@@ -37,6 +38,11 @@ def test_everything_can_be_configured() -> None:
         ("MAIL_FROM", "Shop"),
         ("SMS_GATEWAY_URL", "sms.example.com"),
         ("PUSH_GATEWAY_URL", "ftp://push.example.com"),
+        ("WEBHOOK_HOSTS", "https://a.example.com"),
+        ("WEBHOOK_HOSTS", "a.example.com:0"),
+        ("WEBHOOK_HOSTS", "a.example.com:99999"),
+        ("WEBHOOK_HOSTS", "*"),
+        ("WEBHOOK_NETWORKS", "10.0.0.1/8"),
         ("MAX_ATTEMPTS", "0"),
         ("RETRY_SECONDS", "-1"),
     ],

@@ -25,7 +25,7 @@ def drip():
 
 threading.Thread(target=drip, daemon=True).start()
 channel = {
-    "webhook": channels.WebhookChannel(["127.0.0.1"]),
+    "webhook": channels.WebhookChannel(channels.WebhookPermission([f"127.0.0.1:{port}"], ["127.0.0.0/8"])),
     "gateway": channels.GatewayChannel("push", f"http://127.0.0.1:{port}/"),
     "mail": channels.EmailChannel(f"smtp://127.0.0.1:{port}", "shop@example.org"),
 }[sys.argv[1]]
