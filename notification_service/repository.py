@@ -32,11 +32,13 @@ MAX_CLAIM_CHARACTERS = 1_000_000
 c = notifications.c
 SORTS = {"created_at": c.created_at}
 _CONTENT = ("subject", "body", "data")
+_INTERNAL = ("data", "unread", "deleted_at", "due_at", "lease_token", "correlation_id", "traceparent")
+_SHOWN = [column for column in c if column.name not in _INTERNAL]
 _SENDING = [c[f.name] for f in fields(Sending) if f.name in c and f.name not in _CONTENT]
 _ERASED: dict[str, object] = {"recipient": None, "subject": None, "body": None, "data": {}}
 
 
-_find = sa.select(notifications).where(c.id == sa.bindparam("id"), c.deleted_at.is_(None))
+_find = sa.select(*_SHOWN).where(c.id == sa.bindparam("id"), c.deleted_at.is_(None))
 
 
 def find(session: Reader, notification_id: str) -> sa.RowMapping:
@@ -56,7 +58,7 @@ def lock(session: Session, notification_id: str) -> Notification:
 
 
 def find_page(session: Reader, filters: Filters, page: PageQuery) -> Page:
-    query = sa.select(notifications).where(c.deleted_at.is_(None))
+    query = sa.select(*_SHOWN).where(c.deleted_at.is_(None))
     for name, value in filters.items():
         query = query.where(c[name] == sa.literal(value, c[name].type))
     return page_of(session, query, page, SORTS, c.id)
@@ -112,9 +114,11 @@ def _lease(data: sa.ColumnElement[Any]) -> sa.UpdateBase:
 
 
 _find_due = Prepared(_due())
+# In a RETURNING clause SQLite 3.40 takes `template IS NOT NULL` for always true.
+_has_template = sa.func.length(c.template) > 0
 _lease_with_data: dict[DataNeed, Prepared] = {
     "never": Prepared(_lease(sa.literal(None))),
-    "template": Prepared(_lease(sa.case((c.template.is_not(None), c.data)))),
+    "template": Prepared(_lease(sa.case((_has_template, c.data)))),
     "always": Prepared(_lease(c.data)),
 }
 _leased = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))

@@ -23,13 +23,17 @@ from libs.common.web.fields import (
 from notification_service.models import CHANNELS, MAX_BODY, MAX_SUBJECT, STATUSES, TEMPLATES, fault_of_recipient
 
 MAX_DEPTH = 10
+MAX_VALUES = 2_000
+"""Members and items of `data`, at all levels: an order of a hundred lines has a third of that."""
 MAX_NUMBER = 2**53
 # Everything that any mail program might take for the end of a line.
 _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 
 
 class Data(Documented):
-    """Any JSON object that every engine can store: no NUL, no lone surrogate, and numbers that a double can hold."""
+    """Any JSON object that every engine can store: no NUL, no lone surrogate, and numbers that a double can hold. Its
+    values are counted before they are converted, since a small body can hold very many.
+    """
 
     keywords: ClassVar = {"type": "object", "additionalProperties": True}
 
@@ -40,6 +44,7 @@ class Data(Documented):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, dict):
             raise ma.ValidationError("Must be an object.")
+        _check_size(value)
         return self._plain(value, MAX_DEPTH)
 
     def _plain(self, value: Any, depth: int) -> Any:
@@ -54,6 +59,19 @@ class Data(Documented):
         if isinstance(value, int | Decimal) and not -MAX_NUMBER <= value <= MAX_NUMBER:
             raise ma.ValidationError(f"Numbers must be from -{MAX_NUMBER} to {MAX_NUMBER}.")
         return float(value) if isinstance(value, Decimal) else value
+
+
+def _check_size(data: dict[str, Any]) -> None:
+    """Raises ValidationError as soon as there are more than MAX_VALUES."""
+    count = 0
+    containers: list[dict[str, Any] | list[Any]] = [data]
+    while containers:
+        container = containers.pop()
+        count += len(container)
+        if count > MAX_VALUES:
+            raise ma.ValidationError(f"At most {MAX_VALUES} values.")
+        values = container.values() if isinstance(container, dict) else container
+        containers += [value for value in values if isinstance(value, dict | list)]
 
 
 class Flag(Documented):

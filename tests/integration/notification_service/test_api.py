@@ -160,6 +160,14 @@ def test_the_newest_come_first(service: Running, stored: list[Item]) -> None:
     assert service.find("limit=200") == sorted(stored, key=lambda n: (n["created_at"], n["id"]), reverse=True)
 
 
+def test_neither_a_list_nor_a_look_at_one_loads_data(service: Running) -> None:
+    made = service.send(recipient="ada@example.com", data={"a": 1})
+    for path in ("/notifications", f"/notifications/{made['id']}"):
+        [statement] = [statement for statement, _ in statements(service, path)]
+        assert "notifications.data" not in statement
+        assert "notifications.body" in statement
+
+
 def test_an_unknown_filter_is_refused(service: Running) -> None:
     wrong = (
         "unread=1",
@@ -213,20 +221,25 @@ def test_the_few_rows_of_an_order_are_found_by_their_key(service: Running) -> No
 
 def plans(service: Running, path: str) -> list[str]:
     """How SQLite finds what a request asks for."""
-    statements: list[tuple[str, Any]] = []
+    found = statements(service, path)
+    with service.db.read() as connection:
+        return [
+            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+            for statement, parameters in found
+        ]
+
+
+def statements(service: Running, path: str) -> list[tuple[str, Any]]:
+    """The queries of notifications that a request makes, with their parameters."""
+    made: list[tuple[str, Any]] = []
 
     def listen(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
-        statements.append((statement, parameters))
+        made.append((statement, parameters))
 
     sa.event.listen(service.db.engine, "before_cursor_execute", listen)
     answered(service.api.get(path))
     sa.event.remove(service.db.engine, "before_cursor_execute", listen)
-    with service.db.read() as connection:
-        return [
-            str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
-            for statement, parameters in statements
-            if "FROM notifications" in statement
-        ]
+    return [(statement, parameters) for statement, parameters in made if "FROM notifications" in statement]
 
 
 def test_the_statistics_count_by_status_and_channel(service: Running) -> None:

@@ -13,7 +13,7 @@ from libs.common.errors import DependencyUnavailable, Overloaded
 from libs.common.ids import new_id
 from notification_service import repository, use_cases
 from notification_service.channels import ChannelDown, EmailChannel, Message, Refused, Send
-from notification_service.models import notifications
+from notification_service.models import DataNeed, notifications
 from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted
 from tests.unit.notification_service.servers import mail_server
 from tests.web import answered, refused
@@ -258,6 +258,37 @@ def test_what_was_not_tried_keeps_its_place(service: Running, monkeypatch: pytes
 
 def test_a_lease_outlasts_the_longest_batch() -> None:
     assert repository.LEASE_SECONDS > use_cases.LONGEST_BATCH_SECONDS
+
+
+# What a claim loads ------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_loads_a_bounded_amount_of_content(service: Running) -> None:
+    data = {"a": "x" * 100_000}
+    service.store(*({"channel": "email", "body": "x" * 100_000, "data": data, "due_at": 1.0} for _ in range(30)))
+    claimed: list[int] = []
+    for _ in range(10):
+        with service.db.write(durable=False) as session:
+            taken = repository.claim(session, "email", "always", new_id(), 100)
+        claimed.append(len(taken))
+        assert sum(len(sending.body) + len(sending.data["a"]) for sending in taken) <= repository.MAX_CLAIM_CHARACTERS
+    assert sum(claimed) == 30
+    assert claimed[0] == 4
+
+
+def test_a_text_that_is_longer_than_a_claim_is_claimed_alone(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "MAX_CLAIM_CHARACTERS", 3)
+    made = [service.send(recipient="ada@example.com")["id"] for _ in range(2)]
+    with service.db.write(durable=False) as session:
+        assert [one.id for one in repository.claim(session, "email", "never", new_id(), 100)] == made[:1]
+
+
+@pytest.mark.parametrize(("need", "loaded"), [("never", [{}, {}]), ("template", [{}, {"b": 2}])])
+def test_data_is_loaded_only_where_the_channel_needs_it(service: Running, need: DataNeed, loaded: list[Any]) -> None:
+    order = {"template": "order_confirmed", "order_id": new_id(), "data": {"b": 2}}
+    service.store({"channel": "email", "data": {"a": 1}, "due_at": 1.0}, {"channel": "email", "due_at": 2.0, **order})
+    with service.db.write(durable=False) as session:
+        assert [sending.data for sending in repository.claim(session, "email", need, new_id(), 100)] == loaded
 
 
 # One recipient and the channel -------------------------------------------------------------------------------------

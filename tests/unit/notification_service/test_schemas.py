@@ -1,10 +1,12 @@
+import time
+import tracemalloc
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from marshmallow import ValidationError
 
-from notification_service.schemas import MAX_NUMBER, NewNotification, NotificationChange
+from notification_service.schemas import MAX_NUMBER, MAX_VALUES, NewNotification, NotificationChange
 from tests.unit.notification_service.samples import order_data
 
 USER = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -81,6 +83,28 @@ def test_depth_is_bounded() -> None:
         deep = [deep]
     with pytest.raises(ValidationError):
         load(data={"a": deep})
+
+
+def test_the_number_of_values_is_bounded_at_all_levels_together() -> None:
+    lines = [{"name": "Laptop", "quantity": n} for n in range(600)]  # 1 member, 600 items and 1200 members
+    assert load(data={"items": lines})["data"] == {"items": lines}
+    for data in ({"items": [*lines, *lines]}, {"a": [[]] * MAX_VALUES}, {str(n): n for n in range(MAX_VALUES + 1)}):
+        with pytest.raises(ValidationError, match="At most 2000 values"):
+            load(data=data)
+
+
+def test_a_body_full_of_values_costs_neither_time_nor_memory() -> None:
+    data = {"a": [[] for _ in range(300_000)]}
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        with pytest.raises(ValidationError):
+            load(data=data)
+        seconds, (_, peak) = time.monotonic() - started, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert seconds < 0.5
 
 
 @pytest.mark.parametrize("read", ["true", 1, 0, None, "", []])
