@@ -27,6 +27,9 @@ CHANNELS = ("email", "sms", "push", "webhook", "log")
 STATUSES = ("queued", "sent", "failed", "dead")
 """`failed`: an attempt failed and another will come. `dead`: none will come, unless somebody asks for it."""
 
+FEW_VALUES: dict[str, tuple[object, ...]] = {"status": STATUSES, "channel": CHANNELS, "unread": (True, False)}
+"""The columns that notifications can be looked for by and that have few values, and all of those."""
+
 MAX_SUBJECT, MAX_BODY = 300, 100_000
 MAX_BACKOFF_SECONDS = 3600.0
 
@@ -123,11 +126,12 @@ class Notification(Base):
 
     __tablename__ = "notifications"
     # The sort behind every documented filter; the id settles ties. `unread` stands for "read_at IS NULL". The unique
-    # key serves the filter by order, whose rows are few. Erasing a user's data looks for the deleted rows, too.
+    # key serves the filter by order, whose rows are few. Erasing a user's data looks for the deleted rows, too. Several
+    # filters at once use the two indexes that have all columns with few values.
     __table_args__ = (
         *(
             sa.Index(None, *filters, "created_at", "id", sqlite_where=_alive, postgresql_where=_alive)
-            for filters in ((), ("status",), ("channel",), ("unread",))
+            for filters in ((), ("status",), ("channel",), ("unread",), FEW_VALUES, ("user_id", *FEW_VALUES))
         ),
         sa.Index(None, "user_id", "created_at", "id"),
         sa.Index(None, "channel", "due_at", "id", sqlite_where=_unsent, postgresql_where=_unsent),

@@ -17,3 +17,12 @@ def upgrade() -> None:
         sa.Column("since", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("channel", name=op.f("pk_channel_states")),
     )
+    for columns in (("status", "channel", "unread"), ("user_id", "status", "channel", "unread")):
+        op.create_index(
+            op.f(f"ix_notifications_{'_'.join(columns)}_created_at_id"),
+            "notifications",
+            [*columns, "created_at", "id"],
+            unique=False,
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        )

@@ -7,7 +7,7 @@ that was not issued here, or for another question, is refused.
 import base64
 import binascii
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -45,14 +45,46 @@ def page(
     `tie` is the unique column that settles ties, and each (sort column, tie) has an index. Raises MalformedRequest for
     a bad cursor.
     """
-    descending = asked.sort.startswith("-")
     column = sorts[asked.sort.lstrip("-")]
+    return _page(list(session.execute(_section(query, asked, column, tie)).mappings()), asked, column, tie)
+
+
+def merged_page(
+    session: Reader,
+    query: sa.Select[Any],
+    streams: Sequence[sa.Select[Any]],
+    asked: PageQuery,
+    sorts: Mapping[str, Any],
+    tie: sa.ColumnElement[Any],
+) -> Page:
+    """One page of the rows of several `streams`: selects of disjoint parts of the table of `query`, each of which an
+    index gives in the order of the sort. Of each no more is read than a page has; `query` is asked for the rows of the
+    page alone. All else is as for `page`.
+    """
+    column = sorts[asked.sort.lstrip("-")]
+    sections = [sa.select(_section(s.with_only_columns(column, tie), asked, column, tie).subquery()) for s in streams]
+    merged = sa.union_all(*sections).subquery()
+    sorted_by, row_id = merged.c
+    edges = sa.select(row_id).order_by(*_order(asked, sorted_by, row_id)).limit(asked.limit + 1)
+    ids = session.execute(edges).scalars().all()
+    found = {row[tie]: row for row in session.execute(query.where(tie.in_(ids))).mappings()}
+    return _page([found[row_id] for row_id in ids], asked, column, tie)
+
+
+def _section(query: sa.Select[Any], asked: PageQuery, column: Any, tie: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """What comes after the cursor, one more than a page has."""
     if asked.cursor is not None:
         edge = sa.tuple_(*_read_cursor(asked), types=[column.type, tie.type])
         here = sa.tuple_(column, tie)
-        query = query.where(here < edge if descending else here > edge)
-    order = (column.desc(), tie.desc()) if descending else (column, tie)
-    rows = list(session.execute(query.order_by(*order).limit(asked.limit + 1)).mappings())
+        query = query.where(here < edge if asked.sort.startswith("-") else here > edge)
+    return query.order_by(*_order(asked, column, tie)).limit(asked.limit + 1)
+
+
+def _order(asked: PageQuery, column: Any, tie: Any) -> tuple[Any, Any]:
+    return (column.desc(), tie.desc()) if asked.sort.startswith("-") else (column, tie)
+
+
+def _page(rows: list[Any], asked: PageQuery, column: Any, tie: sa.ColumnElement[Any]) -> Page:
     more = len(rows) > asked.limit
     rows = rows[: asked.limit]
     next_cursor = _write_cursor(asked, rows[-1][column], rows[-1][tie]) if more else None

@@ -1,5 +1,7 @@
 import random
+import re
 from datetime import timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -209,6 +211,61 @@ def test_a_page_behind_each_filter_uses_its_index_and_sorts_nothing(service: Run
             [plan] = plans(service, path)
             assert index in plan, path
             assert "TEMP B-TREE" not in plan, path
+
+
+def test_several_filters_use_an_index_that_has_them_all(service: Running) -> None:
+    """Else one index would be read from end to end for a page that is nearly empty."""
+    if not service.db.is_sqlite:
+        pytest.skip("the planner of PostgreSQL looks at the size of the table")
+    order_id = new_id()
+    service.store({"order_id": order_id, "template": "order_confirmed", "user_id": USER})
+    asked = {"order_id": order_id, "user_id": USER, "status": "queued", "channel": "log", "unread": "true"}
+    for number in range(2, len(asked) + 1):
+        for names in combinations(asked, number):
+            made = plans(service, "/notifications?" + "&".join(f"{name}={asked[name]}" for name in names))
+            searches = [step for plan in made for step in re.findall(r"'(S\w+ notifications [^']+)'", plan)]
+            assert searches
+            for step in searches:
+                if "order_id" in names:
+                    assert "sqlite_autoindex" in step, (names, step)
+                else:
+                    assert "(id=?)" in step or ("status=? AND channel=? AND unread=?" in step), (names, step)
+                    assert "(id=?)" in step or ("user_id=?" in step) == ("user_id" in names), (names, step)
+
+
+def test_several_filters_cost_no_more_where_many_rows_fit_one_of_them(service: Running) -> None:
+    """Each of two filters chooses half of the rows, and both together none."""
+    rows = [
+        {"user_id": USER, "status": status, "channel": channel}
+        for status, channel in (("sent", "log"), ("dead", "push"))
+        for _ in range(1000)
+    ]
+    service.store(*rows)
+    steps: list[int] = []
+    for query in (f"user_id={USER}&status=sent&channel=push", "status=dead&channel=log"):
+        assert service.find(query) == []
+        if service.db.is_sqlite:
+            steps.append(steps_of(service, f"/notifications?{query}"))
+    assert max(steps, default=0) < 2000
+
+
+def steps_of(service: Running, path: str) -> int:
+    """How many instructions SQLite's virtual machine does for a request."""
+    found = statements(service, path)
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    with service.db.read() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        raw.set_progress_handler(tick, 1)
+        for statement, parameters in found:
+            connection.exec_driver_sql(statement, parameters).all()
+        raw.set_progress_handler(None, 0)
+    return count
 
 
 def test_the_few_rows_of_an_order_are_found_by_their_key(service: Running) -> None:
