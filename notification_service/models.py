@@ -306,6 +306,8 @@ class Sending:
     body: str = ""
     data: JsonObject = field(default_factory=dict)
     """Empty where the channel does not need it."""
+    size: int = 0
+    """Characters of all that it says, data included, when it was claimed."""
     previous_status: str = ""
     """The status before the attempt; empty until there is an outcome."""
     pause: float | None = None

@@ -170,16 +170,16 @@ _write, _write_erased = Prepared(_change), Prepared(_change.values(_ERASED))
 
 
 def claim(session: Session, channel: str, needs_data: DataNeed, token: str, limit: int) -> list[Sending]:
-    """Lease up to `limit` of what is due in a channel, longest due first, with MAX_CLAIM_CHARACTERS of content at most
-    unless one alone has more.
+    """Lease up to `limit` of what is due in a channel, longest due first; no more once there are MAX_CLAIM_CHARACTERS
+    of content. It waits for no lock.
     """
     due = _find_due.mappings(session, _channel=channel, _lease=LEASE_SECONDS, _limit=limit)
     total, taken = 0, dict[str, Sending]()
     for row in due:
-        total += row.pop("size")
-        if taken and total > MAX_CLAIM_CHARACTERS:
-            break
         taken[row["id"]] = Sending(**row)
+        total += row["size"]
+        if total >= MAX_CLAIM_CHARACTERS:
+            break
     if taken:
         lease = _lease_with_data[needs_data]
         for found, subject, body, data in lease.rows(session, _ids=list(taken), _token=token, _lease=LEASE_SECONDS):

@@ -123,7 +123,10 @@ class NewNotification(Schema):
         min=1, max=MAX_BODY, load_default=None, allow_none=True, doc="The text.", example="Your parcel is on its way."
     )
     template = Choice(TEMPLATES, load_default=None, allow_none=True, doc="The text is made from it and `data`.")
-    data = Data(load_default=dict, doc="What the template needs; a gateway gets it, too. At most 2000 values, at all levels together.")
+    data = Data(
+        load_default=dict,
+        doc="What the template needs; a gateway gets it, too. At most 2000 values, at all levels together.",
+    )
 
     @ma.validates_schema
     def _is_complete(self, data: dict[str, Any], **kwargs: Any) -> None:

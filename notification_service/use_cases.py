@@ -178,7 +178,8 @@ class Sender:
             self._claimed = repository.claim(session, self._name, self._channel.needs_data, self._token, BATCH)
         if not self._claimed:
             return False
-        full = len(self._claimed) == BATCH
+        size = sum(sending.size for sending in self._claimed)
+        full = len(self._claimed) == BATCH or size >= repository.MAX_CLAIM_CHARACTERS
         try:
             self._send()
         except BaseException:
