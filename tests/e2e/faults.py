@@ -42,7 +42,7 @@ def _match_anything(check: Call, version: int) -> None:
     pass
 
 
-@fault("null does not remove", "libs.common.web.messages:merge_patch")
+@fault("null does not remove", "libs.common.web.endpoint:merge_patch")
 def _keep_what_is_null(merge: Call, old: Any, new: Any) -> Any:
     return merge(old, {name: value for name, value in new.items() if value is not None})
 
@@ -52,7 +52,7 @@ def _forget_the_body(of: Call, *given: Any) -> Any:
     return replace(of(*given), fingerprint="same")
 
 
-@fault("a repetition has another status", "libs.common.web.messages:_replay")
+@fault("a repetition has another status", "libs.common.web.endpoint:_replay")
 def _replay_as_found(replay: Call, stored: Any) -> Any:
     return replay(replace(stored, status=200 if stored.status == 201 else stored.status))
 
