@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from itertools import product
-from typing import Any
+from typing import Any  # noqa: TID251 - the parameter of a statement of SQLAlchemy
 
 import sqlalchemy as sa
 
