@@ -3,12 +3,13 @@
 There is one row for each event and subscriber, so a subscriber that is down holds up nobody else. A row lives until
 its subscriber has it: sent is deleted, and nothing is left to trim. Relays of several processes share the rows by
 leases. A lease has a token, so that a relay that was away too long cannot mark what another has taken over, and it is
-judged by the database's clock. Of one subject only the oldest row is ever claimed, so no relay overtakes another.
+judged by the database's clock. A row is claimed only together with all older rows of its subject, so no relay overtakes
+another.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -24,6 +25,8 @@ from libs.topology import SUBSCRIPTIONS
 BROKER = "broker"
 LEASE_SECONDS = 30.0
 MAX_BACKOFF_SECONDS = 60.0
+WINDOW = 1000
+"""How many rows one claim looks at, so that its cost does not grow with the backlog."""
 
 outbox = sa.Table(
     "outbox",
@@ -77,28 +80,58 @@ def targets(service: str, *, has_broker: bool) -> list[str]:
     return [BROKER, *direct] if has_broker else direct
 
 
-def _claim() -> sa.UpdateBase:
-    older = outbox.alias("older")
-    now = epoch()
-    # A time far ahead is no promise but the trace of a clock that was set back: it holds nothing up.
-    unleased = sa.or_(outbox.c.lease_until <= now, outbox.c.lease_until > now + LEASE_SECONDS)
-    due = sa.or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_BACKOFF_SECONDS)
-    oldest = ~sa.exists().where(
-        older.c.subscriber == outbox.c.subscriber,
-        older.c.subject == outbox.c.subject,
-        older.c.seq < outbox.c.seq,
-    )
-    chosen = (
-        sa.select(outbox.c.seq)
-        .where(outbox.c.subscriber == sa.bindparam("_subscriber"), unleased, due, oldest)
+def _window() -> sa.Select[Any]:
+    """The `WINDOW` oldest rows of a subscriber after the row `_after`."""
+    return (
+        sa.select(outbox.c.seq, outbox.c.subject, outbox.c.lease_until, outbox.c.due_at)
+        .where(outbox.c.subscriber == sa.bindparam("_subscriber"), outbox.c.seq > sa.bindparam("_after"))
         .order_by(outbox.c.seq)
-        .limit(sa.bindparam("_limit"))
-        .with_for_update(skip_locked=True)
+        .limit(sa.literal_column(str(WINDOW)))
     )
+
+
+def _free(row: Any) -> sa.ColumnElement[bool]:
+    """Not leased, and due. A time far ahead was written before a clock was set back, and holds nothing up."""
+    now = epoch()
+    unleased = sa.or_(row.lease_until <= now, row.lease_until > now + LEASE_SECONDS)
+    return sa.and_(unleased, sa.or_(row.due_at <= now, row.due_at > now + MAX_BACKOFF_SECONDS))
+
+
+def _claim() -> sa.UpdateBase:
+    """Claim the free rows of the window that no unclaimed row of their subject precedes, oldest first."""
+    window = _window().cte("candidates")
+    by_subject: Any = {"partition_by": window.c.subject, "order_by": window.c.seq}
+    blocked = sa.func.sum(sa.case((_free(window.c), 0), else_=1)).over(**by_subject)
+    place = sa.func.row_number().over(**by_subject)
+    ranked = sa.select(window.c.seq, window.c.subject, place.label("place"), blocked.label("blocked")).cte("ranked")
+    before = outbox.alias("before_window")
+    waits_before = sa.exists().where(
+        before.c.subscriber == sa.bindparam("_subscriber"),
+        before.c.subject == ranked.c.subject,
+        before.c.seq <= sa.bindparam("_after"),
+    )
+    runs = (
+        sa.select(ranked.c.seq, ranked.c.subject, ranked.c.place)
+        .where(ranked.c.blocked == 0, ~waits_before)
+        .order_by(ranked.c.seq)
+        .limit(sa.bindparam("_limit"))
+        .cte("runs")
+    )
+    locked = (
+        sa.select(outbox.c.seq, runs.c.subject, runs.c.place)
+        .join(runs, runs.c.seq == outbox.c.seq)
+        .where(_free(outbox.c))
+        .with_for_update(of=outbox, skip_locked=True)
+        .cte("locked")
+    )
+    # Another relay may have taken the first rows of a subject since they were read: then the others are its own too.
+    number = sa.func.row_number().over(partition_by=locked.c.subject, order_by=locked.c.seq)
+    numbered = sa.select(locked.c.seq, locked.c.place, number.label("number")).subquery()
+    chosen = sa.select(numbered.c.seq).where(numbered.c.number == numbered.c.place)
     return (
         sa.update(outbox)
         .where(outbox.c.seq.in_(chosen))
-        .values(lease_token=sa.bindparam("_token"), lease_until=now + LEASE_SECONDS)
+        .values(lease_token=sa.bindparam("_token"), lease_until=epoch() + LEASE_SECONDS)
         .returning(outbox.c.seq, outbox.c.body, outbox.c.attempts)
     )
 
@@ -106,6 +139,7 @@ def _claim() -> sa.UpdateBase:
 _GIVEN = ("subscriber", "subject", "body")
 _add = Prepared(sa.insert(outbox).values(created_at=epoch(), attempts=0, due_at=0.0, lease_until=0.0), _GIVEN)
 _take = Prepared(_claim())
+_last = Prepared(_window().with_only_columns(outbox.c.seq).limit(1).offset(WINDOW - 1))
 _mine = sa.and_(any_of(outbox.c.seq, "_seqs"), outbox.c.lease_token == sa.bindparam("_token"))
 _sent = Prepared(sa.delete(outbox).where(_mine))
 _back = sa.update(outbox).where(_mine).values(lease_token=None, lease_until=0.0)
@@ -141,8 +175,18 @@ class Relay:
                 connection.execute(_back, {"_seqs": back, "_token": self._token})
             if not limit:
                 return []
-            claimed = _take.rows(session, _subscriber=self.subscriber, _limit=limit, _token=self._token)
-            return sorted(Claimed(*row) for row in claimed)
+            return self._claim(session, limit)
+
+    def _claim(self, session: Session, limit: int) -> list[Claimed]:
+        """Rows of the first window that has any to claim: a long subject that waits holds up no other."""
+        after = 0
+        while True:
+            given = {"_subscriber": self.subscriber, "_after": after}
+            claimed = _take.rows(session, **given, _limit=limit, _token=self._token)
+            full = [] if claimed else _last.rows(session, **given)
+            if not full:
+                return sorted(Claimed(*row) for row in claimed)
+            after = full[0][0]
 
 
 def pending(session: Reader) -> dict[str, tuple[int, float]]:
