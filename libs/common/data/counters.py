@@ -1,17 +1,20 @@
 """Totals that are maintained with every change and never counted by a scan, so that they cost the same at any size.
 
-A counter is spread over shards, one picked by each process: processes that change the same total do not wait for one
+A counter is spread over shards, one drawn by each process: processes that change the same total seldom wait for one
 another. All changes of a transaction are written together as its last statement, in the order of their names, so that
 no two transactions can deadlock.
 """
 
 import os
+import random
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
 
 import sqlalchemy as sa
 
-from libs.common.data.columns import shared
+from libs.common.data import sums
+from libs.common.data.columns import Text, shared
 from libs.common.data.database import Reader, Session
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert
@@ -22,9 +25,10 @@ SHARDS = 16
 counters = sa.Table(
     "counters",
     shared,
-    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("name", Text(100), primary_key=True),
     sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("value", sa.BigInteger, nullable=False),
+    sa.Column("value_carry", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 
@@ -32,7 +36,7 @@ _add = Prepared(
     Upsert(
         counters,
         lambda insert: insert.on_conflict_do_update(
-            index_elements=["name", "shard"], set_={"value": counters.c.value + insert.excluded.value}
+            index_elements=["name", "shard"], set_=sums.add_up(counters, insert.excluded, "value")
         ),
     ),
     counters.c.keys(),
@@ -46,17 +50,24 @@ def add(session: Session, changes: Mapping[str, int]) -> None:
 
 
 def _write(session: Session) -> None:
-    shard = os.getpid() % SHARDS
-    changes = sorted(session.deferred.totals.items())
-    _add.write(session, [{"name": name, "shard": shard, "value": value} for name, value in changes if value])
+    mine = shard(os.getpid())
+    changes = sorted((name, change) for name, change in session.deferred.totals.items() if change)
+    _add.write(session, [{"name": name, "shard": mine, **sums.split("value", change)} for name, change in changes])
+
+
+@cache
+def shard(process: int) -> int:
+    """The shard of a process, drawn after the fork. The workers of all containers may have the same few ids."""
+    return random.randrange(SHARDS)
 
 
 def read(session: Reader, prefix: str = "") -> dict[str, int]:
     """The totals whose names begin with `prefix`, keyed by the rest of the name; zeros are left out."""
-    query = sa.select(counters.c.name, sa.cast(sa.func.sum(counters.c.value), sa.BigInteger)).group_by(counters.c.name)
+    query = sa.select(counters.c.name, sa.func.sum(counters.c.value), sa.func.sum(counters.c.value_carry))
     if prefix:
         query = query.where(counters.c.name >= prefix, counters.c.name < prefix[:-1] + chr(ord(prefix[-1]) + 1))
-    return {name[len(prefix) :]: total for name, total in session.execute(query) if total}
+    totals = ((name, sums.join(*total)) for name, *total in session.execute(query.group_by(counters.c.name)))
+    return {name[len(prefix) :]: total for name, total in totals if total}
 
 
 def read_amounts(session: Reader, prefix: str) -> dict[str, Decimal]:

@@ -60,6 +60,46 @@ def test_totals_grow_beyond_32_bits(db: Database) -> None:
     assert read(db) == {"total": 2**41}
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_totals_grow_beyond_64_bits(db: Database, sign: int) -> None:
+    highest = sign * 10**16
+    for _ in range(5):
+        with db.write() as session:
+            for _ in range(400):
+                counters.add(session, {"revenue:EUR": highest, "revenue:USD": highest + sign})
+    assert read(db, "revenue:") == {"EUR": 2000 * highest, "USD": 2000 * (highest + sign)}
+    add(db, **{"revenue:EUR": -2000 * highest, "revenue:USD": 5 - 2000 * (highest + sign)})
+    assert read(db, "revenue:") == {"USD": 5}
+
+
+def test_totals_of_many_shards_grow_beyond_64_bits(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(counters.SHARDS):
+        monkeypatch.setattr(counters, "shard", lambda process, number=number: number)
+        add(db, total=2**63 - 1, other=-(2**63))
+    assert read(db) == {"total": 16 * (2**63 - 1), "other": -16 * 2**63}
+
+
+def test_totals_that_were_stored_before_there_was_a_carry_are_read_and_added_to(db: Database) -> None:
+    old = {"shard": counters.shard(os.getpid()), "value_carry": 0}
+    with db.write() as session:
+        session.execute(
+            sa.insert(counters.counters),
+            [{"name": "down", "value": -(10**17) - 1, **old}, {"name": "up", "value": 10**17, **old}],
+        )
+    assert read(db) == {"down": -(10**17) - 1, "up": 10**17}
+    add(db, down=-1, up=-1)
+    assert read(db) == {"down": -(10**17) - 2, "up": 10**17 - 1}
+
+
+def test_a_process_draws_its_shard_after_the_fork() -> None:
+    """In containers the workers of all copies have the same few process ids."""
+    assert counters.shard(os.getpid()) == counters.shard(os.getpid())
+    assert len({counters.shard(-number) for number in range(1, 200)}) > counters.SHARDS / 2
+    assert [counters.shard(-number) for number in range(1, 200)] != [
+        -number % counters.SHARDS for number in range(1, 200)
+    ]
+
+
 def test_amounts_are_exact(db: Database) -> None:
     with db.write() as session:
         counters.add(session, {"revenue:EUR": 24_999_900, "revenue:JPY": 1})
@@ -85,7 +125,7 @@ def count_often(url: str, names: list[str]) -> int:
 
     in_threads(3, work)
     db.dispose()
-    return os.getpid() % counters.SHARDS
+    return counters.shard(os.getpid())
 
 
 def test_processes_that_count_the_same_lose_nothing_and_do_not_deadlock(
