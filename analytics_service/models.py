@@ -171,6 +171,7 @@ class OrderBucket(Base):
     orders: Mapped[int] = mapped_column(sa.BigInteger)
     cancelled: Mapped[int] = mapped_column(sa.BigInteger)
     revenue: Mapped[Decimal] = mapped_column(Amount)
+    revenue_carry: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
 
 
 class ProductTotal(Base):
@@ -179,7 +180,7 @@ class ProductTotal(Base):
     __table_args__ = (
         sa.Index(None, "generation", "units", "product_id"),
         sa.Index(None, "generation", "currency", "units", "product_id"),
-        sa.Index(None, "generation", "currency", "revenue", "product_id"),
+        sa.Index(None, "generation", "currency", "revenue_carry", "revenue", "product_id"),
     )
 
     generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -187,6 +188,7 @@ class ProductTotal(Base):
     currency: Mapped[str] = mapped_column(sa.String(3), primary_key=True)
     units: Mapped[int] = mapped_column(sa.BigInteger)
     revenue: Mapped[Decimal] = mapped_column(Amount)
+    revenue_carry: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
 
 
 class ProductName(Base):
@@ -243,7 +245,7 @@ delivery_totals = cast(sa.Table, DeliveryTotal.__table__)
 snapshots = cast(sa.Table, Snapshot.__table__)
 
 TOTALS = {table.name: table for table in (order_buckets, product_totals, delivery_totals)}
-"""Key columns first, the generation the first of them; every other column adds up."""
+"""Key columns first, the generation the first of them; every other column adds up, `revenue` as sums.py says."""
 
 Key: TypeAlias = tuple[str | int | datetime, ...]
 Totals: TypeAlias = dict[Key, tuple[int | Decimal, ...]]

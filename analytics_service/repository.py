@@ -7,7 +7,8 @@ live generation inside their one statement, so that no switch comes between.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import cast
+from decimal import Decimal
+from typing import Any, cast  # noqa: TID251 - the columns of a row of SQLAlchemy
 
 import sqlalchemy as sa
 
@@ -32,9 +33,19 @@ from analytics_service.models import (
     product_totals,
     snapshots,
 )
+from libs.common.data import sums
 from libs.common.data.database import Reader, Session
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, upsert
+from libs.common.money import from_units, to_units
+
+
+def _sums(insert: Any) -> dict[str, Any]:
+    """What adds the columns of a total up."""
+    table = insert.table
+    added = {c.name: c + insert.excluded[c.name] for c in table.c if not c.primary_key}
+    return added | (sums.add_up(table, insert.excluded, "revenue") if "revenue" in table.c else {})
+
 
 # Built once: building a statement costs more than executing it.
 _lock = Prepared(sa.select(generations.c.live, generations.c.building).with_for_update())
@@ -44,7 +55,7 @@ _replace = {table: Prepared(Upsert(table, lambda insert: insert.on_conflict_do_u
 )), table.c.keys()) for table in (orders, notifications)}  # fmt: skip
 _add = {table: Prepared(Upsert(table, lambda insert: insert.on_conflict_do_update(
     index_elements=insert.table.primary_key.columns.keys(),
-    set_={c.name: c + insert.excluded[c.name] for c in insert.table.c if not c.primary_key},
+    set_=_sums(insert),
 )), table.c.keys()) for table in TOTALS.values()}  # fmt: skip
 _rename = Prepared(Upsert(product_names, lambda insert: insert.on_conflict_do_update(
     index_elements=["product_id"], where=product_names.c.named_at < insert.excluded.named_at,
@@ -73,9 +84,22 @@ def write_rows(session: Session, kind: Kind[AnyRow], rows: Mapping[str, AnyRow])
 def add_totals(session: Session, totals: Totals) -> None:
     """Add to the totals that are stored."""
     for name, table in TOTALS.items():
-        names = table.c.keys()
+        names = [column.name for column in table.c if column.name != "revenue_carry"]
         changed = [(*key, *added) for (of, *key), added in totals.items() if of == name and any(added)]
-        _add[table].write(session, [dict(zip(names, values, strict=True)) for values in changed])
+        rows = [dict(zip(names, values, strict=True)) for values in changed]
+        _add[table].write(
+            session, [row | _revenue_columns(row["revenue"]) if "revenue" in row else row for row in rows]
+        )
+
+
+def _revenue_columns(amount: Decimal) -> dict[str, Any]:
+    columns = sums.split("revenue", to_units(Decimal(amount)))
+    return columns | {"revenue": from_units(columns["revenue"])}
+
+
+def _revenue(row: sa.Row[Any]) -> Decimal:
+    """The revenue of a bucket or a product."""
+    return from_units(sums.join(to_units(row.revenue), row.revenue_carry))
 
 
 def write_names(session: Session, names: Iterable[ProductNameRow]) -> None:
@@ -130,25 +154,28 @@ def find_buckets(session: Reader, interval: str, first: datetime, last: datetime
     """The buckets from `first` to `last` that any order is in."""
     c = order_buckets.c
     query = (
-        sa.select(c.start, c.currency, c.orders, c.cancelled, c.revenue)
+        sa.select(c.start, c.currency, c.orders, c.cancelled, c.revenue, c.revenue_carry)
         .where(c.generation == _live, c.interval == interval, c.start.between(first, last), c.orders > 0)
         .order_by(c.start, c.currency)
     )
-    return [BucketRow(*row) for row in session.execute(query)]
+    return [
+        BucketRow(row.start, row.currency, row.orders, row.cancelled, _revenue(row)) for row in session.execute(query)
+    ]
 
 
 def find_top(session: Reader, by: str, currency: str | None, limit: int) -> list[BestSellerRow]:
     """The products with the most units or the most revenue, best first."""
     c = product_totals.c
+    most = (c.revenue_carry, c.revenue) if by == "revenue" else (c.units,)
     query = (
-        sa.select(c.product_id, product_names.c.name, c.units, c.revenue, c.currency)
+        sa.select(c.product_id, product_names.c.name, c.units, c.revenue, c.revenue_carry, c.currency)
         .join(product_names, product_names.c.product_id == c.product_id)
-        .where(c.generation == _live, c[by] > sa.literal_column("0"))
-        .order_by(c[by].desc(), c.product_id.desc())
+        .where(c.generation == _live, sa.or_(*(column > sa.literal_column("0") for column in most)))
+        .order_by(*(column.desc() for column in most), c.product_id.desc())
         .limit(limit)
     )
     rows = session.execute(query.where(c.currency == currency) if currency else query)
-    return [BestSellerRow(*row) for row in rows]
+    return [BestSellerRow(row.product_id, row.name, row.units, _revenue(row), row.currency) for row in rows]
 
 
 def find_delivery(session: Reader) -> list[DeliveryRow]:

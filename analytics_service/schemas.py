@@ -45,7 +45,7 @@ class Revenue(Answer):
     """What the orders of one currency bring."""
 
     currency = CurrencyCode(example="EUR")
-    amount = WrittenAmount(digits=15, doc="Of orders that are confirmed and not cancelled.", example="9.50")
+    amount = WrittenAmount(digits=21, doc="Of orders that are confirmed and not cancelled.", example="9.50")
 
 
 def _revenue(*, doc: str | None = None, allow_none: bool = False) -> List:
@@ -176,7 +176,7 @@ class TopProduct(Answer):
     product_id = Id(doc="The product.")
     name = String(max=200, doc="The name that it was last sold under.", example="Laptop")
     units = Count(doc="Units in orders that are confirmed and not cancelled.", example=1)
-    revenue = WrittenAmount(digits=15, doc="What these units brought, in `currency`.", example="9.50")
+    revenue = WrittenAmount(digits=21, doc="What these units brought, in `currency`.", example="9.50")
     currency = CurrencyCode(example="EUR")
 
 

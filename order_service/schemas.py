@@ -138,7 +138,7 @@ class Revenue(Answer):
     """What the orders of one currency bring."""
 
     currency = CurrencyCode(example="EUR")
-    amount = Amount(digits=15, doc="Of orders that are confirmed and not cancelled.", example="4999.98")
+    amount = Amount(digits=21, doc="Of orders that are confirmed and not cancelled.", example="4999.98")
 
 
 class OrderStats(Answer):

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from libs.common.ids import new_id
 from libs.common.times import write_time
+from tests.factories import a_cloud_event
 from tests.integration.analytics_service.world import PRODUCTS, World
 from tests.web import Api, answered, refused
 
@@ -131,6 +134,23 @@ def test_the_best_sellers_by_revenue_are_of_one_currency(api: Api, sold: World) 
         (CHEAP, "EUR", 5, "0.05"),
     ]
     assert top(api, "by=revenue&currency=JPY&limit=1") == [(CHEAP, "JPY", 500, "5")]
+
+
+def test_sums_of_money_beyond_64_bits_are_exact(api: Api, deliver: Deliver) -> None:
+    first, second = sorted((new_id(), new_id()))
+    highest, more = Decimal(10**14), Decimal(10**14) - Decimal("0.01")
+    orders = [(first, more), *[(first, highest)] * 99, *[(second, highest)] * 100]
+    for product_id, total in orders:
+        item = {"product_id": product_id, "name": "Palace", "quantity": 1, "line_total": str(total)}
+        told = {"order_id": new_id(), "items": [item], "total": str(total), "currency": "EUR"}
+        event = a_cloud_event("order.confirmed.v1", {**told, "confirmed_at": "2026-01-31T12:00:00Z"})
+        assert deliver([event]) == ["done"]
+    items = series(api, "from=2026-01-31T00:00:00Z&to=2026-02-01T00:00:00Z")["items"]
+    assert items[0]["revenue"] == [{"currency": "EUR", "amount": "19999999999999999.99"}]
+    assert top(api, "by=revenue") == [
+        (second, "EUR", 100, "10000000000000000.00"),
+        (first, "EUR", 100, "9999999999999999.99"),
+    ]
 
 
 def test_a_best_seller_has_its_name(api: Api, sold: World) -> None:
