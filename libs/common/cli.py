@@ -2,13 +2,14 @@
 
 import json
 import sys
+from typing import NoReturn
 
 import click
 
 from libs.common import logs, migrate
 from libs.common.data.database import Database
-from libs.common.events import inbox
-from libs.common.events.inbox import Handlers
+from libs.common.events import dead_letters
+from libs.common.events.inbox import Handlers, Inbox
 
 
 def commands(service: str, package: str, db: Database, handlers: Handlers, document: bytes) -> list[click.Command]:
@@ -46,19 +47,21 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
     def list_all() -> None:
         """One line for each dead letter."""
         with db.read() as session:
-            for row in inbox.dead_letters(session):
-                click.echo(f"{row.event_id}  {row.type}  {row.attempts} attempts  {row.failed_at:%FT%TZ}  {row.error}")
+            for row in dead_letters.find_all(session):
+                known = f"{row.event_id}  {row.type}  {row.attempts} attempts  {row.failed_at:%FT%TZ}  {row.error}"
+                click.echo(_printable(known))
 
     @group.command("show")
     @click.argument("event_id")
     def show(event_id: str) -> None:
         """The event and its last error."""
         with db.read() as session:
-            found = [row for row in inbox.dead_letters(session) if row.event_id == event_id]
-        if not found:
+            letter = dead_letters.find(session, event_id)
+        if letter is None:
             _none(event_id)
-        told = {"error": found[0].error, "event": inbox.read_body(found[0].body)}
-        click.echo(json.dumps(told, indent=2, default=float))
+        shown = {"error": letter["error"], "event": dead_letters.read_body(letter["body"])}
+        for line in json.dumps(shown, indent=2, default=float).splitlines():
+            click.echo(_printable(line))
 
     @group.command("replay")
     @click.argument("event_id", required=False)
@@ -66,10 +69,10 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
     def replay(event_id: str | None, every: bool) -> None:
         """Handle a dead letter again."""
         with db.read() as session:
-            ids = [row.event_id for row in inbox.dead_letters(session)] if every else [event_id or ""]
+            ids = [row.event_id for row in dead_letters.find_all(session)] if every else [event_id or ""]
         failed = False
         for one in ids:
-            outcome = inbox.replay(db, handlers, one)
+            outcome = Inbox(db, handlers).replay(one)
             if outcome is None:
                 _none(one)
             click.echo(f"{one}  {outcome}")
@@ -81,7 +84,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
     @click.argument("event_id")
     def discard(event_id: str) -> None:
         """Drop a dead letter for good."""
-        if not inbox.discard(db, event_id):
+        if not dead_letters.discard(db, event_id):
             _none(event_id)
         click.echo(f"{event_id}  discarded")
 
@@ -98,6 +101,11 @@ def _openapi(document: bytes) -> click.Command:
     return openapi
 
 
-def _none(event_id: str) -> None:
+def _printable(text: str) -> str:
+    """On one line and without what a terminal would obey: what was sent may come from anybody."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _none(event_id: str) -> NoReturn:
     click.echo(f"no dead letter with id {event_id!r}", err=True)
     sys.exit(1)

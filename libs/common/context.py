@@ -47,9 +47,25 @@ def limited(seconds: float, timeout_ms: str | None) -> float:
     return seconds
 
 
+def known_request_id(given: object) -> str | None:
+    """What was given, if it is an id."""
+    return given if isinstance(given, str) and _request_id.fullmatch(given) else None
+
+
 def request_id_of(given: str | None) -> str:
     """What was given, if it is an id, or a fresh one."""
-    return given if given and _request_id.fullmatch(given) else os.urandom(16).hex()
+    return known_request_id(given) or os.urandom(16).hex()
+
+
+def known_traceparent(given: object) -> str | None:
+    """What was given, if it is a trace context."""
+    return given if isinstance(given, str) and _traceparent.fullmatch(given) else None
+
+
+def trace_id_of(traceparent: object) -> str | None:
+    """The trace of a trace context, if it is one."""
+    known = known_traceparent(traceparent)
+    return known and known.split("-")[1]
 
 
 def begin(

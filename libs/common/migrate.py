@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from libs.common.data import counters, idempotency  # noqa: F401 - they add their tables to `shared`
 from libs.common.data.columns import NAMING, shared
 from libs.common.data.database import Database
-from libs.common.events import inbox, outbox  # noqa: F401 - they add their tables to `shared`
+from libs.common.events import dead_letters, inbox, outbox  # noqa: F401 - they add their tables to `shared`
 
 LOCK = 0x51_75_69_6E
 """The key of the advisory lock; every service has a database of its own, so one key serves all."""

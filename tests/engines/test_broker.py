@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
+from uuid import UUID
 
 import amqp
 import orjson
@@ -21,11 +22,12 @@ from libs.common.app import Service
 from libs.common.config import Settings
 from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable, Overloaded
-from libs.common.events import broker, inbox, outbox
+from libs.common.events import broker, dead_letters, inbox, outbox
 from libs.common.events.broker import EVENT_JSON, Broker
 from libs.common.events.courier import Courier
 from libs.common.events.event import Event, envelope
 from libs.common.events.outbox import BROKER, Relay
+from libs.common.ids import new_id
 from libs.common.web import messages as api
 from libs.topology import SERVICES, SUBSCRIPTIONS
 from tests.engines import consumers
@@ -43,7 +45,11 @@ def url(rabbitmq: RabbitMQ) -> Iterator[str]:
 
 
 def told(number: int, subject: str = "") -> Told:
-    return Told(subject_id=subject or f"s-{number}", number=number)
+    return Told(subject_id=subject or subject_of(number), number=number)
+
+
+def subject_of(number: int) -> str:
+    return str(UUID(int=number))
 
 
 def put(url: str, event: Event, **given: Any) -> str:
@@ -59,7 +65,7 @@ def put(url: str, event: Event, **given: Any) -> str:
 
 
 def test_an_event_reaches_the_queue_of_each_subscriber_and_no_other(db: Database, url: str) -> None:
-    publish(db, Confirmed(order_id="o-1"), service="order")
+    publish(db, Confirmed(order_id=new_id()), service="order")
     with relay(db, url):
         assert eventually(lambda: waiting(db) == 0, 10)
     found = {service: count(url, service) for service in SERVICES}
@@ -79,7 +85,7 @@ def test_a_message_is_a_cloud_event_in_structured_mode_and_durable(db: Database,
 
 
 def test_an_event_that_no_queue_takes_comes_back_and_stays_in_the_outbox(db: Database, url: str) -> None:
-    publish(db, told(1), Confirmed(order_id="o-1"))
+    publish(db, told(1), Confirmed(order_id=new_id()))
     publisher, leases = Broker(url, "user", None), Relay(db, BROKER)
     publisher.send([])
     with channel(url) as opened:
@@ -128,14 +134,14 @@ def test_many_relays_share_the_work_and_keep_the_order_of_each_subject(db: Datab
     with ExitStack() as relays:
         for number in range(4):
             _count_sent(relays.enter_context(relay(db, url)), number, shares)
-        publish(db, *[told(n, f"s-{s}") for n in range(each) for s in range(subjects)])
+        publish(db, *[told(n, subject_of(s)) for n in range(each) for s in range(subjects)])
         assert eventually(lambda: waiting(db) == 0, 30)
     arrived: dict[str, list[int]] = {}
     with channel(url) as opened:
         while message := opened.basic_get("order", no_ack=True):
             data = orjson.loads(message.body)["data"]
             arrived.setdefault(data["subject_id"], []).append(data["number"])
-    assert arrived == {f"s-{s}": list(range(each)) for s in range(subjects)}
+    assert arrived == {subject_of(s): list(range(each)) for s in range(subjects)}
     assert len([share for share in shares.values() if share]) >= 2
 
 
@@ -248,7 +254,7 @@ def test_what_is_no_event_is_a_dead_letter_at_once(db: Database, url: str) -> No
 
 def _dead(db: Database) -> int:
     with db.read() as session:
-        return inbox.count_dead(session)
+        return dead_letters.count(session)
 
 
 # Dead letters ------------------------------------------------------------------------------------------------------
@@ -319,7 +325,7 @@ def test_an_event_that_kills_its_consumer_is_given_up_and_its_neighbours_are_not
         put(rabbitmq.url, told(4))
         assert eventually(lambda: 4 in seen.numbers, 10)
     with db.read() as session:
-        [letter] = inbox.dead_letters(session)
+        [letter] = dead_letters.find_all(session)
         assert session.scalar(sa.select(sa.func.count()).select_from(inbox.inbox)) == 4
     assert letter.event_id == deadly
     assert "given up by the broker" in letter.error
@@ -336,11 +342,11 @@ def test_when_rabbitmq_is_killed_nothing_is_lost_and_both_sides_come_back_by_the
     seen = Seen()
     with relay(db, url), relay(db, url), consumer(db, url, seen), consumer(db, url, seen):
         for number in range(200):
-            publish(db, told(number, f"s-{number % 7}"))
+            publish(db, told(number, subject_of(number % 7)))
         assert eventually(lambda: len(seen.numbers) > 20, 20)
         rabbitmq.kill()
         for number in range(200, 400):
-            publish(db, told(number, f"s-{number % 7}"))
+            publish(db, told(number, subject_of(number % 7)))
         rabbitmq.start()
         assert eventually(lambda: set(seen.numbers) == set(range(400)), 60)
         assert eventually(lambda: waiting(db) == 0, 10)

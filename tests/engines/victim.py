@@ -8,9 +8,9 @@ import sys
 from sqlalchemy.orm import Session
 
 from libs.common.data.database import Database
-from libs.common.events import broker
+from libs.common.events import broker, dead_letters
 from libs.common.events.broker import Broker
-from libs.common.events.inbox import Inbox, count_dead
+from libs.common.events.inbox import Inbox
 from tests.engines.consumers import DELIVERY_LIMIT, Told
 
 MOST = 30
@@ -28,7 +28,7 @@ def consume(url: str, database: str) -> None:
     while not dead:
         consumer.step()
         with db.read() as session:
-            dead = count_dead(session)
+            dead = dead_letters.count(session)
 
 
 def survives(url: str, database: str) -> bool:

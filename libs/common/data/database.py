@@ -145,7 +145,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A snapshot, in which nothing is written: rows, not objects, since a Session costs more than a look-up by id.
-        Raises DependencyUnavailable when the database cannot be reached.
+        Raises DependencyUnavailable when the database cannot be reached, Overloaded or StatementTimeout.
         """
         try:
             # On SQLite every transaction is a snapshot.
@@ -158,7 +158,7 @@ class Database:
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
         """One transaction. Without `durable` a power cut may undo it, though never a part of it: for leases and
-        marks that are made again anyway. Raises CommitInDoubt, Overloaded or DependencyUnavailable.
+        marks that are made again anyway. Raises CommitInDoubt, Overloaded, StatementTimeout or DependencyUnavailable.
         """
         connection = self._begin(durable)
         session = Session(connection, self.owner)

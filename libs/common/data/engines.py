@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 
 from libs.common import context
-from libs.common.errors import DependencyUnavailable, Overloaded
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem
 
 log = logging.getLogger(__name__)
 
@@ -105,14 +105,39 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     return engine
 
 
+class StatementTimeout(Problem):
+    """A statement took longer than one may. The database is there: what asked for too much at once is at fault."""
+
+    status, code, title = DeadlineExceeded.status, DeadlineExceeded.code, DeadlineExceeded.title
+    retry_after = DeadlineExceeded.retry_after
+
+
+class StatementFailed(Exception):
+    """A statement cannot be executed with these values, whenever it is tried."""
+
+
+_BUSY = ("55P03", "40P01", "40001")
+"""A lock that was not to be had in time, a deadlock, a conflict: another try may succeed (PostgreSQL, appendix A)."""
+_TOO_SLOW = "57014"
+_BEYOND_LIMITS = "54"
+"""The class of errors that tell of a value or a statement which exceeds a limit of PostgreSQL."""
+
+
 def _is_locked(exc: Exception) -> bool:
     return "database is locked" in str(exc) or "database schema is locked" in str(exc)
 
 
-def translated(exc: Exception) -> DependencyUnavailable | Overloaded:
-    if _is_locked(exc) or isinstance(exc, sa.exc.TimeoutError) or "lock timeout" in str(exc):
+def translated(exc: Exception) -> Problem | StatementFailed:
+    """What a failure of the database means: it is busy, it is away, or the statement itself is at fault."""
+    cause = getattr(exc, "orig", None)
+    state = getattr(cause, "sqlstate", None) or ""
+    if state == _TOO_SLOW:
+        return StatementTimeout()
+    if state.startswith(_BEYOND_LIMITS) or "integer overflow" in str(cause):
+        return StatementFailed(str(cause))
+    if state in _BUSY or _is_locked(exc) or isinstance(exc, sa.exc.TimeoutError):
         return Overloaded("The database is busy.")
-    log.warning("database.failed", extra={"error": type(exc).__name__, "why": str(getattr(exc, "orig", ""))[:200]})
+    log.warning("database.failed", extra={"error": type(exc).__name__, "why": str(cause or "")[:200]})
     return DependencyUnavailable("The database is unavailable.")
 
 

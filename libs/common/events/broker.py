@@ -30,7 +30,7 @@ from kombu.exceptions import KombuError
 
 from libs.common.errors import DependencyUnavailable
 from libs.common.events.event import MAX_EVENTS
-from libs.common.events.inbox import NOBODYS_FAULT, Inbox
+from libs.common.events.inbox import TRANSIENT, Inbox
 from libs.common.events.outbox import Claimed
 from libs.topology import SERVICES, SUBSCRIPTIONS
 
@@ -132,7 +132,7 @@ class Broker:
             while batches:
                 self._handle_batch(inbox, link, batches[0])
                 batches.pop(0)
-        except NOBODYS_FAULT:
+        except TRANSIENT:
             link.arrived.extendleft(message for batch in reversed(batches) for message in reversed(batch))
             raise
 

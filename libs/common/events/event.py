@@ -12,6 +12,7 @@ A service declares each as a frozen dataclass of plain JSON values, ids and fact
 A consumer declares its own class with the members that it reads, and ignores the others.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
@@ -23,6 +24,7 @@ from libs.common.times import now, write_time
 BATCH_JSON = "application/cloudevents-batch+json"
 MAX_EVENTS = 100
 MAX_BYTES = 512 * 1024
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class RefusedEvent(Exception):
@@ -63,20 +65,39 @@ class Event:
 
     @classmethod
     def read(cls, envelope: Mapping[str, Any]) -> Self:
-        """The event of a CloudEvent; raises RefusedEvent when a member that is needed is missing."""
+        """The event of a CloudEvent; raises RefusedEvent when a member that is needed is missing, or when its subject
+        or a member whose name ends in `_id` is no UUID.
+        """
         data = envelope.get("data")
         if not isinstance(data, dict):
             raise RefusedEvent("data is not an object")
-        wanted = {f.name for f in fields(cls) if f.name != "origin"}
-        origin = Origin(
-            event_id=envelope["id"],
-            correlation_id=str(envelope.get("correlationid") or envelope["id"]),
-            traceparent=str(envelope.get("traceparent") or ""),
-        )
+        members = {f.name: f.type for f in fields(cls) if f.name != "origin"}
+        given = {name: value for name, value in data.items() if name in members}
+        for name in given:
+            if name == cls.SUBJECT or name.endswith("_id"):
+                given[name] = _uuid(name, given[name], optional=members[name] is not str)
         try:
-            return cls(origin=origin, **{name: value for name, value in data.items() if name in wanted})
+            return cls(origin=_origin(envelope), **given)
         except TypeError as exc:
             raise RefusedEvent(str(exc)) from exc
+
+
+def _uuid(name: str, value: Any, *, optional: bool) -> str | None:
+    """A UUID as it is stored; raises RefusedEvent."""
+    if value is None and optional:
+        return None
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise RefusedEvent(f"{name} is not a UUID")
+    return value.lower()
+
+
+def _origin(envelope: Mapping[str, Any]) -> Origin:
+    """An event is its own cause where it does not name one."""
+    return Origin(
+        event_id=envelope["id"],
+        correlation_id=context.known_request_id(envelope.get("correlationid")) or envelope["id"],
+        traceparent=context.known_traceparent(envelope.get("traceparent")) or "",
+    )
 
 
 def envelope(event: Event, service: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from libs.common.data.columns import shared
 from libs.common.data.database import Database, Reader, Session
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import any_of, epoch
-from libs.common.events.event import Event, envelope
+from libs.common.events.event import MAX_BYTES, Event, envelope
 from libs.common.ids import new_id
 from libs.topology import SUBSCRIPTIONS
 
@@ -52,20 +52,34 @@ class Claimed(NamedTuple):
     attempts: int
 
 
+class EventTooLarge(ValueError):
+    """No request takes an event of this size: it would hold up its subject for ever."""
+
+
 def add(session: Session, *events: Event) -> None:
-    """Store the events in the caller's transaction, and wake the relays of this process when it commits."""
+    """Store the events in the caller's transaction, and wake the relays of this process when it commits. Raises
+    EventTooLarge, and then nothing of the transaction must be kept.
+    """
     owner = session.owner
     rows = []
     for event in events:
         # With a broker only that is sent to: it knows the subscribers.
         subscribers = (BROKER,) if owner.has_broker else SUBSCRIPTIONS[event.TYPE]
         if subscribers:
-            body = orjson.dumps(envelope(event, owner.service)).decode()
+            body = _body(event, owner.service)
             rows += [{"subscriber": name, "subject": event.subject, "body": body} for name in subscribers]
     if rows:
         _add.write(session, rows)
         for name in {row["subscriber"] for row in rows}:
             session.wake(relay_to(name))
+
+
+def _body(event: Event, service: str) -> str:
+    body = orjson.dumps(envelope(event, service))
+    # Alone in a request it is between two brackets.
+    if len(body) + 2 > MAX_BYTES:
+        raise EventTooLarge(f"{event.TYPE} of {event.subject} has {len(body)} bytes")
+    return body.decode()
 
 
 def relay_to(subscriber: str) -> str:
@@ -92,7 +106,8 @@ def _window() -> sa.Select[Any]:
 
 def _free(row: Any) -> sa.ColumnElement[bool]:
     """Not leased, and due. A time far ahead was written before a clock was set back, and holds nothing up."""
-    now = epoch()
+    # As a query of its own it is read once, and not for each row.
+    now = sa.select(epoch()).scalar_subquery()
     unleased = sa.or_(row.lease_until <= now, row.lease_until > now + LEASE_SECONDS)
     return sa.and_(unleased, sa.or_(row.due_at <= now, row.due_at > now + MAX_BACKOFF_SECONDS))
 

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from libs.common import errors, metrics
 from libs.common.data.database import Database
-from libs.common.events import inbox, outbox
+from libs.common.events import dead_letters, outbox
 from libs.common.times import now, write_time
 from libs.common.web.messages import JsonResponse
 
@@ -99,7 +99,7 @@ def _database(db: Database) -> dict[str, Any]:
 def _events(db: Database) -> dict[str, Any]:
     """How many events wait to be sent, and how many were given up; the gauges are set on the way."""
     with db.read() as session:
-        waiting, dead = outbox.pending(session), inbox.count_dead(session)
+        waiting, dead = outbox.pending(session), dead_letters.count(session)
     for subscriber in waiting.keys() | {name for (name,) in metrics.OUTBOX_PENDING._metrics}:
         count, age = waiting.get(subscriber, (0, 0.0))
         metrics.OUTBOX_PENDING.labels(subscriber).set(count)

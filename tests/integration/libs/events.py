@@ -14,6 +14,7 @@ class Confirmed(Event):
 
     order_id: str
     number: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,18 @@ def test_a_dead_letter_is_shown_with_its_error(app: Flask, dlq: Callable[..., An
     assert shown["error"].startswith("RefusedEvent")
 
 
+def test_what_strangers_sent_cannot_command_the_terminal(app: Flask, dlq: Callable[..., Any]) -> None:
+    nasty = "\x1b]0;mine\x07\x1b[2J\x9b1m\x7f\u202e\r\nfake"
+    event = {**a_cloud_event(f"order{nasty}", {f"why{nasty}": nasty})}
+    answered(Api(app).post("/events", [event], content_type=BATCH_JSON))
+    listed, shown = dlq("list")[1], dlq("show", event["id"])[1]
+    assert len(listed.splitlines()) == 1
+    for told in (listed, shown):
+        assert all(char.isprintable() for line in told.split("\n") for char in line)
+    assert r"\x1b[2J" in listed
+    assert json.loads(shown.replace("\\x7f", "\x7f"))["event"] == event
+
+
 def test_a_replay_tells_what_became_of_it(app: Flask, dlq: Callable[..., Any]) -> None:
     event_id = kill(app)
     # It failed again, and so did the command.

@@ -15,6 +15,7 @@ from flask import Flask
 from libs.common import context
 from libs.common.data import engines
 from libs.common.data.database import CommitInDoubt, Database
+from libs.common.data.engines import StatementFailed, StatementTimeout
 from libs.common.data.statements import any_of, epoch, upsert
 from libs.common.errors import DependencyUnavailable, Overloaded, Problem
 from libs.common.ids import new_id
@@ -249,6 +250,47 @@ def test_a_database_that_cannot_be_reached_is_an_unavailable_dependency(kind: st
         assert caught.value.detail == "The database is unavailable."
         assert caught.value.__cause__
     db.dispose()
+
+
+def test_a_statement_that_takes_too_long_is_no_unavailable_database(db: Database, databases: Any) -> None:
+    if databases.name == "sqlite":
+        pytest.skip("SQLite has no limit for a statement")
+    for use in (db.read, db.write):
+        with pytest.raises(StatementTimeout) as caught, use() as session:
+            session.execute(sa.text("SET LOCAL statement_timeout = '50ms'"))
+            session.execute(sa.text("SELECT pg_sleep(2)"))
+        assert (caught.value.status, caught.value.code) == (504, "deadline-exceeded")
+    assert balance(db) == 0
+
+
+def test_a_statement_that_no_database_can_execute_is_at_fault_itself(db: Database, databases: Any) -> None:
+    """Tried again it would fail again, and so must not count as an outage."""
+    impossible = "SELECT repeat('x', 2000000000)"
+    if databases.name == "sqlite":
+        impossible = "SELECT sum(n) FROM (SELECT 9223372036854775807 AS n UNION ALL SELECT 1)"
+    with pytest.raises(StatementFailed), db.write() as session:
+        session.execute(sa.text(impossible))
+
+
+def test_a_deadlock_is_a_busy_database(db: Database, databases: Any) -> None:
+    if databases.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    with db.write() as session:
+        session.execute(sa.insert(accounts), [{"id": 2, "balance": 0}])
+    both = threading.Barrier(2)
+
+    def work(number: int) -> str:
+        try:
+            with db.write() as session:
+                for place in (number, 1 - number):
+                    session.execute(sa.update(accounts).where(accounts.c.id == 1 + place).values(balance=1))
+                    if place == number:
+                        both.wait(10)
+        except Overloaded as exc:
+            return exc.detail
+        return "done"
+
+    assert sorted(in_threads(2, work)) == ["The database is busy.", "done"]
 
 
 def test_a_commit_whose_answer_is_lost_is_in_doubt(db: Database) -> None:

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from libs.common.data.database import Database
+from libs.common.data.engines import StatementTimeout
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, InvalidTransition, NotFound, Overloaded
-from libs.common.events import inbox
+from libs.common.events import dead_letters, inbox
 from libs.common.events.event import RefusedEvent
 from libs.common.events.inbox import Inbox
 from libs.common.ids import new_id
@@ -22,17 +23,18 @@ from tests.integration.libs.tables import balance
 from tests.integration.libs.test_db import deposit
 from tests.processes import Workers, in_threads
 
+ORDER = new_id()
 MONSTERS: list[Any] = [
     None, [], "", 1, True, {}, {"specversion": "1.0"}, {"id": "x"}, {"type": []}, {"type": {}, "id": {}},
     {"specversion": "1.0", "id": [], "type": "order.confirmed.v1"},
-    {"specversion": "1.0", "id": Decimal("1.5"), "type": "order.confirmed.v1", "data": {"order_id": "o"}},
-    {"specversion": "1.0", "id": "", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
-    {"specversion": "1.0", "id": "x" * 65, "type": "order.confirmed.v1", "data": {"order_id": "o"}},
-    {"specversion": "1.0", "id": "a\x00b", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
-    {"specversion": "1.0", "id": "\ud800", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
-    {"specversion": "1.0", "id": "ok-1", "type": "\ud800\x00", "data": {"order_id": "o"}},
-    {"specversion": "1.0", "id": "ok-2", "type": "x" * 500, "data": {"order_id": "o"}},
-    {"specversion": "0.3", "id": "ok-3", "type": "order.confirmed.v1", "data": {"order_id": "o"}},
+    {"specversion": "1.0", "id": Decimal("1.5"), "type": "order.confirmed.v1", "data": {"order_id": ORDER}},
+    {"specversion": "1.0", "id": "", "type": "order.confirmed.v1", "data": {"order_id": ORDER}},
+    {"specversion": "1.0", "id": "x" * 65, "type": "order.confirmed.v1", "data": {"order_id": ORDER}},
+    {"specversion": "1.0", "id": "a\x00b", "type": "order.confirmed.v1", "data": {"order_id": ORDER}},
+    {"specversion": "1.0", "id": "\ud800", "type": "order.confirmed.v1", "data": {"order_id": ORDER}},
+    {"specversion": "1.0", "id": "ok-1", "type": "\ud800\x00", "data": {"order_id": ORDER}},
+    {"specversion": "1.0", "id": "ok-2", "type": "x" * 500, "data": {"order_id": ORDER}},
+    {"specversion": "0.3", "id": "ok-3", "type": "order.confirmed.v1", "data": {"order_id": ORDER}},
     {"specversion": "1.0", "id": "ok-4", "type": "order.confirmed.v1"},
     {"specversion": "1.0", "id": "ok-5", "type": "order.confirmed.v1", "data": {"number": Decimal("0.1")}},
     {"specversion": "1.0", "id": "ok-6", "type": "order.confirmed.v1", "data": {"number": 2**200}},
@@ -42,7 +44,7 @@ MONSTERS: list[Any] = [
 
 
 def an_event(**given: Any) -> dict[str, Any]:
-    return a_cloud_event("order.confirmed.v1", {"order_id": "o-1", "number": 1}, **given)
+    return a_cloud_event("order.confirmed.v1", {"order_id": ORDER, "number": 1}, **given)
 
 
 def count(session: Session, events: list[Confirmed]) -> None:
@@ -58,12 +60,12 @@ def outcomes(db: Database, *events: Any, handler: Callable[..., None] = count) -
 
 
 def bad(**given: Any) -> dict[str, Any]:
-    return a_cloud_event("order.confirmed.v1", {"order_id": "o-1", "number": -1}, **given)
+    return a_cloud_event("order.confirmed.v1", {"order_id": ORDER, "number": -1}, **given)
 
 
 def failures(db: Database) -> list[Any]:
     with db.read() as connection:
-        return list(connection.execute(sa.select(inbox.failures)).mappings())
+        return list(connection.execute(sa.select(dead_letters.failures)).mappings())
 
 
 # Once --------------------------------------------------------------------------------------------------------------
@@ -95,8 +97,8 @@ def test_each_handler_gets_its_events_together_and_in_order(db: Database) -> Non
         Confirmed: lambda session, events: seen.append([event.number for event in events]),
         Delivered: lambda session, events: seen.append([type(event).__name__ for event in events]),
     }
-    events = [a_cloud_event("order.confirmed.v1", {"order_id": "o", "number": n}) for n in (3, 1, 2)]
-    events.insert(1, a_cloud_event("order.delivered.v1", {"order_id": "o"}))
+    events = [a_cloud_event("order.confirmed.v1", {"order_id": ORDER, "number": n}) for n in (3, 1, 2)]
+    events.insert(1, a_cloud_event("order.delivered.v1", {"order_id": ORDER}))
     Inbox(db, handlers).receive(events)
     assert seen == [[3, 1, 2], ["Delivered"]]
 
@@ -161,7 +163,7 @@ def test_an_event_that_succeeds_in_the_end_is_no_dead_letter(db: Database) -> No
     assert outcomes(db, event) == ["retry"]
     assert outcomes(db, event, handler=lambda session, events: None) == ["done"]
     with db.read() as connection:
-        assert inbox.dead_letters(connection) == []
+        assert dead_letters.find_all(connection) == []
 
 
 def test_what_can_never_be_handled_is_dead_at_once(db: Database) -> None:
@@ -185,15 +187,15 @@ def test_no_monster_fails_its_neighbours(db: Database) -> None:
         assert balance(db) == 2 * number
     # Each is kept, can be shown, and does not become any better.
     with db.read() as connection:
-        letters = inbox.dead_letters(connection)
+        letters = dead_letters.find_all(connection)
     assert len(letters) == len(MONSTERS)
     for letter in letters:
-        inbox.read_body(letter["body"])
-        assert inbox.replay(db, {Confirmed: count}, letter["event_id"]) == "dead", letter["body"]
+        dead_letters.read_body(letter["body"])
+        assert Inbox(db, {Confirmed: count}).replay(letter["event_id"]) == "dead", letter["body"]
 
 
 @pytest.mark.parametrize("fault", [DependencyUnavailable, Overloaded, DeadlineExceeded])
-def test_what_is_nobodys_fault_counts_for_nothing(db: Database, fault: type[Exception]) -> None:
+def test_a_transient_error_counts_for_nothing(db: Database, fault: type[Exception]) -> None:
     def fail(session: Session, events: list[Any]) -> None:
         raise fault()
 
@@ -266,6 +268,89 @@ def test_an_event_nested_beyond_measure_is_dead_at_once(db: Database) -> None:
     assert outcomes(db, event, an_event()) == ["dead", "done"]
 
 
+# Work that is too much for one transaction -------------------------------------------------------------------------
+
+
+def test_a_handler_that_has_more_to_do_goes_on_in_further_transactions(db: Database) -> None:
+    event, left, transactions = an_event(), [3], set()
+
+    def erase(session: Session, events: list[Confirmed]) -> bool | None:
+        deposit(session)
+        transactions.add(session)
+        left[0] -= 1
+        return left[0] > 0
+
+    assert outcomes(db, event, handler=erase) == ["done"]
+    assert outcomes(db, event, handler=erase) == ["duplicate"]
+    assert (balance(db), len(transactions)) == (3, 3)
+
+
+def test_what_has_more_to_do_than_its_sender_waits_for_goes_on_with_the_next_delivery(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "PIECES_SECONDS", -1.0)
+    event, other, left = an_event(), an_event(number=0), [3]
+
+    def erase(session: Session, events: list[Confirmed]) -> bool | None:
+        deposit(session)
+        left[0] -= 1
+        return left[0] > 0
+
+    assert outcomes(db, event, handler=erase) == ["retry"]
+    assert outcomes(db, event, handler=erase) == ["done"]
+    assert outcomes(db, other, handler=lambda session, events: None) == ["done"]
+    # What is done stays done, and nothing has failed.
+    assert balance(db) == 3
+    assert failures(db) == []
+
+
+def test_a_neighbour_of_an_event_with_more_to_do_is_done_once(db: Database) -> None:
+    long, short = an_event(), a_cloud_event("order.delivered.v1", {"order_id": ORDER})
+    pieces, delivered = [3], []
+
+    def erase(session: Session, events: list[Confirmed]) -> bool | None:
+        pieces[0] -= 1
+        return pieces[0] > 0
+
+    handlers: Any = {Confirmed: erase, Delivered: lambda session, events: delivered.extend(events)}
+    told = Inbox(db, handlers).receive([long, short, long])
+    assert [one["outcome"] for one in told] == ["done", "done", "duplicate"]
+    assert (pieces, len(delivered)) == ([0], 1)
+
+
+def test_an_event_whose_statement_takes_too_long_fails_itself_and_no_neighbour(db: Database) -> None:
+    """Not as when the database is away: that would be tried again for ever, and all its neighbours with it."""
+
+    def slow(session: Session, events: list[Confirmed]) -> None:
+        count(session, [event for event in events if event.number > 0])
+        if any(event.number < 0 for event in events):
+            raise StatementTimeout()
+
+    good, slow_one = an_event(), bad()
+    assert outcomes(db, good, slow_one, handler=slow) == ["done", "retry"]
+    assert [outcomes(db, slow_one, handler=slow) for _ in range(4)] == [["retry"]] * 3 + [["dead"]]
+    assert balance(db) == 1
+
+
+def test_an_event_that_failed_before_does_not_fail_the_next_batch(db: Database) -> None:
+    event, calls = bad(), []
+
+    def judge(session: Session, events: list[Confirmed]) -> None:
+        calls.append(len(events))
+        count(session, events)
+
+    assert outcomes(db, event, handler=judge) == ["retry"]
+    assert outcomes(db, an_event(), event, an_event(), handler=judge) == ["done", "retry", "done"]
+    assert calls == [1, 2, 1]
+
+
+def test_a_dead_letter_that_is_delivered_again_is_dead_at_once(db: Database) -> None:
+    """The answer may have been too late for its sender, as when a statement took too long."""
+    event = dead_one(db)
+    assert outcomes(db, an_event(), event, handler=lambda session, events: None) == ["done", "dead"]
+    assert failures(db)[0]["attempts"] == 5
+
+
 # What is logged ----------------------------------------------------------------------------------------------------
 
 
@@ -310,8 +395,8 @@ def test_ids_older_than_any_retry_are_forgotten(db: Database) -> None:
 
 def test_a_trim_is_bounded(db: Database) -> None:
     with db.write() as session:
-        session.execute(sa.insert(inbox.inbox), [{"event_id": new_id(), "handled_at": 0.0} for _ in range(1100)])
-    assert [inbox.trim(db), inbox.trim(db), inbox.trim(db)] == [1000, 100, 0]
+        session.execute(sa.insert(inbox.inbox), [{"event_id": new_id(), "handled_at": 0.0} for _ in range(600)])
+    assert [inbox.trim(db), inbox.trim(db), inbox.trim(db)] == [500, 100, 0]
 
 
 def test_failures_that_are_over_are_forgotten_and_dead_letters_never(
@@ -338,21 +423,86 @@ def dead_one(db: Database) -> dict[str, Any]:
 
 def test_a_dead_letter_is_handled_again_when_it_is_replayed(db: Database) -> None:
     event = dead_one(db)
-    assert inbox.replay(db, {Confirmed: lambda session, events: deposit(session)}, event["id"]) == "done"
+    assert Inbox(db, {Confirmed: lambda session, events: deposit(session)}).replay(event["id"]) == "done"
     assert balance(db) == 1
     assert failures(db) == []
 
 
 def test_a_dead_letter_that_still_fails_stays_dead(db: Database) -> None:
     event = dead_one(db)
-    assert inbox.replay(db, {Confirmed: count}, event["id"]) == "dead"
+    assert Inbox(db, {Confirmed: count}).replay(event["id"]) == "dead"
     assert failures(db)[0]["attempts"] == 6
+
+
+def test_a_dead_letter_that_was_refused_stays_dead_whatever_a_replay_brings(db: Database) -> None:
+    """Else it would be neither tried again nor listed."""
+    event = {**an_event(), "data": None}
+    assert outcomes(db, event) == ["dead"]
+    with db.write() as session:
+        session.execute(sa.update(dead_letters.failures).values(body=json.dumps({**event, **bad(id=event["id"])})))
+    assert Inbox(db, {Confirmed: count}).replay(event["id"]) == "dead"
+    with db.read() as connection:
+        assert dead_letters.count(connection) == 1
+
+
+@pytest.mark.parametrize("event", [{}, {"id": ""}, {"id": 1.5}, {"id": Decimal("1.50")}, None, {"id": "x" * 65}])
+def test_a_dead_letter_without_an_id_stays_one_when_it_is_replayed_or_comes_again(db: Database, event: Any) -> None:
+    for _ in range(2):
+        assert outcomes(db, event) == ["dead"]
+        (row,) = failures(db)
+        assert Inbox(db, {Confirmed: count}).replay(row["event_id"]) == "dead"
+    assert [row["attempts"] for row in failures(db)] == [4]
+
+
+def test_a_replay_does_all_that_there_is_to_do(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "PIECES_SECONDS", -1.0)
+    event, left = dead_one(db), [3]
+
+    def erase(session: Session, events: list[Confirmed]) -> bool | None:
+        left[0] -= 1
+        return left[0] > 0
+
+    assert Inbox(db, {Confirmed: erase}).replay(event["id"]) == "done"
+    assert left == [0]
+    assert failures(db) == []
+
+
+def test_what_finds_no_room_among_the_dead_letters_stays_with_its_sender(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "MAX_FAILURES", 2)
+    first, second, third = ({**an_event(), "data": None} for _ in range(3))
+    assert outcomes(db, first, second, third) == ["dead", "dead", "retry"]
+    # One that is kept already needs no room.
+    assert outcomes(db, {**first, "type": "x"}) == ["dead"]
+    assert dead_letters.discard(db, first["id"])
+    assert outcomes(db, third) == ["dead"]
+
+
+def test_dead_letters_have_a_bound_of_bytes(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "MAX_BYTES_KEPT", 3000)
+    events = [{**an_event(), "data": "x" * 2000} for _ in range(3)]
+    assert outcomes(db, *events) == ["dead", "dead", "retry"]
+
+
+def test_of_a_letter_that_is_larger_than_any_event_the_beginning_is_kept(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "MAX_BYTES", 3000)
+    event = {**an_event(), "data": "x" * 5000}
+    assert outcomes(db, event) == ["dead"]
+    (row,) = failures(db)
+    assert len(row["body"]) < 3000
+    assert Inbox(db, {Confirmed: count}).replay(row["event_id"]) == "dead"
+    assert len(failures(db)) == 1
 
 
 def test_a_replay_of_what_was_done_meanwhile_changes_nothing(db: Database) -> None:
     event = dead_one(db)
-    assert outcomes(db, event, handler=lambda session, events: deposit(session)) == ["done"]
-    assert inbox.replay(db, {Confirmed: lambda session, events: deposit(session)}, event["id"]) == "duplicate"
+    with db.write() as session:
+        session.execute(sa.insert(inbox.inbox).values(event_id=event["id"], handled_at=time.time()))
+        deposit(session)
+    assert Inbox(db, {Confirmed: lambda session, events: deposit(session)}).replay(event["id"]) == "duplicate"
     assert balance(db) == 1
     assert failures(db) == []
 
@@ -360,15 +510,15 @@ def test_a_replay_of_what_was_done_meanwhile_changes_nothing(db: Database) -> No
 def test_what_is_no_dead_letter_is_neither_replayed_nor_discarded(db: Database) -> None:
     event = bad()
     outcomes(db, event)
-    assert inbox.replay(db, {Confirmed: count}, event["id"]) is None
-    assert inbox.discard(db, event["id"]) is False
-    assert inbox.replay(db, {Confirmed: count}, "none") is None
+    assert Inbox(db, {Confirmed: count}).replay(event["id"]) is None
+    assert dead_letters.discard(db, event["id"]) is False
+    assert Inbox(db, {Confirmed: count}).replay("none") is None
 
 
 def test_a_discarded_letter_is_gone(db: Database) -> None:
     event = dead_one(db)
     with db.read() as connection:
-        assert inbox.count_dead(connection) == 1
-    assert inbox.discard(db, event["id"]) is True
+        assert dead_letters.count(connection) == 1
+    assert dead_letters.discard(db, event["id"]) is True
     with db.read() as connection:
-        assert inbox.count_dead(connection) == 0
+        assert dead_letters.count(connection) == 0

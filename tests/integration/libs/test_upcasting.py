@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from libs.common.data.database import Database
 from libs.common.data.statements import upsert
-from libs.common.events import inbox
 from libs.common.events.event import Event
 from libs.common.events.inbox import Handlers, Inbox
 from libs.common.ids import new_id
@@ -104,6 +103,6 @@ def test_a_dead_letter_of_version_1_is_replayed_as_version_2(
     old = version_1(new_id())
     assert outcomes(db, {}, old) == ["dead"]
 
-    assert inbox.replay(db, handlers, old["id"]) == "done"
+    assert Inbox(db, handlers).replay(old["id"]) == "done"
 
     assert [[type(event).TYPE for event in events] for events in counted.calls] == [["order.confirmed.v2"]]
