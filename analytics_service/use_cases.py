@@ -42,6 +42,7 @@ SWEEP_ROWS = 500
 PATIENCE_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
+SWEEP_PAUSE_SECONDS = 0.02
 
 
 # The other services ------------------------------------------------------------------------------------------------
@@ -306,7 +307,7 @@ def _learn_page(db: Database, kind: Kind[AnyRow], events: Sequence[FactEvent], b
 
 
 def _sweep(db: Database) -> int:
-    """Delete what nobody will read, in small transactions, so that writers do not wait long."""
+    """Delete what nobody will read, in small transactions with pauses, so that writers do not wait long."""
     deleted = 0
     while True:
         with db.write() as session:
@@ -314,6 +315,7 @@ def _sweep(db: Database) -> int:
         if not count:
             return deleted
         deleted += count
+        time.sleep(SWEEP_PAUSE_SECONDS)
 
 
 # Events ------------------------------------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ SWEEP_SECONDS = 1.0
 """How often a relay looks for what nobody has woken it for."""
 SWEEP_ALONE_SECONDS = 0.25
 """The same where the requests are answered by other processes, which cannot wake it."""
+TRIM_SECONDS = 3600.0
+TRIM_PAUSE_SECONDS = 0.05
+"""Between two steps of trimming: the requests of the process, and other writers, go on meanwhile."""
 
 
 class Service:
@@ -58,7 +61,7 @@ class Service:
         self.broker: Broker | None = None
         self._inbox: Inbox | None = None
         self._clients: dict[str, ServiceClient] = {}
-        self.every("trim", self._trim, interval_seconds=3600.0)
+        self.every("trim", self._trim, interval_seconds=TRIM_SECONDS, linger_seconds=TRIM_PAUSE_SECONDS)
 
     def client(self, service: str) -> ServiceClient:
         """The one of this process: relays and requests share its connections and its breaker."""

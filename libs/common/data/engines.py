@@ -30,6 +30,8 @@ _PRAGMAS = (
     "cache_size=-512",
     # 16 MiB of log, not 4, before it is copied into the file: a page that changes often is copied once.
     "wal_autocheckpoint=4000",
+    # What a long transaction has added to the log is given back when it starts anew.
+    "journal_size_limit=67108864",
 )
 
 

@@ -22,6 +22,7 @@ from libs.common.errors import IdempotencyKeyReused, RequestInFlight
 
 KEEP_SECONDS = 24 * 3600
 CLAIM_ATTEMPTS = 3
+TRIM_ROWS = 500
 
 keys = sa.Table(
     "idempotency_keys",
@@ -123,7 +124,7 @@ def redact(session: Session, resource_ids: Sequence[str], members: Iterable[str]
 
 
 def trim(db: Database) -> int:
-    """Drop answers that are over 24 hours old, at most 1000 at a time."""
+    """Drop answers that are over 24 hours old, at most `TRIM_ROWS` at a time; how many that were."""
     with db.write(durable=False) as session:
-        old = sa.select(keys.c.key).where(keys.c.created_at < time.time() - KEEP_SECONDS).limit(1000)
+        old = sa.select(keys.c.key).where(keys.c.created_at < time.time() - KEEP_SECONDS).limit(TRIM_ROWS)
         return session.execute(sa.delete(keys).where(keys.c.key.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]

@@ -38,6 +38,7 @@ inbox = sa.Table(
     shared,
     sa.Column("event_id", sa.String(64), primary_key=True),
     sa.Column("handled_at", sa.Double, nullable=False, index=True),
+    sqlite_with_rowid=False,
 )
 
 TRANSIENT = (DependencyUnavailable, Overloaded, DeadlineExceeded)

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import sqlalchemy as sa
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from demo.api import eventually
 from libs.common import errors
+from libs.common.app import TRIM_PAUSE_SECONDS, Service
 from libs.common.background import Loop
 from libs.common.data.database import Database
 from libs.common.data.statements import epoch
 from libs.common.errors import PROBLEM_JSON
-from libs.common.events import outbox
+from libs.common.events import inbox, outbox
+from libs.common.ids import new_id
 from libs.common.web.admission import WAITED
 from tests.factories import a_user
 from tests.web import Api, answered, check_problem, refused
@@ -526,6 +530,24 @@ def test_what_is_over_is_trimmed(app: Flask, api: Api) -> None:
         session.execute(sa.text("UPDATE idempotency_keys SET created_at = 0"))
     assert service._trim() is True
     assert service._trim() is False
+
+
+@ON_ONE_ENGINE
+def test_trimming_pauses_between_its_steps(app: Flask) -> None:
+    """Requests of the process, and other writers, go on meanwhile."""
+    service, rows = app.extensions["quintet"], 4 * inbox.TRIM_ROWS
+    with service.db.write() as session:
+        session.execute(sa.insert(inbox.inbox), [{"event_id": new_id(), "handled_at": 0.0} for _ in range(rows)])
+    began = time.monotonic()
+    service.start()
+    assert eventually(lambda: not _ids(service), 10)
+    assert time.monotonic() - began > 3 * TRIM_PAUSE_SECONDS
+    service.stop()
+
+
+def _ids(service: Service) -> int:
+    with service.db.read() as connection:
+        return connection.scalar(sa.select(sa.func.count()).select_from(inbox.inbox)) or 0
 
 
 def test_a_service_that_is_stopped_hands_back_what_it_has_claimed(app: Flask, api: Api) -> None:

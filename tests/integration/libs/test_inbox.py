@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from tests.integration.libs.test_db import deposit
 from tests.processes import Workers, in_threads
 
 ORDER = new_id()
+LONG = bool(os.environ.get("LONG"))
 MONSTERS: list[Any] = [
     None, [], "", 1, True, {}, {"specversion": "1.0"}, {"id": "x"}, {"type": []}, {"type": {}, "id": {}},
     {"specversion": "1.0", "id": [], "type": "order.confirmed.v1"},
@@ -397,6 +399,31 @@ def test_a_trim_is_bounded(db: Database) -> None:
     with db.write() as session:
         session.execute(sa.insert(inbox.inbox), [{"event_id": new_id(), "handled_at": 0.0} for _ in range(600)])
     assert [inbox.trim(db), inbox.trim(db), inbox.trim(db)] == [500, 100, 0]
+
+
+@pytest.mark.skipif(not LONG, reason="with LONG=1")
+def test_no_step_of_trimming_a_million_ids_takes_long(db: Database) -> None:
+    with db.write() as session:
+        for _ in range(20):
+            rows = [{"event_id": new_id(), "handled_at": 0.0} for _ in range(50_000)]
+            session.execute(sa.insert(inbox.inbox), rows)
+    steps, trimmed = [], 1
+    while trimmed:
+        began = time.monotonic()
+        trimmed = inbox.trim(db)
+        steps.append(time.monotonic() - began)
+    assert len(steps) == 1_000_000 // inbox.TRIM_ROWS + 1
+    steps.sort()
+    assert steps[len(steps) * 99 // 100] < 0.1
+    assert steps[-1] < 1.0
+
+
+def test_on_sqlite_an_id_is_stored_once(db: Database) -> None:
+    if not db.is_sqlite:
+        pytest.skip("PostgreSQL has no such choice")
+    with db.read() as connection:
+        table = connection.scalar(sa.text("SELECT sql FROM sqlite_schema WHERE name = 'inbox'"))
+    assert table.rstrip().endswith("WITHOUT ROWID")
 
 
 def test_failures_that_are_over_are_forgotten_and_dead_letters_never(

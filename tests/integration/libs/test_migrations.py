@@ -10,6 +10,7 @@ from flask import Flask
 from sqlalchemy.dialects import postgresql
 
 from libs.common import migrate
+from libs.common.data import counters
 from libs.common.data.columns import shared
 from libs.common.data.database import Database
 from libs.topology import SERVICES
@@ -126,3 +127,30 @@ def test_the_commands_upgrade_check_and_tell_where_it_is(
     assert re.fullmatch(r"user: common_\d+, user_\d+\n", told)
     assert run("current") == (0, told.removeprefix("user: "))
     assert run("check") == (0, "user: models equal migrations\n")
+
+
+def test_the_ids_of_the_inbox_outlive_a_new_way_of_storing_them(db: Database) -> None:
+    at(db, "common_0002")
+    with db.write() as session:
+        session.execute(sa.text("INSERT INTO inbox (event_id, handled_at) VALUES ('kept', 1.5)"))
+    migrate.upgrade(db, "user_service")
+    with db.read() as connection:
+        assert connection.execute(sa.text("SELECT event_id, handled_at FROM inbox")).all() == [("kept", 1.5)]
+
+
+def test_counters_outlive_a_new_collation_and_their_carry(db: Database) -> None:
+    at(db, "common_0001")
+    with db.write() as session:
+        session.execute(sa.text("INSERT INTO counters (name, shard, value) VALUES ('status:active', 0, 7)"))
+    migrate.upgrade(db, "user_service")
+    with db.read() as connection:
+        assert counters.read(connection, "status:") == {"active": 7}
+
+
+def at(db: Database, revision: str) -> None:
+    """Migrate as far as an older release did."""
+    from alembic import command
+
+    with migrate._locked(db) as connection:
+        command.upgrade(migrate._config("user_service", connection), revision)
+        connection.commit()
