@@ -22,7 +22,7 @@ PROBLEM_JSON = "application/problem+json"
 MAX_INSTANCE = 8190
 """Characters of `instance`: those of the longest request line that is taken."""
 MAX_PATH = MAX_INSTANCE // 3
-"""Bytes of a path that are told. Encoded, each may take three."""
+"""Bytes of a path that `instance` shows. Encoded, each may take three."""
 MAX_FAULTS = 100
 """How many a problem document lists: a body may have as many as it has bytes."""
 
@@ -41,8 +41,8 @@ class ProblemDocument(TypedDict):
 
 
 class Problem(Exception):
-    """What is told to the caller. `errors` is a list of {"pointer", "detail"}, pointers as in RFC 6901; of a long one
-    the beginning is told.
+    """An error that the caller gets as a problem document. `errors` is a list of {"pointer", "detail"}, pointers as in
+    RFC 6901; a long one is cut off.
     """
 
     status: ClassVar[int] = 500
@@ -65,8 +65,8 @@ class Problem(Exception):
         self.detail = detail or self.title
         self.errors = errors
         if errors and len(errors) > MAX_FAULTS:
-            told = self.detail.removesuffix(".")
-            self.detail = f"{told}. There are {len(errors)} faults; these are the first {MAX_FAULTS}."
+            beginning = self.detail.removesuffix(".")
+            self.detail = f"{beginning}. There are {len(errors)} faults; these are the first {MAX_FAULTS}."
             self.errors = errors[:MAX_FAULTS]
         self.headers = dict(headers or {})
         seconds = retry_after if retry_after is not None else self.retry_after
@@ -223,7 +223,7 @@ class DeadlineExceeded(Problem):
 
 
 class StoredProblem(Problem):
-    """The problem document that an earlier request got, to be told again as it was."""
+    """The problem document that an earlier request got, to be sent again as it was."""
 
     def __init__(self, document: ProblemDocument, *, replayed: bool = False):
         known = all_problems().get(document["code"], Problem)

@@ -23,7 +23,7 @@ Id = sa.String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 """A UUID in its text form; native on PostgreSQL."""
 
 Json = sa.JSON(none_as_null=True)
-"""Kept word for word, members in their order: an answer that is told again must be the same, which JSONB would lose."""
+"""Kept word for word, members in their order: an answer that is sent again must be the same, which JSONB would lose."""
 
 
 def Text(length: int) -> sa.types.TypeEngine[str]:

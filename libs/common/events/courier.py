@@ -34,7 +34,7 @@ class Courier:
         claimed = self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest])
         self._sent, self._again, self._rest = [], [], claimed
         if not claimed:
-            self._say_rate()
+            self._log_rate()
             return False
         if not self._run:
             self._since = time.monotonic()
@@ -55,12 +55,16 @@ class Courier:
             self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest], limit=0)
             self._sent, self._again, self._rest = [], [], []
 
-    def _say_rate(self) -> None:
-        """After a run that was long, as when the subscriber was away."""
+    def _log_rate(self) -> None:
+        """How fast the relay was in a long run, as when the subscriber was away."""
         if self._run >= LONG_RUN:
             seconds = time.monotonic() - self._since
-            told = {"subscriber": self._relay.subscriber, "events": self._run, "per_second": round(self._run / seconds)}
-            log.info("relay.drained", extra=told)
+            facts = {
+                "subscriber": self._relay.subscriber,
+                "events": self._run,
+                "per_second": round(self._run / seconds),
+            }
+            log.info("relay.drained", extra=facts)
         self._run = 0
 
 

@@ -29,7 +29,7 @@ from libs.common.events.event import Event, RefusedEvent
 KEEP_SECONDS = 3 * 24 * 3600
 TRIM_ROWS = 500
 PIECES_SECONDS = 1.0
-"""How long the further transactions of a delivery may take: its sender waits for the answer."""
+"""How long a delivery may go on with further transactions: its sender waits for the answer."""
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Inbox:
         return event_id, self._handlers[event_type][0].read(envelope)
 
     def _count_failure(self, envelope: Any, exc: Exception, replayed: str | None = None) -> str:
-        """The last one, or a refusal, makes a dead letter."""
+        """Store the failure; the last attempt, or a refusal, makes a dead letter. Returns the outcome."""
         event_type = self._type(envelope)
         log.error("event.failed", extra={"event_id": event_id_of(envelope), "type": event_type}, exc_info=exc)
         refused = isinstance(exc, RefusedEvent)
@@ -167,7 +167,7 @@ class Inbox:
         return next((name for name in self._handlers if name == known.get("type")), "unknown")
 
     def _report(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
-        """Log and count one event that was handled; what its sender is told."""
+        """Log and count one event; returns its part of the answer."""
         known = envelope if isinstance(envelope, dict) else {}
         event_id, event_type = event_id_of(envelope), self._type(envelope)
         metrics.count_event(event_type, outcome)

@@ -30,7 +30,7 @@ def publish(db: Database, *events: Any) -> None:
         outbox.add(session, *events)
 
 
-def told(claimed: list[Claimed]) -> list[tuple[str, int]]:
+def contents(claimed: list[Claimed]) -> list[tuple[str, int]]:
     """Subject and number of each."""
     data = [orjson.loads(row.body)["data"] for row in claimed]
     return [(d["order_id"], d["number"]) for d in data]
@@ -113,7 +113,7 @@ def test_an_event_that_no_request_takes_is_refused_with_its_change(db: Database)
 def test_the_rows_of_a_subject_are_claimed_together_and_in_order(db: Database) -> None:
     publish(db, *[Delivered(order_id=order_id, number=n) for n in (1, 2) for order_id in ("a", "b", "c")])
     relay = Relay(db, "analytics")
-    assert told(relay.exchange()) == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
+    assert contents(relay.exchange()) == [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
     assert relay.exchange() == []
 
 
@@ -121,10 +121,10 @@ def test_a_row_is_not_claimed_without_the_older_rows_of_its_subject(db: Database
     publish(db, *[Delivered(order_id=order_id, number=n) for n in (1, 2, 3) for order_id in ("a", "b")])
     first, second = Relay(db, "analytics"), Relay(db, "analytics")
     mine = first.exchange(limit=3)
-    assert told(mine) == [("a", 1), ("b", 1), ("a", 2)]
+    assert contents(mine) == [("a", 1), ("b", 1), ("a", 2)]
     # One relay that overtakes another would take the last rows of both.
     assert second.exchange() == []
-    assert told(sent(first, mine)) == [("b", 2), ("a", 3), ("b", 3)]
+    assert contents(sent(first, mine)) == [("b", 2), ("a", 3), ("b", 3)]
 
 
 def test_a_claim_is_bounded(db: Database) -> None:
@@ -134,7 +134,7 @@ def test_a_claim_is_bounded(db: Database) -> None:
     seen = []
     while batch:
         assert len(batch) <= 3
-        seen += told(batch)
+        seen += contents(batch)
         batch = relay.exchange(sent=[row.seq for row in batch], limit=3)
     assert seen == [(str(n), n) for n in range(10)]
 
@@ -143,9 +143,9 @@ def test_what_another_relay_holds_is_not_claimed(db: Database) -> None:
     publish(db, Delivered(order_id="a", number=1), Delivered(order_id="a", number=2), Delivered(order_id="b"))
     first, second = Relay(db, "analytics"), Relay(db, "analytics")
     mine = first.exchange(limit=1)
-    assert told(mine) == [("a", 1)]
+    assert contents(mine) == [("a", 1)]
     # Of "a" nothing, although its second is free: it would overtake the first.
-    assert told(second.exchange()) == [("b", 0)]
+    assert contents(second.exchange()) == [("b", 0)]
     assert sent(first, mine) != []
 
 
@@ -155,7 +155,7 @@ def test_a_subscriber_that_is_down_holds_up_nobody_else(db: Database) -> None:
     assert down.exchange()
     batch, seen = up.exchange(), []
     while batch:
-        seen += told(batch)
+        seen += contents(batch)
         batch = sent(up, batch)
     assert seen == [("a", 0), ("a", 1), ("a", 2)]
 
@@ -171,7 +171,7 @@ def test_what_was_given_back_can_be_claimed_at_once(db: Database) -> None:
     publish(db, Delivered(order_id="a"))
     first, second = Relay(db, "analytics"), Relay(db, "analytics")
     assert first.exchange(back=[row.seq for row in first.exchange()], limit=0) == []
-    assert told(second.exchange()) == [("a", 0)]
+    assert contents(second.exchange()) == [("a", 0)]
 
 
 # A long backlog ----------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def drained(db: Database) -> list[tuple[str, int]]:
         batch = sent(relay, batch)
         assert time.monotonic() - began < CLAIM_SECONDS, f"after {len(seen)} rows"
         assert len(batch) == 100, f"after {len(seen)} rows"
-        seen += told(batch)
+        seen += contents(batch)
     assert sent(relay, batch) == []
     return seen
 
@@ -224,7 +224,7 @@ def test_a_long_subject_that_waits_holds_up_no_other(db: Database) -> None:
     relay = Relay(db, "analytics")
     first = relay.exchange(limit=1)
     relay.exchange(again=first, limit=0)
-    assert told(relay.exchange()) == [("b", 0), ("b", 2)]
+    assert contents(relay.exchange()) == [("b", 0), ("b", 2)]
 
 
 # Leases ------------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_the_lease_of_a_relay_that_died_runs_out(db: Database) -> None:
     assert dead.exchange()
     assert alive.exchange() == []
     change(db, lease_until=epoch() - 0.001)
-    assert told(alive.exchange()) == [("a", 0)]
+    assert contents(alive.exchange()) == [("a", 0)]
 
 
 def test_a_lease_lasts_its_time_by_the_clock_of_the_database(db: Database) -> None:
@@ -262,7 +262,7 @@ def test_a_clock_that_was_set_back_holds_nothing_up(db: Database, column: str) -
     """Times far ahead were written by a clock that ran ahead then."""
     publish(db, Delivered(order_id="a"))
     change(db, **{column: epoch() + 3600.0})
-    assert told(Relay(db, "analytics").exchange()) == [("a", 0)]
+    assert contents(Relay(db, "analytics").exchange()) == [("a", 0)]
 
 
 # Trying again ------------------------------------------------------------------------------------------------------
@@ -286,9 +286,9 @@ def test_what_waits_to_be_tried_again_holds_up_its_subject_and_no_other(db: Data
     publish(db, *[Delivered(order_id=order_id, number=n) for n in (1, 2) for order_id in ("a", "b")])
     relay = Relay(db, "analytics")
     bad, good = relay.exchange(limit=2)
-    assert told(relay.exchange(sent=[good.seq], again=[bad])) == [("b", 2)]
+    assert contents(relay.exchange(sent=[good.seq], again=[bad])) == [("b", 2)]
     change(db, due_at=0.0)
-    assert told(Relay(db, "analytics").exchange()) == [("a", 1), ("a", 2)]
+    assert contents(Relay(db, "analytics").exchange()) == [("a", 1), ("a", 2)]
 
 
 def test_what_waits_is_free_and_not_leased(db: Database) -> None:
@@ -315,7 +315,7 @@ def drain(url: str) -> list[tuple[str, int, float, float]]:
         began = time.monotonic()
         time.sleep(0.001)
         ended = time.monotonic()
-        log += [(subject, number, began, ended) for subject, number in told(batch)]
+        log += [(subject, number, began, ended) for subject, number in contents(batch)]
         batch = relay.exchange(sent=[row.seq for row in batch], limit=7)
         if not batch:
             with db.read() as connection:
@@ -376,7 +376,7 @@ def test_pending_tells_how_many_wait_and_how_long_the_oldest_has(db: Database) -
     assert 0 <= found["notification"][1] < 10
 
 
-def test_nothing_pending_is_told_as_nothing(db: Database) -> None:
+def test_without_rows_nothing_is_pending(db: Database) -> None:
     with db.read() as connection:
         assert pending(connection) == {}
 
