@@ -1,8 +1,11 @@
 """Ids: UUIDs in their text form."""
 
 import hashlib
+import re
 
 from uuid_utils import uuid7
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def new_id() -> str:

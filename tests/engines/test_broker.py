@@ -28,7 +28,7 @@ from libs.common.events.courier import Courier
 from libs.common.events.event import Event, envelope
 from libs.common.events.outbox import BROKER, Relay
 from libs.common.ids import new_id
-from libs.common.web import messages as api
+from libs.common.web.routes import Routes
 from libs.topology import SERVICES, SUBSCRIPTIONS
 from tests.engines import consumers
 from tests.engines.consumers import Seen, Told, channel, consumer, count, publish, relay, running, waiting
@@ -81,7 +81,7 @@ def test_a_message_is_a_cloud_event_in_structured_mode_and_durable(db: Database,
     assert message.properties["content_type"] == "application/cloudevents+json"
     assert message.properties["delivery_mode"] == 2
     event = orjson.loads(message.body)
-    assert (event["specversion"], event["type"], event["subject"]) == ("1.0", "user.updated.v1", "s-1")
+    assert (event["specversion"], event["type"], event["subject"]) == ("1.0", "user.updated.v1", subject_of(1))
 
 
 def test_an_event_that_no_queue_takes_comes_back_and_stays_in_the_outbox(db: Database, url: str) -> None:
@@ -96,7 +96,7 @@ def test_an_event_that_no_queue_takes_comes_back_and_stays_in_the_outbox(db: Dat
     assert [orjson.loads(each.body)["type"] for each in again] == [Told.TYPE]
     with db.write() as session:
         [row] = session.execute(sa.select(outbox.outbox)).all()
-        assert (row.subject, row.attempts) == ("s-1", 1)
+        assert (row.subject, row.attempts) == (subject_of(1), 1)
         session.execute(sa.update(outbox.outbox).values(due_at=0.0))  # not to wait for the pause
     with relay(db, url):  # it declares the binding again
         assert eventually(lambda: (waiting(db), count(url, "order")) == (0, 1))
@@ -268,7 +268,7 @@ class Shop:
         self.seen = Seen(self._effect)
         self.service = Service(settings, "order_service")
         self.service.handle({Told: lambda session, events: self.seen(events)})
-        self.app = self.service.serve(api.Routes(), description="A trial.")
+        self.app = self.service.serve(Routes(), description="A trial.")
 
     def _effect(self, event: Told) -> None:
         if self.broken and event.number == 13:

@@ -12,19 +12,17 @@ A service declares each as a frozen dataclass of plain JSON values, ids and fact
 A consumer declares its own class with the members that it reads, and ignores the others.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from libs.common import context
-from libs.common.ids import new_id
+from libs.common.ids import UUID, new_id
 from libs.common.times import now, write_time
 
 BATCH_JSON = "application/cloudevents-batch+json"
 MAX_EVENTS = 100
 MAX_BYTES = 512 * 1024
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class RefusedEvent(Exception):
@@ -86,7 +84,7 @@ def _uuid(name: str, value: Any, *, optional: bool) -> str | None:
     """A UUID as it is stored; raises RefusedEvent."""
     if value is None and optional:
         return None
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
+    if not isinstance(value, str) or not UUID.fullmatch(value):
         raise RefusedEvent(f"{name} is not a UUID")
     return value.lower()
 

@@ -73,7 +73,10 @@ class Inbox:
             letter = dead_letters.find(session, event_id)
         if letter is None:
             return None
-        return self._alone(dead_letters.read_body(letter["body"]), float("inf"), replayed=event_id)
+        started, envelope = time.perf_counter(), dead_letters.read_body(letter["body"])
+        outcome = self._alone(envelope, float("inf"), replayed=event_id)
+        self._report(envelope, outcome, round((time.perf_counter() - started) * 1000, 2))
+        return outcome
 
     def bury(self, envelope: Any, error: str) -> None:
         """Keep an event as a dead letter that the transport has given up; raises DependencyUnavailable."""

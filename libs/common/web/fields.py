@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import marshmallow as ma
 from marshmallow import ValidationError, validate
 
+from libs.common.ids import UUID
 from libs.common.money import CURRENCIES, format_amount
 from libs.common.times import write_time
 
@@ -21,7 +22,6 @@ MAX_COUNT = 2**53
 """The highest whole number that every reader of JSON can take (RFC 8259, section 6)."""
 _ANY_TEXT = r"^[^\x00]*$"
 _amount = re.compile(r"\d{1,11}(\.\d{1,4})?")
-_uuid = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _moment = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -296,7 +296,7 @@ class Id(Documented):
     keywords: ClassVar = {"type": "string", "format": "uuid", "maxLength": 36}
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
-        if not isinstance(value, str) or not _uuid.fullmatch(value):
+        if not isinstance(value, str) or not UUID.fullmatch(value):
             raise ValidationError("Must be a UUID.")
         return value.lower()
 
@@ -306,14 +306,14 @@ class IdList(Documented):
 
     keywords: ClassVar = {
         "type": "string",
-        "pattern": f"^{_uuid.pattern}(,{_uuid.pattern}){{0,199}}$",
+        "pattern": f"^{UUID.pattern}(,{UUID.pattern}){{0,199}}$",
         "maxLength": 200 * 37 - 1,
         "description": "Only those with one of these ids: up to 200, separated by commas.",
     }
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[str]:
         ids = str(value).split(",")
-        if len(ids) > 200 or not all(_uuid.fullmatch(part) for part in ids):
+        if len(ids) > 200 or not all(UUID.fullmatch(part) for part in ids):
             raise ValidationError("Must be up to 200 UUIDs, separated by commas.")
         return [part.lower() for part in ids]
 
