@@ -86,18 +86,18 @@ def add_totals(session: Session, totals: Totals) -> None:
     for name, table in TOTALS.items():
         names = [column.name for column in table.c if column.name != "revenue_carry"]
         changed = [(*key, *added) for (of, *key), added in totals.items() if of == name and any(added)]
-        rows = [dict(zip(names, values, strict=True)) for values in changed]
+        rows: list[dict[str, Any]] = [dict(zip(names, values, strict=True)) for values in changed]
         _add[table].write(
             session, [row | _revenue_columns(row["revenue"]) if "revenue" in row else row for row in rows]
         )
 
 
 def _revenue_columns(amount: Decimal) -> dict[str, Any]:
-    columns = sums.split("revenue", to_units(Decimal(amount)))
+    columns = sums.split("revenue", to_units(amount))
     return columns | {"revenue": from_units(columns["revenue"])}
 
 
-def _revenue(row: sa.Row[Any]) -> Decimal:
+def _revenue(row: Any) -> Decimal:
     """The revenue of a bucket or a product."""
     return from_units(sums.join(to_units(row.revenue), row.revenue_carry))
 

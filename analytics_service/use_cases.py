@@ -175,9 +175,7 @@ def order_series(session: Reader, interval: str, start: datetime | None, end: da
         item = items[row.start]
         item["orders"] += row.orders
         item["cancelled"] += row.cancelled
-        item["revenue"].append(
-            {"currency": row.currency, "amount": format_amount(row.revenue, row.currency)}
-        )
+        item["revenue"].append({"currency": row.currency, "amount": format_amount(row.revenue, row.currency)})
     return {"from_": starts[0], "to": end, "interval": interval, "items": list(items.values())}
 
 

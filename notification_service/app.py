@@ -9,6 +9,8 @@ from flask import Flask
 
 from libs.common.app import LINGER_SECONDS, Service
 from libs.common.config import Settings, is_url, setting
+from libs.common.data import erasures
+from libs.common.data.erasures import Erasure
 from notification_service import use_cases
 from notification_service.channels import (
     Channel,
@@ -20,6 +22,7 @@ from notification_service.channels import (
     is_endpoint,
 )
 from notification_service.clients import UserClient, Users
+from notification_service.repository import walk_user
 from notification_service.routes import routes
 
 
@@ -89,6 +92,8 @@ def create_app(
             use_cases.sender_of(name), sender.step,
             interval_seconds=1.0, linger_seconds=LINGER_SECONDS, finish=sender.finish,
         )  # fmt: skip
+    erasure = Erasure(service.db, walk_user, use_cases.erase_notifications)
+    service.every(erasures.LOOP, erasure.step, interval_seconds=60.0)
     return service.serve(
         routes,
         description="What users are told, by mail and other channels.",

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from libs.common.data import idempotency
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Page, PageQuery, merged_page
+from libs.common.data.paging import Page, PageQuery, Position, merged_page, walk
 from libs.common.data.paging import page as page_of
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
@@ -252,15 +252,19 @@ def redact_answers(session: Session, ids: Sequence[str]) -> None:
         idempotency.redact(session, ids, ("recipient", "subject", "body"))
 
 
-def lock_unsent(session: Session, user_ids: Sequence[str]) -> list[Sending]:
-    query = sa.select(*_SENDING).where(c.user_id.in_(user_ids), c.due_at.is_not(None)).order_by(c.id)
-    return [Sending(**row) for row in session.execute(query.with_for_update()).mappings()]
+def walk_user(session: Reader, user_id: str, after: Position | None, limit: int) -> list[Position]:
+    """The next notifications to a user, oldest first, those that were deleted included."""
+    return walk(session, notifications, after, limit, c.user_id == user_id)
 
 
-def erase(session: Session, user_ids: Sequence[str]) -> None:
-    """Erase the content of the users' notifications, and delete the stored answers that repeat it."""
-    of_users = c.user_id.in_(user_ids)
-    with_content = sa.update(notifications).where(of_users, c.body.is_not(None))
+def lock_unsent(session: Session, ids: Sequence[str]) -> list[Sending]:
+    """Lock all of these notifications; returns those that are still to be sent."""
+    locked = sa.select(*_SENDING).where(c.id.in_(ids)).order_by(c.id).with_for_update()
+    return [Sending(**row) for row in session.execute(locked).mappings() if row["due_at"] is not None]
+
+
+def erase(session: Session, ids: Sequence[str]) -> None:
+    """Erase the content of notifications that are locked, and delete the stored answers that repeat it."""
+    with_content = sa.update(notifications).where(c.id.in_(ids), c.body.is_not(None))
     session.execute(with_content.values({**_ERASED, "version": c.version + 1}))
-    ids = sa.select(sa.cast(c.id, sa.String(36))).where(of_users)
-    session.execute(sa.delete(idempotency.keys).where(idempotency.keys.c.resource_id.in_(ids)))
+    idempotency.forget(session, *ids)

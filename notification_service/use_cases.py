@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from libs.common import context, metrics
 from libs.common.context import Context
-from libs.common.data import counters
+from libs.common.data import counters, erasures
 from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import Problem, ValidationFailed
@@ -378,13 +378,17 @@ def _confirmation(event: OrderConfirmed) -> NotificationRow:
 
 
 def _erase_users(session: Session, events: Sequence[UserDeleted]) -> None:
-    """Erase the content of their notifications. What still waits is dead and is published as such."""
-    user_ids = sorted({event.user_id for event in events})
-    unsent = repository.lock_unsent(session, user_ids)
+    """Erase the content of their notifications, soon."""
+    erasures.add(session, {event.user_id for event in events})
+
+
+def erase_notifications(session: Session, ids: Sequence[str]) -> None:
+    """Erase the content of notifications to a deleted user. What still waits is dead and is published as such."""
+    unsent = repository.lock_unsent(session, ids)
     for sending in unsent:
         sending.give_up("The user was deleted.")
     _write_outcomes(session, unsent)
-    repository.erase(session, user_ids)
+    repository.erase(session, ids)
 
 
 HANDLERS: dict[type[Event], Callable[..., None]] = {

@@ -6,9 +6,12 @@ from flask import Flask
 
 from libs.common.app import Service
 from libs.common.config import Settings, setting
+from libs.common.data import erasures
+from libs.common.data.erasures import Erasure
 from order_service import use_cases
 from order_service.checkout import Checkout, reject_abandoned
 from order_service.clients import ProductClient, Products, UserClient, Users
+from order_service.repository import erase, walk_user
 from order_service.routes import routes
 
 
@@ -29,7 +32,7 @@ def create_app(
     )
     service.handle(use_cases.HANDLERS)
     service.every("recovery", lambda: reject_abandoned(service.db), interval_seconds=settings.recovery_seconds)
-    service.every(use_cases.ERASURE, use_cases.Erasure(service.db).step, interval_seconds=60.0)
+    service.every(erasures.LOOP, Erasure(service.db, walk_user, erase).step, interval_seconds=60.0)
     service.every("key expiry", use_cases.KeyExpiry(service.db).step, interval_seconds=3600.0)
     return service.serve(
         routes,

@@ -137,7 +137,6 @@ class Base(DeclarativeBase):
 
 
 _pending = sa.text("status = 'pending'")
-_unerased = sa.text("unerased")
 
 
 class Order(Base):
@@ -178,13 +177,10 @@ class User(Base):
     """What this service knows of a user. A deleted one stays, so that an old answer never revives it."""
 
     __tablename__ = "users"
-    __table_args__ = (sa.Index("ix_users_unerased", "id", sqlite_where=_unerased, postgresql_where=_unerased),)
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     status: Mapped[str] = mapped_column(sa.String(10))
     version: Mapped[int]
-    unerased: Mapped[bool] = mapped_column(sa.Boolean(name="unerased_is_boolean"), server_default=sa.false())
-    """Whether orders of this user, who is deleted, may still hold what the user wrote."""
 
 
 orders = cast(sa.Table, Order.__table__)

@@ -8,7 +8,7 @@ from typing import TypedDict, cast, get_type_hints
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.paging import Page, PageQuery, Position, page, walk
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
@@ -233,7 +233,7 @@ _learn = Prepared(
         users,
         lambda insert: insert.on_conflict_do_update(
             index_elements=["id"],
-            set_={name: insert.excluded[name] for name in ("status", "version", "unerased")},
+            set_={name: insert.excluded[name] for name in ("status", "version")},
             where=insert.excluded.version > users.c.version,
         ),
     ),
@@ -248,7 +248,7 @@ def learn_users(session: Session, facts: Iterable[UserFact]) -> None:
     newest: dict[str, UserFact] = {}
     for fact in sorted(facts, key=lambda fact: fact["version"]):
         newest[fact["id"]] = fact
-    _learn.write(session, [{**newest[i], "unerased": newest[i]["status"] == "deleted"} for i in sorted(newest)])
+    _learn.write(session, [newest[user_id] for user_id in sorted(newest)])
 
 
 def lock_open(session: Session, deleted: Mapping[str, datetime]) -> list[OrderRow]:
@@ -270,9 +270,6 @@ def _is_open(order: OrderRow | sa.RowMapping, deleted: Mapping[str, datetime]) -
 
 # What a user wrote, and keys, which live for a day -----------------------------------------------------------------
 
-Position = tuple[datetime, str]
-"""Creation and id of an order: where a walk over the orders has come to."""
-
 USER_DELETED = "The user was deleted."
 """The reason of a cancellation that the user did not write."""
 _said = sa.case((orders.c.cancel_reason == USER_DELETED, orders.c.cancel_reason))
@@ -287,18 +284,12 @@ _expire = Prepared(
 )
 
 
-def walk(session: Reader, after: Position | None, limit: int, *, user_id: str | None = None) -> list[Position]:
-    """The next orders, oldest first: all of them, or those of a user."""
-    query = sa.select(orders.c.created_at, orders.c.id).order_by(orders.c.created_at, orders.c.id).limit(limit)
-    if user_id is not None:
-        query = query.where(orders.c.user_id == user_id)
-    if after is not None:
-        edge = sa.tuple_(*after, types=[orders.c.created_at.type, orders.c.id.type])
-        query = query.where(sa.tuple_(orders.c.created_at, orders.c.id) > edge)
-    return [(row.created_at, row.id) for row in session.execute(query)]
+def walk_user(session: Reader, user_id: str, after: Position | None, limit: int) -> list[Position]:
+    """The next orders of a user, oldest first."""
+    return walk(session, orders, after, limit, orders.c.user_id == user_id)
 
 
-def erase(session: Session, order_ids: Iterable[str]) -> None:
+def erase(session: Session, order_ids: Sequence[str]) -> None:
     """Remove what a user wrote from these orders, and the keys, whose answers tell of it."""
     if ids := list(lock_many(session, order_ids)):
         _erase.write(session, [{"ids": ids}])
@@ -308,12 +299,3 @@ def expire_keys(session: Session, order_ids: Iterable[str]) -> None:
     """Take the keys from those of these orders that are finished."""
     if ids := list(lock_many(session, order_ids)):
         _expire.write(session, [{"ids": ids}])
-
-
-def find_unerased(session: Reader) -> str | None:
-    """A deleted user whose orders are still to be erased."""
-    return session.scalar(sa.select(users.c.id).where(users.c.unerased).order_by(users.c.id).limit(1))
-
-
-def mark_erased(session: Session, user_id: str) -> None:
-    session.execute(sa.update(users).where(users.c.id == user_id).values(unerased=False))

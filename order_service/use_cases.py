@@ -3,19 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from libs.common.data import counters
+from libs.common.data import counters, erasures
 from libs.common.data.changes import VersionCheck, any_version
 from libs.common.data.database import Database, Reader, Session
+from libs.common.data.paging import Position, walk
 from libs.common.events import outbox
 from libs.common.events.event import Event, Origin
 from libs.common.times import now, read_time, write_time
 from order_service import repository
 from order_service.checkout import Verdict, settle_all
 from order_service.events import OrderCancelled, OrderDelivered, OrderShipped, UserCreated, UserDeleted, UserUpdated
-from order_service.models import OrderRow, Transition, UnknownUser, after, cancel, counts, deliver, ship
+from order_service.models import OrderRow, Transition, UnknownUser, after, cancel, counts, deliver, orders, ship
 
-ERASURE = "erasure"
-"""The name of the background loop that erases."""
 PAGE = 200
 """Orders that one transaction of a background loop looks at."""
 
@@ -82,33 +81,7 @@ def order_stats(session: Reader) -> OrderStats:
     }
 
 
-# In small steps, beside the requests -------------------------------------------------------------------------------
-
-
-class Erasure:
-    """Removes what deleted users wrote from their orders, a page in each transaction: one user may have hundreds of
-    thousands. `step` is the work of a background loop.
-    """
-
-    def __init__(self, db: Database):
-        self._db = db
-        self._user_id: str | None = None
-        self._after: repository.Position | None = None
-
-    def step(self) -> bool:
-        """Whether there may be more."""
-        with self._db.read() as session:
-            user_id = repository.find_unerased(session)
-            if user_id is None:
-                return False
-            after = self._after if user_id == self._user_id else None
-            page = repository.walk(session, after, PAGE, user_id=user_id)
-        with self._db.write() as session:
-            if len(page) < PAGE:
-                repository.mark_erased(session, user_id)
-            repository.erase(session, [order_id for _, order_id in page])
-        self._user_id, self._after = user_id, page[-1] if page else None
-        return True
+# Keys ----------------------------------------------------------------------------------------------------------------
 
 
 class KeyExpiry:
@@ -118,12 +91,12 @@ class KeyExpiry:
 
     def __init__(self, db: Database):
         self._db = db
-        self._after: repository.Position | None = None
+        self._after: Position | None = None
 
     def step(self) -> bool:
         """Whether there may be more."""
         with self._db.read() as session:
-            page = repository.walk(session, self._after, PAGE)
+            page = walk(session, orders, self._after, PAGE)
         old = [position for position in page if position[0] < now() - repository.KEY_LIFETIME]
         if old:
             with self._db.write(durable=False) as session:
@@ -142,7 +115,7 @@ def learn_users(session: Session, events: Sequence[UserCreated]) -> None:
 
 def forget_users(session: Session, events: Sequence[UserDeleted]) -> None:
     """A deleted user's pending orders are rejected, and those confirmed since and not yet shipped are cancelled. What
-    the user wrote is erased soon (`Erasure`).
+    the user wrote is erased soon.
     """
     repository.learn_users(session, [{"id": e.user_id, "status": "deleted", "version": e.version} for e in events])
     deleted = {event.user_id: event for event in events}
@@ -155,7 +128,7 @@ def forget_users(session: Session, events: Sequence[UserDeleted]) -> None:
     for order in found:
         if order["status"] == "confirmed":
             cancel_order(session, order["id"], repository.USER_DELETED, any_version)
-    session.wake(ERASURE)
+    erasures.add(session, deleted)
 
 
 HANDLERS: dict[type[Event], Callable[..., None]] = {

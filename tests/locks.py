@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 KEYS = ("id", "order_id", "key", "event_id", "seq", "name", "product_id", "service")
 """Columns that name a row, the first that a statement has."""
 
+UNIQUE = ("order_id", *KEYS)
+"""Columns that a new row may share with another one, where the statement does not say which."""
+
 _table = r'"?(?P<table>\w+)"?'
 _select = re.compile(rf"FROM {_table}\b.*\bFOR (?:NO KEY )?(?:UPDATE|SHARE)(?P<skips> SKIP LOCKED)?\s*$", re.DOTALL)
 _change = re.compile(rf"^\s*(?:UPDATE|DELETE FROM) {_table}\b(?P<rest>.*)$", re.DOTALL)
@@ -106,10 +109,12 @@ def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> N
         else:
             _faults.append(f"locks rows of {change['table']} that it does not name: {_short(sql)}")
     elif upsert := _upsert.match(sql):
-        # It waits for whoever has inserted the same key and has not committed.
+        # It waits for whoever has inserted the same key and has not committed; DO UPDATE also locks what is there.
         column = upsert["column"]
-        keys = [key for row in rows for key in _inserted(row, [column] if column else KEYS)]
-        _lock(connection, f"{upsert['table']}.{column}" if column else upsert["table"], keys, sql)
+        keys = [key for row in rows for key in _inserted(row, [column] if column else UNIQUE)]
+        _lock(connection, f"{upsert['table']} by {column or 'its key'}", keys, sql)
+        if "DO UPDATE" in sql:
+            _lock(connection, upsert["table"], keys, sql)
 
 
 def _after(cursor: Any, query: Any) -> None:
@@ -134,10 +139,8 @@ def _inserted(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     """The keys of the rows of an INSERT, of which SQLAlchemy numbers the parameters where it has many rows."""
     for name in names:
         numbered = {int(n[len(name) + 2 :]): v for n, v in row.items() if re.fullmatch(rf"{name}__\d+", n)}
-        if numbered:
-            return [numbered[number] for number in sorted(numbered)]
-        if name in row:
-            return [row[name]]
+        if found := [numbered[number] for number in sorted(numbered)] or ([row[name]] if name in row else []):
+            return [key for key in found if key is not None]
     return []
 
 

@@ -107,9 +107,11 @@ def store(session: Session, key: Key, answer: StoredAnswer, resource_id: str | N
     session.execute(sa.update(keys).where(keys.c.key == key.name).values(values))
 
 
-def forget(session: Session, resource_id: str) -> None:
-    """Drop the answers that tell of this resource: they die with an erased user."""
-    session.execute(sa.delete(keys).where(keys.c.resource_id == resource_id))
+def forget(session: Session, *resource_ids: str) -> None:
+    """Delete the answers that show one of these resources, as when a user is erased."""
+    found = sa.select(keys.c.key).where(keys.c.resource_id.in_(resource_ids)).order_by(keys.c.key).with_for_update()
+    if locked := session.scalars(found).all():
+        session.execute(sa.delete(keys).where(keys.c.key.in_(locked)))
 
 
 def redact(session: Session, resource_ids: Sequence[str], members: Iterable[str]) -> None:

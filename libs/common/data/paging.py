@@ -49,6 +49,23 @@ def page(
     return _page(list(session.execute(_section(query, asked, column, tie)).mappings()), asked, column, tie)
 
 
+Position = tuple[datetime, str]
+"""Creation and id of a row: where a walk over a table has come to."""
+
+
+def walk(
+    session: Reader, table: sa.Table, after: Position | None, limit: int, *conditions: sa.ColumnElement[bool]
+) -> list[Position]:
+    """The next rows of a table that meet the conditions, oldest first. The columns `created_at` and `id` need an index
+    behind those of the conditions.
+    """
+    created_at, row_id = table.c.created_at, table.c.id
+    query = sa.select(created_at, row_id).where(*conditions).order_by(created_at, row_id).limit(limit)
+    if after is not None:
+        query = query.where(sa.tuple_(created_at, row_id) > sa.tuple_(*after, types=[created_at.type, row_id.type]))
+    return [(row.created_at, row.id) for row in session.execute(query)]
+
+
 def merged_page(
     session: Reader,
     query: sa.Select[Any],

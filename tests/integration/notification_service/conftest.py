@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common import context
+from libs.common.data.erasures import Erasure
 from libs.common.events.outbox import outbox
 from libs.common.ids import new_id
+from notification_service import repository, use_cases
 from notification_service.app import NotificationSettings, create_app
 from notification_service.channels import FakeChannel
 from notification_service.clients import FakeUsers
@@ -58,6 +60,12 @@ class Running:
         """Deliver events; their outcomes."""
         answer = self.api.post("/events", list(events), content_type="application/cloudevents-batch+json")
         return [result["outcome"] for result in answered(answer)["results"]]
+
+    def erase(self) -> None:
+        """Erase what deleted users were told, as the background loop does."""
+        erasure = Erasure(self.db, repository.walk_user, use_cases.erase_notifications)
+        while erasure.step():
+            pass
 
     def send(self, **body: Any) -> dict[str, Any]:
         """Ask for a notification; the answer."""

@@ -375,6 +375,7 @@ def test_a_repetition_does_not_repeat_what_was_erased(service: Running, gone: st
         assert service.api.delete(f"/notifications/{made['id']}").status_code == 204
     elif gone == "user deleted":
         assert service.receive(user_deleted(user_id)) == ["done"]
+        service.erase()
     else:
         service.step()
     with service.db.read() as connection:

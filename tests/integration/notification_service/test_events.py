@@ -4,9 +4,12 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
+from libs.common.data import erasures
+from libs.common.data.erasures import Erasure
 from libs.common.data.idempotency import keys
 from libs.common.events.inbox import inbox
 from libs.common.ids import new_id
+from notification_service import repository, use_cases
 from tests.factories import a_cloud_event
 from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted
 from tests.unit.notification_service.samples import order_data
@@ -139,6 +142,7 @@ def test_a_deleted_user_is_forgotten(service: Running) -> None:
     waiting = service.send(user_id=user_id, channel="push", subject="Hello")
     kept = service.send(user_id=other, channel="push")
     assert service.receive(user_deleted(user_id)) == ["done"]
+    service.erase()
 
     for made, status in ((sent, "sent"), (waiting, "dead")):
         item = service.get(made["id"])
@@ -155,14 +159,33 @@ def test_a_deleted_user_is_forgotten(service: Running) -> None:
     assert [message.id for message in service.channels["push"].sent] == [kept["id"]]
 
 
+def test_what_a_deleted_user_was_told_is_erased_a_page_at_a_time(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasures, "PAGE", 3)
+    user_id = service.a_user()
+    made = [service.send(user_id=user_id)["id"] for _ in range(7)]
+    service.receive(user_deleted(user_id))
+    erasure = Erasure(service.db, repository.walk_user, use_cases.erase_notifications)
+
+    left = []
+    while erasure.step():
+        left.append(sum(service.get(one)["body"] is not None for one in made))
+
+    assert left == [4, 1, 0]
+    assert erasure.step() is False
+
+
 def test_a_version_tells_of_the_erasure(service: Running) -> None:
     user_id = service.a_user()
     made = service.send(user_id=user_id)
     service.step()
     waiting = service.send(user_id=user_id)
     service.receive(user_deleted(user_id))
+    service.erase()
     assert (service.get(made["id"])["version"], service.get(waiting["id"])["version"]) == (3, 2)
     service.receive(user_deleted(user_id))
+    service.erase()
     assert (service.get(made["id"])["version"], service.get(waiting["id"])["version"]) == (3, 2)
 
 
@@ -184,6 +207,7 @@ def test_what_a_deleted_user_was_told_cannot_be_sent_again(service: Running) -> 
     user_id = service.a_user()
     made = service.send(user_id=user_id)
     service.receive(user_deleted(user_id))
+    service.erase()
     assert service.api.post(f"/notifications/{made['id']}/retry", None).status_code == 409
 
 

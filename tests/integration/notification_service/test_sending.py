@@ -528,6 +528,7 @@ def test_what_is_erased_while_it_is_being_sent_stays_erased(
             assert service.api.delete(f"/notifications/{made['id']}").status_code == 204
         else:
             assert service.receive(user_deleted(user_id)) == ["done"]
+            service.erase()
 
     monkeypatch.setattr(service.channels["email"], "_send", erase)
     service.step()

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from libs.common.data import counters
 from libs.common.data.database import Database
+from libs.common.data.erasures import Erasure
 from libs.common.data.idempotency import Key
 from libs.common.data.statements import epoch
 from libs.common.errors import DependencyUnavailable
@@ -161,7 +162,7 @@ class Shop:
 
     def erase(self) -> None:
         """Erase what deleted users wrote, as the background loop does."""
-        erasure = use_cases.Erasure(self.db)
+        erasure = Erasure(self.db, repository.walk_user, repository.erase)
         while erasure.step():
             pass
 

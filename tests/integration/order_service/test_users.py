@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from libs.common.data import erasures
+from libs.common.data.erasures import Erasure
 from libs.common.ids import new_id
 from libs.common.times import now, write_time
-from order_service import checkout, use_cases
+from order_service import checkout, repository, use_cases
 from order_service.checkout import Verdict
-from order_service.use_cases import Erasure
 from tests.factories import a_cloud_event
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.unit.order_service.factories import ORIGIN, a_reserved_line
@@ -206,11 +207,11 @@ def test_a_deletion_erases_the_reason_that_the_user_gave_for_a_cancellation(shop
 
 
 def test_the_orders_of_a_deleted_user_are_erased_a_page_at_a_time(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(use_cases, "PAGE", 4)
+    monkeypatch.setattr(erasures, "PAGE", 4)
     ids = [shop.order(note="Ring twice.")["id"] for _ in range(10)]
     stranger = shop.order(user_id=shop.a_user(), note="Ring twice.")
     shop.hear(deleted(shop.user_id))
-    erasure = Erasure(shop.db)
+    erasure = Erasure(shop.db, repository.walk_user, repository.erase)
 
     noted = []
     while erasure.step():
@@ -222,10 +223,10 @@ def test_the_orders_of_a_deleted_user_are_erased_a_page_at_a_time(shop: Shop, mo
 
 
 def test_an_erasure_that_was_killed_begins_anew(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(use_cases, "PAGE", 2)
+    monkeypatch.setattr(erasures, "PAGE", 2)
     ids = [shop.order(note="Ring twice.")["id"] for _ in range(5)]
     shop.hear(deleted(shop.user_id))
-    Erasure(shop.db).step()
+    Erasure(shop.db, repository.walk_user, repository.erase).step()
 
     shop.erase()
 
