@@ -36,7 +36,7 @@ from analytics_service.models import (
 from libs.common.data import sums
 from libs.common.data.database import Reader, Session
 from libs.common.data.prepared import Prepared
-from libs.common.data.statements import Upsert, any_of, upsert
+from libs.common.data.statements import Upsert, any_of, delete_some, upsert
 from libs.common.money import from_units, to_units
 
 
@@ -127,19 +127,12 @@ def switch(session: Session, generation: int) -> None:
 def sweep(session: Session, limit: int) -> int:
     """Delete rows and totals that nobody will read, up to `limit` of each table; returns how many."""
     live, *building = lock_generations(session)
-    deleted = sum(_delete(session, table, table.c.generation < live, limit) for table in (orders, notifications))
+    deleted = sum(delete_some(session, table, table.c.generation < live, limit) for table in (orders, notifications))
     for table in TOTALS.values():
         generation = table.c.generation
         given_up = sa.and_(generation > live, generation < building[0]) if building else sa.false()
-        deleted += _delete(session, table, sa.or_(generation < live, given_up), limit)
+        deleted += delete_some(session, table, sa.or_(generation < live, given_up), limit)
     return deleted
-
-
-def _delete(session: Session, table: sa.Table, which: sa.ColumnElement[bool], limit: int) -> int:
-    key = table.primary_key.columns.values()
-    some = sa.select(*key).where(which).limit(limit)
-    gone = session.execute(sa.delete(table).where(sa.tuple_(*key).in_(some)))
-    return gone.rowcount  # type: ignore[attr-defined, no-any-return]
 
 
 # Answers -----------------------------------------------------------------------------------------------------------

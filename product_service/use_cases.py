@@ -1,6 +1,6 @@
 """One function for each thing that the product service does."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from libs.common.data import counters
 from libs.common.data.changes import Changes, VersionCheck
@@ -126,30 +126,23 @@ def release(session: Session, order_ids: Iterable[str]) -> None:
     """Give back what the orders hold. A release that comes before its reserve leaves a tombstone; a second release
     changes nothing, and neither does the release of units that were sold.
     """
-    released = set(order_ids)
-    held = repository.lock_reservations(session, released)
+    close_reservations(session, set(order_ids), set())
+
+
+def close_reservations(session: Session, released: set[str], sold: set[str]) -> None:
+    """Give back what some orders hold, and turn what others hold into sold units; a second time changes nothing. All
+    rows are locked at once, in one order.
+    """
+    held = repository.lock_reservations(session, released | sold)
     repository.add_tombstones(session, released - held.keys())
-    _move(session, held, "released", Units.release)
-
-
-def sell(session: Session, order_ids: Iterable[str]) -> None:
-    """Turn what the orders hold into sold units; a second time changes nothing."""
-    _move(session, repository.lock_reservations(session, order_ids), "sold", Units.sell)
-
-
-def _move(
-    session: Session,
-    held: Mapping[str, ReservationRow],
-    status: str,
-    move: Callable[[Units, Sequence[ReservedLine]], None],
-) -> None:
-    moving = {order_id: row["lines"] for order_id, row in held.items() if row["status"] == "reserved"}
-    if not moving:
-        return
-    units = repository.lock_units(session, {line["product_id"] for lines in moving.values() for line in lines})
-    for lines in moving.values():
-        move(units, lines)
-    repository.mark_reservations(session, moving, status)
+    reserved = {order_id: row["lines"] for order_id, row in held.items() if row["status"] == "reserved"}
+    units = repository.lock_units(session, {line["product_id"] for lines in reserved.values() for line in lines})
+    for order_ids, status, move in ((released, "released", Units.release), (sold, "sold", Units.sell)):
+        moved = sorted(order_ids & reserved.keys())
+        for order_id in moved:
+            move(units, reserved.pop(order_id))
+        if moved:
+            repository.mark_reservations(session, moved, status)
     repository.write_units(session, units)
     counters.add(session, units.counts())
 
@@ -161,16 +154,14 @@ def _event(event: type[ProductCreated], product: Product) -> ProductCreated:
     )
 
 
-def _release_orders(session: Session, events: Sequence[OrderRejected]) -> None:
-    release(session, [event.order_id for event in events])
-
-
-def _sell_orders(session: Session, events: Sequence[OrderShipped]) -> None:
-    sell(session, [event.order_id for event in events])
+def follow_orders(session: Session, events: Sequence[OrderRejected]) -> None:
+    """Release what rejected and cancelled orders hold, and sell what shipped ones hold."""
+    sold = {event.order_id for event in events if isinstance(event, OrderShipped)}
+    close_reservations(session, {event.order_id for event in events} - sold, sold)
 
 
 HANDLERS: Handlers = {
-    OrderRejected: _release_orders,
-    OrderCancelled: _release_orders,
-    OrderShipped: _sell_orders,
+    OrderRejected: follow_orders,
+    OrderCancelled: follow_orders,
+    OrderShipped: follow_orders,
 }

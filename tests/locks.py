@@ -5,7 +5,8 @@ by their key, and the tables in an order without a circle. `watch` records each 
 that may wait for another one; `faults` says what breaks the order.
 
 A statement that locks several rows in no order of its own, such as an UPDATE with a condition, may only touch rows that
-its transaction has locked before. `SKIP LOCKED` never waits, and a new row is nobody else's.
+its transaction has locked before. `SKIP LOCKED` never waits, a new row is nobody else's, and rows under a lease are
+changed by its holder alone.
 """
 
 import re
@@ -24,6 +25,9 @@ KEYS = ("id", "order_id", "key", "event_id", "seq", "name", "product_id", "servi
 
 UNIQUE = ("order_id", *KEYS)
 """Columns that a new row may share with another one, where the statement does not say which."""
+
+FIRST = ("generations",)
+"""Tables of one row that every transaction of their service locks before it writes: they take turns."""
 
 _table = r'"?(?P<table>\w+)"?'
 _select = re.compile(rf"FROM {_table}\b.*\bFOR (?:NO KEY )?(?:UPDATE|SHARE)(?P<skips> SKIP LOCKED)?\s*$", re.DOTALL)
@@ -44,6 +48,9 @@ class _Transaction:
 
 _open: "WeakKeyDictionary[psycopg.Connection[Any], _Transaction]" = WeakKeyDictionary()
 _edges: dict[str, set[str]] = defaultdict(set)
+"""Table → tables that were locked after it, since the last call of `faults`."""
+_known: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+"""The same by service, of all tests."""
 _faults: list[str] = []
 
 
@@ -77,9 +84,14 @@ def watch() -> None:
     psycopg.Connection.commit, psycopg.Connection.rollback = ended, undone  # type: ignore[method-assign]
 
 
-def faults() -> list[str]:
-    """What was found since the last call."""
-    found, _faults[:] = [*_faults, *_circles()], []
+def faults(service: str) -> list[str]:
+    """What was found since the last call, in a test of this service."""
+    edges = _known[service]
+    for table, later in _edges.items():
+        edges[table] |= later
+    found = [*_faults, *_circles(edges)]
+    _edges.clear()
+    _faults.clear()
     return found
 
 
@@ -98,7 +110,7 @@ def _is_ours() -> bool:
 def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Locks that a statement names in its parameters."""
     sql = str(query)
-    if "SKIP LOCKED" in sql or not _is_ours():
+    if "SKIP LOCKED" in sql or "lease_token = " in sql or _is_alone(connection) or not _is_ours():
         return
     if change := _change.match(sql):
         if one := _one.search(change["rest"]):
@@ -124,6 +136,9 @@ def _after(cursor: Any, query: Any) -> None:
     if not found or not cursor.description or not _is_ours():
         return
     names = [column.name for column in cursor.description]
+    if found["table"] in FIRST:
+        _lock(cursor.connection, found["table"], ["the row"], sql)
+        return
     key = next((names.index(name) for name in KEYS if name in names), None)
     if key is None:
         return
@@ -133,6 +148,11 @@ def _after(cursor: Any, query: Any) -> None:
         _rows(cursor.connection, found["table"]).extend(keys)
     else:
         _lock(cursor.connection, found["table"], keys, sql)
+
+
+def _is_alone(connection: Any) -> bool:
+    """Whether its transaction holds a row that everybody locks first."""
+    return any(_open.setdefault(connection, _Transaction()).held.get(table) for table in FIRST)
 
 
 def _inserted(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -187,22 +207,23 @@ def _comparable(key: Any) -> Any:
     return key if isinstance(key, int | float) else str(key)
 
 
-def _circles() -> list[str]:
+def _circles(edges: Mapping[str, set[str]]) -> list[str]:
     """Tables that are locked in one order here and in the other there."""
-    found = []
-    for first, later in list(_edges.items()):
-        found += [f"locks {first} before {second}, and {second} before {first}"
-                  for second in later if first < second and first in _reachable(second)]  # fmt: skip
-    return found
+    return [
+        f"locks {first} before {second}, and {second} before {first}"
+        for first, later in edges.items()
+        for second in later
+        if first in _reachable(edges, second)
+    ]
 
 
-def _reachable(table: str) -> set[str]:
+def _reachable(edges: Mapping[str, set[str]], table: str) -> set[str]:
     reached: set[str] = set()
     queue = [table]
     while queue:
-        for following in _edges[queue.pop()] - reached:
-            reached.add(following)
-            queue.append(following)
+        following = edges.get(queue.pop(), set()) - reached
+        reached |= following
+        queue += following
     return reached
 
 

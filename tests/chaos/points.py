@@ -49,6 +49,14 @@ def _to_be_driven(arguments: tuple[Any, ...], result: Any) -> bool:
     return bool(result["status"] == "pending")
 
 
+def _released(arguments: tuple[Any, ...], result: Any) -> bool:
+    return bool(arguments[1])
+
+
+def _sold(arguments: tuple[Any, ...], result: Any) -> bool:
+    return bool(arguments[2])
+
+
 def _handled(arguments: tuple[Any, ...], result: Any) -> bool:
     return any(one["outcome"] == "done" for one in result)
 
@@ -61,6 +69,7 @@ _ENDPOINT = "libs.common.web.endpoint:Endpoint.__call__"
 _INBOX = "libs.common.events.inbox:Inbox.receive"
 _COMMIT = "sqlalchemy.engine.base:Connection.commit"
 _CHECKOUT = "order_service.checkout"
+_CLOSE = "product_service.use_cases:close_reservations"
 _RECOVERY = "order_service.app:reject_abandoned"
 _RELAY = "libs.common.events.outbox:Relay.exchange"
 _SEND = "libs.common.events.http:HttpSender.send"
@@ -93,8 +102,8 @@ POINTS = {
         # The product service.
         Point("product.before_reserve_commits", "product_service.repository:write_units"),
         Point("product.after_reserve", "product_service.use_cases:reserve"),
-        Point("product.before_release_commits", "product_service.use_cases:release"),
-        Point("product.before_sale_commits", "product_service.use_cases:sell"),
+        Point("product.before_release_commits", _CLOSE, reached=_released),
+        Point("product.before_sale_commits", _CLOSE, reached=_sold),
         Point("product.before_stock_commits", "product_service.use_cases:adjust_stock"),
         Point("product.after_stock", _COMMIT, inside=_ENDPOINT),
         Point("product.before_ack", _INBOX, reached=_handled),

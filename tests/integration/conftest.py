@@ -15,10 +15,10 @@ locks.watch()
 
 
 @pytest.fixture(autouse=True)
-def _locks_are_taken_in_one_order() -> Iterator[None]:
+def _locks_are_taken_in_one_order(request: pytest.FixtureRequest) -> Iterator[None]:
     """Of every transaction of every test, on PostgreSQL."""
     yield
-    assert locks.faults() == []
+    assert locks.faults(request.path.parent.name) == []
 
 
 @pytest.fixture(scope="session")

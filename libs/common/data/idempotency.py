@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from libs.common.data.columns import shared
 from libs.common.data.database import Database, Reader, Session
-from libs.common.data.statements import upsert
+from libs.common.data.statements import delete_some, upsert
 from libs.common.errors import IdempotencyKeyReused, RequestInFlight
 
 KEEP_SECONDS = 24 * 3600
@@ -128,5 +128,4 @@ def redact(session: Session, resource_ids: Sequence[str], members: Iterable[str]
 def trim(db: Database) -> int:
     """Drop answers that are over 24 hours old, at most `TRIM_ROWS` at a time; how many that were."""
     with db.write(durable=False) as session:
-        old = sa.select(keys.c.key).where(keys.c.created_at < time.time() - KEEP_SECONDS).limit(TRIM_ROWS)
-        return session.execute(sa.delete(keys).where(keys.c.key.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
+        return delete_some(session, keys, keys.c.created_at < time.time() - KEEP_SECONDS, TRIM_ROWS)

@@ -75,6 +75,14 @@ class Upsert:
         return self.built[session.get_bind().dialect.name]
 
 
+def delete_some(session: Session, table: sa.Table, which: sa.ColumnElement[bool], limit: int) -> int:
+    """Delete up to `limit` rows, leaving those out that somebody else has locked; how many that were."""
+    key = table.primary_key.columns.values()
+    chosen = sa.select(*key).where(which).limit(limit).with_for_update(skip_locked=True)
+    deleted: Any = session.execute(sa.delete(table).where(sa.tuple_(*key).in_(chosen)))
+    return int(deleted.rowcount)
+
+
 class epoch(sa.sql.functions.FunctionElement[float]):
     """Seconds since 1970 by the clock of the database: hosts need not agree on the time of a lease."""
 

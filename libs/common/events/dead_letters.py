@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from libs.common.data.columns import Moment, shared
 from libs.common.data.database import Database, Reader, Session
 from libs.common.data.prepared import Prepared
-from libs.common.data.statements import any_of, upsert
+from libs.common.data.statements import any_of, delete_some, upsert
 from libs.common.events.event import MAX_BYTES
 from libs.common.times import now
 
@@ -138,7 +138,7 @@ def discard(db: Database, event_id: str) -> bool:
         return bool(session.execute(gone).rowcount)  # type: ignore[attr-defined]
 
 
-def trim(session: Session, keep_seconds: float) -> None:
-    """Forget failures that did not happen again."""
+def trim(session: Session, keep_seconds: float, limit: int) -> int:
+    """Forget failures that did not happen again; how many that were."""
     since = datetime.fromtimestamp(time.time() - keep_seconds, UTC)
-    session.execute(sa.delete(failures).where(~failures.c.dead, failures.c.failed_at < since))
+    return delete_some(session, failures, sa.and_(~failures.c.dead, failures.c.failed_at < since), limit)

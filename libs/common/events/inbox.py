@@ -5,9 +5,6 @@ batch is handled in one transaction; if that fails, each event is tried in its o
 neighbour, and one that has failed before is tried in its own at once. What fails for its own sake is counted here, by
 the consumer, and is a dead letter after `MAX_ATTEMPTS`; an unreachable database is a transient error, which counts for
 nothing. A statement that takes too long belongs to the event whose handler asked for so much.
-
-A handler that may have to change very many rows changes some of them and returns True while there are more. It is then
-called again in further transactions, and the event is handled when it returns None.
 """
 
 import logging
@@ -20,7 +17,7 @@ import sqlalchemy as sa
 from libs.common import context, metrics
 from libs.common.data.columns import shared
 from libs.common.data.database import Database, Session
-from libs.common.data.statements import Upsert, any_of
+from libs.common.data.statements import Upsert, delete_some
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
 from libs.common.events import dead_letters
 from libs.common.events.dead_letters import event_id_of
@@ -28,8 +25,6 @@ from libs.common.events.event import Event, RefusedEvent
 
 KEEP_SECONDS = 3 * 24 * 3600
 TRIM_ROWS = 500
-PIECES_SECONDS = 1.0
-"""How long a delivery may go on with further transactions: its sender waits for the answer."""
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +41,11 @@ TRANSIENT = (DependencyUnavailable, Overloaded, DeadlineExceeded)
 
 _ALONE = "alone"
 """Not tried yet, since it has failed before."""
-_MORE = "more"
-"""A piece of it is done."""
 
-Handlers = Mapping[type[Event], Callable[..., bool | None]]
-"""Event class → a use case that takes the session and a list of such events; True when there is more of them to do."""
+Handlers = Mapping[type[Event], Callable[..., None]]
+"""Event class → a use case that takes the session and a list of events: all those of a batch that it is to handle, so
+that it can lock what they concern in one order.
+"""
 
 
 class Inbox:
@@ -74,7 +69,7 @@ class Inbox:
         if letter is None:
             return None
         started, envelope = time.perf_counter(), dead_letters.read_body(letter["body"])
-        outcome = self._alone(envelope, float("inf"), replayed=event_id)
+        outcome = self._alone(envelope, replayed=event_id)
         self._report(envelope, outcome, round((time.perf_counter() - started) * 1000, 2))
         return outcome
 
@@ -84,7 +79,6 @@ class Inbox:
             raise DependencyUnavailable("The dead letter could not be stored.")
 
     def _handle_all(self, envelopes: Sequence[Any]) -> list[str]:
-        give_up = time.monotonic() + PIECES_SECONDS
         try:
             outcomes = self._handle(envelopes)
         except TRANSIENT:
@@ -94,21 +88,14 @@ class Inbox:
                 return [self._count_failure(envelopes[0], exc)]
             outcomes = [_ALONE] * len(envelopes)
         return [
-            self._alone(envelope, give_up) if outcome in (_ALONE, _MORE) else outcome
+            self._alone(envelope) if outcome == _ALONE else outcome
             for envelope, outcome in zip(envelopes, outcomes, strict=True)
         ]
 
-    def _alone(self, envelope: Any, give_up: float, *, replayed: str | None = None) -> str:
-        """Handle one event, in as many transactions as it takes, until `give_up`; `replayed` is the id of the dead
-        letter that it is.
-        """
+    def _alone(self, envelope: Any, *, replayed: str | None = None) -> str:
+        """Handle one event in a transaction of its own; `replayed` is the id of the dead letter that it is."""
         try:
-            outcome = _MORE
-            while outcome == _MORE:
-                [outcome] = self._handle([envelope], replayed=bool(replayed))
-                if outcome == _MORE and time.monotonic() > give_up:
-                    return "retry"
-            return outcome
+            return self._handle([envelope], replayed=bool(replayed))[0]
         except TRANSIENT:
             return "retry"
         except Exception as exc:
@@ -124,23 +111,17 @@ class Inbox:
             failed = dead_letters.known_failures(session, event_ids)
             outcomes = {} if replayed else _decided(failed, alone=len(envelopes) == 1)
             fresh = _claim(session, [event_id for event_id in event_ids if event_id not in outcomes])
-            outcomes |= self._call_handlers(
-                session, {event_id: event for event_id, event in parsed if event_id in fresh}
-            )
+            self._call_handlers(session, {event_id: event for event_id, event in parsed if event_id in fresh})
             dead_letters.forget(session, [event_id for event_id in failed if event_id not in outcomes])
         return [outcomes.get(event_id) or _done_once(fresh, event_id) for event_id in event_ids]
 
-    def _call_handlers(self, session: Session, fresh: Mapping[str, Event]) -> dict[str, str]:
-        """Handle events of which the ids are written; the outcomes of those that are not done yet."""
-        work: dict[type[Event], dict[str, Event]] = {}
-        for event_id, event in fresh.items():
-            work.setdefault(type(event), {})[event_id] = event
-        unfinished: list[str] = []
-        for cls, events in work.items():
-            if self._handlers[cls.TYPE][1](session, list(events.values())):
-                unfinished += events
-        _give_back(session, unfinished)
-        return dict.fromkeys(unfinished, _MORE)
+    def _call_handlers(self, session: Session, fresh: Mapping[str, Event]) -> None:
+        """Handle events of which the ids are written, those of one handler together."""
+        work: dict[Callable[..., None], list[Event]] = {}
+        for event in fresh.values():
+            work.setdefault(self._handlers[event.TYPE][1], []).append(event)
+        for handler, events in work.items():
+            handler(session, events)
 
     def _parse(self, envelope: Any) -> tuple[str, Event]:
         if not isinstance(envelope, dict) or envelope.get("specversion") != "1.0":
@@ -208,20 +189,12 @@ def _claim(session: Session, event_ids: list[str]) -> set[str]:
 
 
 _claim_new = Upsert(inbox, lambda insert: insert.on_conflict_do_nothing().returning(inbox.c.event_id))
-_unclaim = sa.delete(inbox).where(any_of(inbox.c.event_id, "ids"))
-
-
-def _give_back(session: Session, event_ids: list[str]) -> None:
-    """Take the ids back of events that are not done yet."""
-    if event_ids:
-        session.connection().execute(_unclaim, {"ids": event_ids})
 
 
 def trim(db: Database) -> int:
-    """Forget failures and ids that are older than any retry, at most `TRIM_ROWS` ids at a time; the effects have
-    business keys of their own. How many ids that were.
+    """Forget failures and ids that are older than any retry, at most `TRIM_ROWS` of each at a time; the effects have
+    business keys of their own. How many that were.
     """
     with db.write(durable=False) as session:
-        dead_letters.trim(session, KEEP_SECONDS)
-        old = sa.select(inbox.c.event_id).where(inbox.c.handled_at < time.time() - KEEP_SECONDS).limit(TRIM_ROWS)
-        return session.execute(sa.delete(inbox).where(inbox.c.event_id.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
+        failures = dead_letters.trim(session, KEEP_SECONDS, TRIM_ROWS)
+        return failures + delete_some(session, inbox, inbox.c.handled_at < time.time() - KEEP_SECONDS, TRIM_ROWS)

@@ -105,6 +105,17 @@ def test_each_handler_gets_its_events_together_and_in_order(db: Database) -> Non
     assert seen == [[3, 1, 2], ["Delivered"]]
 
 
+def test_a_handler_of_several_types_gets_all_of_their_events_at_once(db: Database) -> None:
+    calls: list[list[str]] = []
+
+    def handle(session: Session, events: list[Any]) -> None:
+        calls.append([type(event).__name__ for event in events])
+
+    events = [an_event(), a_cloud_event("order.delivered.v1", {"order_id": ORDER}), an_event()]
+    Inbox(db, {Confirmed: handle, Delivered: handle}).receive(events)
+    assert calls == [["Confirmed", "Delivered", "Confirmed"]]
+
+
 def deliver(url: str, events: list[dict[str, Any]], seed: int) -> int:
     """Deliver all of them, in batches of an order of our own; how many we did."""
     db = Database(url)
@@ -270,54 +281,7 @@ def test_an_event_nested_beyond_measure_is_dead_at_once(db: Database) -> None:
     assert outcomes(db, event, an_event()) == ["dead", "done"]
 
 
-# Work that is too much for one transaction -------------------------------------------------------------------------
-
-
-def test_a_handler_that_has_more_to_do_goes_on_in_further_transactions(db: Database) -> None:
-    event, left, transactions = an_event(), [3], set()
-
-    def erase(session: Session, events: list[Confirmed]) -> bool | None:
-        deposit(session)
-        transactions.add(session)
-        left[0] -= 1
-        return left[0] > 0
-
-    assert outcomes(db, event, handler=erase) == ["done"]
-    assert outcomes(db, event, handler=erase) == ["duplicate"]
-    assert (balance(db), len(transactions)) == (3, 3)
-
-
-def test_what_has_more_to_do_than_its_sender_waits_for_goes_on_with_the_next_delivery(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inbox, "PIECES_SECONDS", -1.0)
-    event, other, left = an_event(), an_event(number=0), [3]
-
-    def erase(session: Session, events: list[Confirmed]) -> bool | None:
-        deposit(session)
-        left[0] -= 1
-        return left[0] > 0
-
-    assert outcomes(db, event, handler=erase) == ["retry"]
-    assert outcomes(db, event, handler=erase) == ["done"]
-    assert outcomes(db, other, handler=lambda session, events: None) == ["done"]
-    # What is done stays done, and nothing has failed.
-    assert balance(db) == 3
-    assert failures(db) == []
-
-
-def test_a_neighbour_of_an_event_with_more_to_do_is_done_once(db: Database) -> None:
-    long, short = an_event(), a_cloud_event("order.delivered.v1", {"order_id": ORDER})
-    pieces, delivered = [3], []
-
-    def erase(session: Session, events: list[Confirmed]) -> bool | None:
-        pieces[0] -= 1
-        return pieces[0] > 0
-
-    handlers: Any = {Confirmed: erase, Delivered: lambda session, events: delivered.extend(events)}
-    told = Inbox(db, handlers).receive([long, short, long])
-    assert [one["outcome"] for one in told] == ["done", "done", "duplicate"]
-    assert (pieces, len(delivered)) == ([0], 1)
+# Statements that take too long ---------------------------------------------------------------------------------------
 
 
 def test_an_event_whose_statement_takes_too_long_fails_itself_and_no_neighbour(db: Database) -> None:
@@ -479,19 +443,6 @@ def test_a_dead_letter_without_an_id_stays_one_when_it_is_replayed_or_comes_agai
         (row,) = failures(db)
         assert Inbox(db, {Confirmed: count}).replay(row["event_id"]) == "dead"
     assert [row["attempts"] for row in failures(db)] == [4]
-
-
-def test_a_replay_does_all_that_there_is_to_do(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "PIECES_SECONDS", -1.0)
-    event, left = dead_one(db), [3]
-
-    def erase(session: Session, events: list[Confirmed]) -> bool | None:
-        left[0] -= 1
-        return left[0] > 0
-
-    assert Inbox(db, {Confirmed: erase}).replay(event["id"]) == "done"
-    assert left == [0]
-    assert failures(db) == []
 
 
 def test_what_finds_no_room_among_the_dead_letters_stays_with_its_sender(
