@@ -138,7 +138,9 @@ def _record(status: int, seconds: float) -> None:
 
 def _limiter(app: Flask, settings: Settings) -> "RateLimiter | None":
     if settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0
+        )
     if not settings.rate_limit:
         return None
     # Imported only here: few run with limits on their own machine.

@@ -624,7 +624,6 @@ NO_REQUESTS = {
     "two lengths": (b"GET /x HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\nContent-Length: 1\r\n\r\n", 400, "malformed-request"),
     "an odd expectation": (b"GET /x HTTP/1.1\r\n" + HOST + b"Expect: tea\r\n\r\n", 417, "expectation-failed"),
     "an odd coding": (b"GET /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: tea\r\n\r\n", 501, "unsupported-transfer-coding"),
-    "a server that takes it wrong": (b"GET /x HTTP/1.1\r\n" + HOST + b"SCRIPT_NAME: /y\r\n\r\n", 500, "internal-error"),
 }  # fmt: skip
 
 
@@ -632,13 +631,34 @@ NO_REQUESTS = {
 def test_what_is_no_request_gets_a_problem_document_and_the_connection_ends(
     product: Running, data: bytes, status: int, code: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", product.port), 10) as client, client.makefile("rb") as answers:
+    check_last_answer(product, data, status, code)
+
+
+def test_a_fault_of_the_server_gets_a_problem_document_and_the_connection_ends(hasty: Running) -> None:
+    check_last_answer(hasty, b"GET /fault HTTP/1.1\r\n" + HOST + b"\r\n", 500, "internal-error")
+
+
+def check_last_answer(running: Running, data: bytes, status: int, code: str) -> None:
+    """To these bytes, on a connection that ends after it."""
+    with socket.create_connection(("127.0.0.1", running.port), 10) as client, client.makefile("rb") as answers:
         client.sendall(data)
-        told, headers, problem = read_answer(answers)
+        answered_with, headers, problem = read_answer(answers)
         assert answers.read() == b""
     document = check_problem(json.dumps(problem), status, headers)
-    assert (told, document["code"], headers["Connection"]) == (status, code, "close")
+    assert (answered_with, document["code"], headers["Connection"]) == (status, code, "close")
     assert {"Date", "Server", "X-Content-Type-Options"} <= headers.keys()
+
+
+@pytest.mark.parametrize("header", ["SCRIPT_NAME: /y", "SCRIPT_NAME: /api", "PATH_INFO: /livez", "X-Forwarded-Prefix: /y"])
+def test_no_header_of_a_client_says_where_the_application_is_mounted(product: Running, header: str) -> None:
+    request = f"GET {STATS} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"
+    status, stats = parsed(send(product, request.encode()))
+    assert (status, "total" in stats) == (200, True)
+
+
+def test_two_headers_that_contradict_each_other_about_the_scheme_are_ignored(product: Running) -> None:
+    request = f"GET {STATS} HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n"
+    assert parsed(send(product, request.encode()))[0] == 200
 
 
 def test_the_answer_to_what_is_no_request_names_what_can_be_made_out(product: Running) -> None:

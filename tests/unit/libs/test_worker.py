@@ -1,7 +1,9 @@
 """What a worker does beside requests. How it takes and answers them, tests/integration/libs/test_gunicorn.py shows."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 RUN = """
 from types import SimpleNamespace
@@ -24,3 +26,21 @@ def test_the_loops_are_told_to_stop_when_the_signal_comes_and_not_after_the_last
     """Gunicorn may end the worker while that one still runs, and leases would hold up events for half a minute."""
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60)
     assert done.stdout == "['drain', 'stop'] False\n", done.stderr
+
+
+TRUSTING = {
+    "forwarded_allow_ips", "forwarder_headers", "secure_scheme_headers", "header_map", "protocol", "proxy_protocol",
+    "http_protocols", "http2_cleartext",
+}  # fmt: skip
+
+
+def test_no_default_of_gunicorn_trusts_a_client(tmp_path: Path) -> None:
+    """Whatever FORWARDED_ALLOW_IPS of the environment says."""
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:libs.common.server.gunicorn_conf", "--print-config"]
+    environ = {**os.environ, "SERVICE": "product", "DATA_DIR": str(tmp_path), "FORWARDED_ALLOW_IPS": "*"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    found = dict(line.replace(" ", "").split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert {name: found[name] for name in TRUSTING} == {
+        "forwarded_allow_ips": "[]", "forwarder_headers": "[]", "secure_scheme_headers": "{}", "header_map": "drop",
+        "protocol": "http", "proxy_protocol": "off", "http_protocols": "['h1']", "http2_cleartext": "off",
+    }  # fmt: skip
