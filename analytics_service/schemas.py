@@ -19,6 +19,7 @@ from libs.common.web.fields import (
     List,
     Nested,
     QueryInteger,
+    QueryTimestamp,
     Schema,
     String,
     Timestamp,
@@ -126,11 +127,11 @@ def _since_1970(moment: datetime) -> None:
 class SeriesQuery(Schema):
     """Which part of the past is asked for."""
 
-    from_ = Timestamp(
+    from_ = QueryTimestamp(
         data_key="from", validate=_since_1970, example="2026-01-30T00:00:00Z",
         doc="Inclusive; rounded down to its bucket. Default: the seven days up to `to`.",
     )  # fmt: skip
-    to = Timestamp(
+    to = QueryTimestamp(
         validate=_since_1970, example="2026-02-01T00:00:00Z", doc="Exclusive: buckets that begin before. Default: now."
     )
     interval = Interval(load_default="day", doc="How long a bucket is.", example="day")
@@ -148,7 +149,7 @@ class Bucket(Answer):
 class Series(Answer):
     """Orders and revenue, bucket by bucket."""
 
-    from_ = Timestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
+    from_ = QueryTimestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
     to = Timestamp(doc="The end that was asked for, or now.", example="2026-02-01T00:00:00.000000Z")
     interval = Interval(example="day")
     items = List(Nested(Bucket), max=MAX_BUCKETS, example=[

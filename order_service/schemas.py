@@ -16,6 +16,7 @@ from libs.common.web.fields import (
     Integer,
     List,
     Nested,
+    QueryTimestamp,
     Schema,
     String,
     Timestamp,
@@ -113,8 +114,8 @@ class OrderFilters(Schema):
 
     user_id = Id(doc="Only those of this user.", example=example_id("user_id"))
     status = OrderStatus(doc="Only those with this status.", example="confirmed")
-    created_from = Timestamp(doc="Only those that were made at this time or later.", example="2020-01-01T00:00:00Z")
-    created_to = Timestamp(doc="Only those that were made before this time.", example="2100-01-01T00:00:00Z")
+    created_from = QueryTimestamp(doc="Only those made at this time or later.", example="2020-01-01T00:00:00Z")
+    created_to = QueryTimestamp(doc="Only those that were made before this time.", example="2100-01-01T00:00:00Z")
 
 
 class Transition(Answer):

@@ -92,7 +92,7 @@ class Problem(Exception):
 
 
 class MalformedRequest(Problem):
-    """The bytes are not what they claim to be: broken HTTP or JSON, bad UTF-8, a cursor that was not issued here."""
+    """The bytes are not what they claim to be: broken HTTP or JSON, bad UTF-8, no Host, a cursor not issued here."""
 
     status, code, title = 400, "malformed-request", "Malformed request"
     example: ClassVar = {"detail": "The body is not JSON in UTF-8."}
@@ -155,7 +155,7 @@ class UriTooLong(Problem):
 
 
 class UnsupportedMediaType(Problem):
-    """The body is not JSON."""
+    """The body is not JSON, or it has a Content-Encoding."""
 
     status, code, title = 415, "unsupported-media-type", "Unsupported media type"
     example: ClassVar = {"detail": "Send application/json."}

@@ -1,6 +1,9 @@
 """Times: aware and in UTC inside, RFC 3339 outside."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+
+_rfc_3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
 
 def now() -> datetime:
@@ -15,3 +18,19 @@ def write_time(moment: datetime) -> str:
 def read_time(text: str) -> datetime:
     """The inverse of `write_time`; raises ValueError."""
     return datetime.fromisoformat(text)
+
+
+def read_foreign_time(text: str) -> datetime:
+    """Any time of RFC 3339, in UTC; raises ValueError or OverflowError. What is finer than a microsecond is cut off. A
+    leap second, which only the end of a month can have, is the first second of the next day, as for POSIX.
+    """
+    found = _rfc_3339.fullmatch(text)
+    if not found:
+        raise ValueError(text)
+    minute, second, fraction, offset = found.groups(default="")
+    if second != "60":
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    moment = datetime.fromisoformat(f"{minute}59{fraction}{offset}".upper()).astimezone(UTC) + timedelta(seconds=1)
+    if (moment.day, moment.hour, moment.minute) != (1, 0, 0):
+        raise ValueError(text)
+    return moment

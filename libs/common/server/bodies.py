@@ -9,7 +9,7 @@ import gevent
 from libs.common.server.answers import DRAIN, STEP
 from libs.common.server.waits import Wait
 from libs.common.web.admission import App
-from libs.common.web.messages import MAX_BODY
+from libs.common.web.messages import MAX_BODY, is_coding
 
 BODY_SECONDS = 10.0
 """In this time all of a request's body must have come. Its head has the time of `keepalive` (gunicorn_conf.py)."""
@@ -27,15 +27,20 @@ class _Broken:
 
 class BodyFirst:
     """A WSGI middleware: no request goes on before all of its body is there, so that a client who sends slowly takes up
-    no more than a connection.
+    no more than a connection. Afterwards its length is known, whichever way it came. A body with a Content-Encoding is
+    not read: the app refuses the request by its head.
     """
 
     def __init__(self, app: App):
         self._app = app
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
-            environ["wsgi.input"] = _received(environ["wsgi.input"])
+        has_body = "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ
+        if has_body and not is_coding(environ.get("HTTP_CONTENT_ENCODING", "")):
+            environ["wsgi.input"] = body = _received(environ["wsgi.input"])
+            if "CONTENT_LENGTH" not in environ and isinstance(body, io.BytesIO):
+                del environ["HTTP_TRANSFER_ENCODING"]
+                environ["CONTENT_LENGTH"] = str(body.getbuffer().nbytes)
         return self._app(environ, start_response)
 
 

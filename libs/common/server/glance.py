@@ -12,6 +12,7 @@ _line = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE) (/api/[\w./~-]*)(?:\?[!-~]*)
 _field = re.compile(rb"([\w-]+):[ \t]*([\t -~\x80-\xff]*)")
 _beginning = re.compile(rb"(?:\r\n)?([!-~]+) (?:https?://[^/ ]*)?(/[!->@-~]*)[? ]")
 _request_id = re.compile(rb"\r\nX-Request-ID:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
+_host = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?", re.ASCII)
 _NOT_PLAIN = {b"origin", b"transfer-encoding", b"expect", b"upgrade"}
 """What these ask for, only the app and the server know."""
 
@@ -44,8 +45,15 @@ def glance(data: bytes) -> Glance | None:
         return None
     if fields.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
+    if not is_host(fields.get(b"host", b"").decode("latin-1")):
+        return None
     request_id = fields.get(b"x-request-id")
     return Glance(found[1].decode(), request_id.decode("latin-1") if request_id else None)
+
+
+def is_host(value: str) -> bool:
+    """Whether it is the name or the address of a host, with or without a port (RFC 9110, section 7.2)."""
+    return _host.fullmatch(value) is not None
 
 
 def made_out(data: bytes) -> Glance:

@@ -36,8 +36,8 @@ worker_class = "libs.common.server.worker.Worker"
 worker_connections = 1000
 preload_app = True
 limit_request_line = MAX_INSTANCE
-# By default Gunicorn lets every process on this host, and whoever FORWARDED_ALLOW_IPS names, set the scheme and parts of
-# the path by headers. Here nobody may: TRUSTED_PROXIES alone names what a proxy says (flask_app.py).
+# By default Gunicorn lets every process on this host, and whoever FORWARDED_ALLOW_IPS names, set the scheme and parts
+# of the path by headers. Here nobody may: TRUSTED_PROXIES alone names what a proxy says (flask_app.py).
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}

@@ -5,11 +5,44 @@ from typing import Any
 from urllib.parse import unquote
 
 from gunicorn.http import errors as http_errors
-from gunicorn.http.message import Request
+from gunicorn.http.message import Request as GunicornRequest
 from gunicorn.http.parser import RequestParser
 
 from libs.common import context, errors
-from libs.common.server.glance import Glance, glance, made_out
+from libs.common.server.glance import Glance, glance, is_host, made_out
+from libs.common.web.messages import is_coding
+
+
+class Request(GunicornRequest):  # type: ignore[misc]
+    """Refuses what Gunicorn's parser lets through and the standard does not."""
+
+    is_coded = False
+    """Whether its body has a Content-Encoding. Such a body is not read: the request is refused without it."""
+
+    def set_body_reader(self) -> None:
+        fields = dict(self.headers)
+        host = fields.get("HOST")
+        # RFC 9112, section 3.2
+        if not is_host(host) if host is not None else self.version >= (1, 1):
+            raise http_errors.InvalidHeader("HOST", req=self)
+        if "TRANSFER-ENCODING" in fields:
+            self._check_transfer_codings()
+        super().set_body_reader()
+        if "CONTENT-ENCODING" in fields:
+            self._check_content_coding(fields)
+
+    def _check_transfer_codings(self) -> None:
+        """Gunicorn takes gzip, deflate and compress before chunked, and undoes only the chunks."""
+        for name, value in self.headers:
+            if name == "TRANSFER-ENCODING" and {part.strip().lower() for part in value.split(",")} != {"chunked"}:
+                raise http_errors.UnsupportedTransferCoding(value)
+
+    def _check_content_coding(self, fields: dict[str, str]) -> None:
+        has_body = "TRANSFER-ENCODING" in fields or fields.get("CONTENT-LENGTH", "0") != "0"
+        if has_body and any(name == "CONTENT-ENCODING" and is_coding(value) for name, value in self.headers):
+            self.is_coded = True
+            self.force_close()
+            self._expected_100_continue = False
 
 
 class Refused:

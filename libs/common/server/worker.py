@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 import gevent
 from gevent.server import StreamServer
 from gunicorn.glogging import Logger as GunicornLogger
-from gunicorn.http.message import Request
 from gunicorn.workers import ggevent
 
 from libs.common import context, errors, logs
 from libs.common.server.answers import let_send, refuse
 from libs.common.server.bodies import BodyFirst
-from libs.common.server.requests import Refused, Unreadable, seen_of
+from libs.common.server.requests import Refused, Request, Unreadable, seen_of
 from libs.common.server.waits import Wait
 from libs.common.web.admission import told
 
@@ -94,12 +93,20 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Request | Refused, sock: Any, addr: Any) -> None:
         if not isinstance(req, Refused):
-            super().handle_request(listener_name, req, sock, addr)
+            self._answer(listener_name, req, sock, addr)
             return
         headers, body = self.cfg.admission.refusal(req.seen.path, req.seen.request_id)
         refuse(sock, errors.Overloaded.status, "keep-alive" if self.alive else "close", headers, body)
         if not self.alive:
             raise StopIteration
+
+    def _answer(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> None:
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:
+            if req.is_coded:
+                let_send(sock)
+            raise
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
         """Gunicorn's answer is HTML. It closes the connection afterwards."""

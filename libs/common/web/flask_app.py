@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from flask import Flask, Response, g, request
@@ -11,7 +12,7 @@ from flask.json.provider import JSONProvider
 from flask_cors import CORS
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import BaseConverter
+from werkzeug.routing import BaseConverter, RequestRedirect
 
 from libs.common import context, errors, metrics
 from libs.common.calls.client import user_agent
@@ -48,6 +49,13 @@ class _App(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """As it is: no view here is a coroutine, and Flask asks six times a request."""
         return func
+
+    def handle_http_exception(self, e: HTTPException) -> Any:
+        """A redirect names a path: the host would be whatever the client says, and a proxy may have another scheme."""
+        if isinstance(e, RequestRedirect):
+            place = urlsplit(e.new_url)
+            e.new_url = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
+        return super().handle_http_exception(e)
 
 
 class _OrjsonProvider(JSONProvider):
@@ -163,8 +171,6 @@ _HTTP_ERRORS = {
 
 def _http_error(exc: HTTPException) -> Response:
     """Werkzeug's own errors, as problem documents."""
-    if exc.code is not None and 300 <= exc.code < 400:
-        return exc.get_response()  # type: ignore[return-value]
     problem = _HTTP_ERRORS.get(exc.code or 500, errors.MalformedRequest)
     allowed = getattr(exc, "valid_methods", None)
     return problem_response(problem(headers={"Allow": ", ".join(sorted(allowed))} if allowed else None))

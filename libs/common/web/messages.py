@@ -17,8 +17,13 @@ MAX_REQUEST_LINE = errors.MAX_INSTANCE
 """Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
 
 
+_NO_CODING = {"Accept-Encoding": "identity"}
+
+
 def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
     """The JSON of the request's body, numbers with a point as Decimal; raises 400, 413 or 415."""
+    if is_coding(request.environ.get("HTTP_CONTENT_ENCODING", "")):
+        raise errors.UnsupportedMediaType("Send the body without a Content-Encoding.", headers=_NO_CODING)
     declared = request.content_length or 0
     if declared > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
@@ -38,6 +43,11 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
         return _decoder.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError, ArithmeticError):
         raise errors.MalformedRequest("The body is not JSON in UTF-8.") from None
+
+
+def is_coding(content_encoding: str) -> bool:
+    """Whether a body with this Content-Encoding would have to be decoded, which is done nowhere here."""
+    return any(part.strip().lower() not in ("", "identity") for part in content_encoding.split(","))
 
 
 def _no_constant(name: str) -> None:

@@ -87,6 +87,8 @@ _HEADERS: dict[str, dict[str, Any]] = {
                             "schema": {"type": "string", "enum": ["true"]}},
     "Retry-After": {"description": "After so many seconds another attempt makes sense.",
                     "schema": {"type": "integer", "format": "int32", "minimum": 0, "maximum": 2**31 - 1}},
+    "Accept-Encoding": {"description": "Where the body had a Content-Encoding: none is taken.",
+                        "schema": {"type": "string", "enum": ["identity"]}},
     "Allow": {"description": "The methods that the path takes.",
               "schema": {"type": "string", "maxLength": 100, "pattern": "^[A-Z]+(, [A-Z]+)*$"}},
 }  # fmt: skip
@@ -202,6 +204,7 @@ class _Document:
         sent: dict[str, bool] = {
             "Retry-After": any(problem.retry_after is not None for problem in problems),
             "Allow": errors.MethodNotAllowed in problems,
+            "Accept-Encoding": errors.UnsupportedMediaType in problems,
             "ETag": errors.PreconditionFailed in problems,
             "Idempotent-Replayed": any(_is_kept(route, problem) for problem in problems),
         }

@@ -428,8 +428,18 @@ def test_the_documentation_needs_no_internet(root: Api) -> None:
     for reference in loaded:
         assert "//" not in reference
         assert root.get(urljoin("/docs/", reference)).status_code == 200
-    assert root.get("/docs").status_code in (301, 302, 308)
+    answer = root.get("/docs?x=y", headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.headers["Location"]) == (308, "/docs/?x=y")
     assert "/openapi.json" in page.text + root.get("/docs/dist/swagger-initializer.js").text
+
+
+@ON_ONE_ENGINE
+def test_a_body_with_a_content_encoding_is_an_unsupported_media_type(api: Api) -> None:
+    for coding in ("gzip", "br", "identity, deflate"):
+        answer = api.post("/users", a_user(), headers={"Content-Encoding": coding})
+        refused(answer, 415, "unsupported-media-type")
+        assert answer.headers["Accept-Encoding"] == "identity"
+    answered(api.post("/users", a_user(), headers={"Content-Encoding": "identity"}), 201)
 
 
 # Deadlines ---------------------------------------------------------------------------------------------------------

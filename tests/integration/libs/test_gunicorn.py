@@ -132,6 +132,37 @@ def test_what_is_refused_unread_leaves_the_connection_to_the_next_request(produc
             assert session.get(f"{product.root}/livez", timeout=10).json() == {"status": "healthy"}
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP", "identity, gzip", "x"])
+def test_a_coded_body_is_refused_before_it_comes(product: Running, coding: str) -> None:
+    with socket.create_connection(("127.0.0.1", product.port), 5) as client, client.makefile("rb") as answers:
+        client.sendall(head(Content_Length=100, Content_Encoding=coding, Expect="100-continue"))
+        status, headers, problem = read_answer(answers)
+    assert (status, problem["code"]) == (415, "unsupported-media-type")
+    assert (headers["Connection"], headers["Accept-Encoding"]) == ("close", "identity")
+
+
+def test_a_client_that_sends_all_of_a_coded_body_can_read_why_it_is_refused(product: Running) -> None:
+    request = head(Content_Length=2 * MEBIBYTE, Content_Encoding="gzip")
+    status, problem = parsed(send(product, request, lambda c: c.sendall(b"x" * 2 * MEBIBYTE)))
+    assert (status, problem["code"]) == (415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+def test_a_body_that_says_that_it_is_not_coded_is_read(product: Running, coding: str) -> None:
+    body = json.dumps(a_product()).encode()
+    assert parsed(send(product, head(Content_Length=len(body), Content_Encoding=coding) + body))[0] == 201
+
+
+@pytest.mark.parametrize("host", ["x", "x:8002", "shop.example", "a_b", "127.0.0.1:1", "[::1]:8002", "%C3%A9"])
+def test_a_host_that_is_one_is_taken(product: Running, host: str) -> None:
+    request = f"GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert parsed(send(product, request)) == (200, {"status": "healthy"})
+
+
+def test_an_old_request_needs_no_host(product: Running) -> None:
+    assert send(product, b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
+
+
 def test_half_a_body_is_no_body(product: Running) -> None:
     status, problem = parsed(send(product, head(Content_Length=100) + b'{"name": "x", "price": 5}'))
     assert (status, problem["code"]) == (400, "malformed-request")
@@ -623,6 +654,17 @@ NO_REQUESTS = {
     "no header": (b"GET /x HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400, "malformed-request"),
     "two lengths": (b"GET /x HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\nContent-Length: 1\r\n\r\n", 400, "malformed-request"),
     "an odd expectation": (b"GET /x HTTP/1.1\r\n" + HOST + b"Expect: tea\r\n\r\n", 417, "expectation-failed"),
+    "no host": (b"GET /x HTTP/1.1\r\nX-Request-ID: one\r\n\r\n", 400, "malformed-request"),
+    "an empty host": (b"GET /x HTTP/1.1\r\nHost:\r\nX-Request-ID: one\r\n\r\n", 400, "malformed-request"),
+    "two hosts": (b"GET /x HTTP/1.1\r\n" + HOST + b"Host: x\r\n\r\n", 400, "malformed-request"),
+    "a host with a path": (b"GET /x HTTP/1.1\r\nHost: x/y\r\n\r\n", 400, "malformed-request"),
+    "a host with a user": (b"GET /x HTTP/1.1\r\nHost: ada@x\r\n\r\n", 400, "malformed-request"),
+    "a host with a space": (b"GET /x HTTP/1.1\r\nHost: x y\r\n\r\n", 400, "malformed-request"),
+    "an old request with a wrong host": (b"GET /x HTTP/1.0\r\nHost: x/y\r\n\r\n", 400, "malformed-request"),
+    "two codings": (b"POST /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "unsupported-transfer-coding"),
+    "identity and chunks": (b"POST /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: identity, chunked\r\n\r\n", 501, "unsupported-transfer-coding"),
+    "two headers with codings": (b"POST /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: deflate\r\nTransfer-Encoding: chunked\r\n\r\n", 501, "unsupported-transfer-coding"),
+    "chunks in chunks": (b"POST /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400, "malformed-request"),
     "an odd coding": (b"GET /x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: tea\r\n\r\n", 501, "unsupported-transfer-coding"),
 }  # fmt: skip
 
@@ -634,8 +676,12 @@ def test_what_is_no_request_gets_a_problem_document_and_the_connection_ends(
     check_last_answer(product, data, status, code)
 
 
-def test_a_fault_of_the_server_gets_a_problem_document_and_the_connection_ends(hasty: Running) -> None:
-    check_last_answer(hasty, b"GET /fault HTTP/1.1\r\n" + HOST + b"\r\n", 500, "internal-error")
+def test_a_fault_of_the_server_gets_a_problem_document_and_the_connection_ends(
+    new_database: Callable[..., str], tmp_path: Path
+) -> None:
+    worker = {"GUNICORN_CMD_ARGS": "--worker-class=tests.integration.libs.hasty.Worker"}
+    with Running("product", new_database("product_service"), tmp_path, **worker) as faulty:
+        check_last_answer(faulty, b"GET /fault HTTP/1.1\r\n" + HOST + b"\r\n", 500, "internal-error")
 
 
 def check_last_answer(running: Running, data: bytes, status: int, code: str) -> None:
@@ -649,7 +695,9 @@ def check_last_answer(running: Running, data: bytes, status: int, code: str) -> 
     assert {"Date", "Server", "X-Content-Type-Options"} <= headers.keys()
 
 
-@pytest.mark.parametrize("header", ["SCRIPT_NAME: /y", "SCRIPT_NAME: /api", "PATH_INFO: /livez", "X-Forwarded-Prefix: /y"])
+@pytest.mark.parametrize(
+    "header", ["SCRIPT_NAME: /y", "SCRIPT_NAME: /api", "PATH_INFO: /livez", "X-Forwarded-Prefix: /y"]
+)
 def test_no_header_of_a_client_says_where_the_application_is_mounted(product: Running, header: str) -> None:
     request = f"GET {STATS} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"
     status, stats = parsed(send(product, request.encode()))

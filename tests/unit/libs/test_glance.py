@@ -2,12 +2,12 @@
 
 import pytest
 from gunicorn.config import Config
-from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.server.glance import Glance, glance, made_out
+from libs.common.server.requests import Request
 
 CFG = Config()
 HEAD = b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\n"
@@ -16,7 +16,7 @@ HEAD = b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\n"
 def test_a_plain_request_is_seen() -> None:
     assert glance(HEAD + b"Content-Length: 2\r\nX-Request-ID: one\r\n\r\n{}") == Glance("/api/v1/orders", "one")
     assert glance(HEAD + b"\r\n") == Glance("/api/v1/orders", None)
-    assert glance(b"GET /api/orders?user_id=%20&limit=1 HTTP/1.1\r\n\r\n") == Glance("/api/orders", None)
+    assert glance(b"GET /api/orders?user_id=%20&limit=1 HTTP/1.1\r\nHost: x\r\n\r\n") == Glance("/api/orders", None)
     assert glance(HEAD + b"Connection: Keep-Alive\r\ncontent-LENGTH:0 \t\r\n\r\n") == Glance("/api/v1/orders", None)
 
 
@@ -42,6 +42,8 @@ def test_a_plain_request_is_seen() -> None:
         HEAD + b"X: 1\r\n folded\r\n\r\n",
         HEAD + b"X: a\x00b\r\n\r\n",
         HEAD + b"nonsense\r\n\r\n",
+        b"GET /api/orders HTTP/1.1\r\n\r\n",
+        b"GET /api/orders HTTP/1.1\r\nHost: x/y\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
         HEAD + b"Expect: 100-continue\r\n\r\n",
@@ -91,7 +93,9 @@ NAMES = st.sampled_from([b"Content-Length", b"content-length", b"Transfer-Encodi
 VALUES = st.sampled_from([b"0", b"2", b"02", b"2,2", b"chunked", b"keep-alive", b"close", b"a\nContent-Length:2", b""])
 ENDS = st.sampled_from([b"\r\n"] * 20 + [b"\n", b"\r", b""])
 FIELDS = st.lists(st.tuples(SPACE, NAMES, SPACE, st.just(b":"), SPACE, VALUES, SPACE, ENDS), max_size=3)
-LINES = st.sampled_from([b"GET /api/x HTTP/1.1\r\n", b"POST /api/x?y HTTP/1.1\r\n", b"PUT /api/x HTTP/1.1\n", b"\r\n"])
+LINES = st.sampled_from(
+    [b"GET /api/x HTTP/1.1\r\nHost: x\r\n", b"POST /api/x?y HTTP/1.1\r\nHost: x\r\n", b"PUT /api/x HTTP/1.1\n", b"\r\n"]
+)
 BODIES = st.sampled_from([b"", b"{}", b"{}GET /api/x HTTP/1.1\r\n\r\n", b"0\r\n\r\n", b"\r\n"])
 
 

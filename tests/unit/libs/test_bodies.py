@@ -1,0 +1,49 @@
+"""What the app sees of a body; how bodies arrive, tests/integration/libs/test_gunicorn.py shows."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.unreader import IterUnreader
+
+from libs.common.server.bodies import BodyFirst
+from libs.common.server.requests import Request
+
+
+def environ_of(framing: str, body: bytes) -> dict[str, Any]:
+    """What the app gets for a request with this header."""
+    seen: dict[str, Any] = {}
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        seen.update(environ)
+        return []
+
+    name, value = framing.split(": ")
+    head = f"POST /x HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
+    request = Request(Config(), IterUnreader([head + body]), ("127.0.0.1", 5))
+    key = {"Content-Length": "CONTENT_LENGTH", "Transfer-Encoding": "HTTP_TRANSFER_ENCODING"}[name]
+    BodyFirst(app)({"wsgi.input": request.body, key: value}, lambda *head: None)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("chunks", "body"),
+    [(b"0\r\n\r\n", b""), (b"2\r\n{}\r\n0\r\n\r\n", b"{}"), (b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", b"{}")],
+)
+def test_a_body_in_chunks_has_a_length_like_any_other(chunks: bytes, body: bytes) -> None:
+    """An empty one is no body."""
+    environ = environ_of("Transfer-Encoding: chunked", chunks)
+    assert (environ["CONTENT_LENGTH"], environ["wsgi.input"].read()) == (str(len(body)), body)
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+
+
+def test_a_body_that_is_broken_is_still_a_body() -> None:
+    environ = environ_of("Transfer-Encoding: chunked", b"x\r\n")
+    assert "HTTP_TRANSFER_ENCODING" in environ
+    assert "CONTENT_LENGTH" not in environ
+
+
+def test_a_body_that_ends_too_early_keeps_the_length_that_it_was_to_have() -> None:
+    environ = environ_of("Content-Length: 5", b"{}")
+    assert (environ["CONTENT_LENGTH"], environ["wsgi.input"].read()) == ("5", b"{}")
