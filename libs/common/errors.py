@@ -65,8 +65,7 @@ class Problem(Exception):
         self.detail = detail or self.title
         self.errors = errors
         if errors and len(errors) > MAX_FAULTS:
-            beginning = self.detail.removesuffix(".")
-            self.detail = f"{beginning}. There are {len(errors)} faults; these are the first {MAX_FAULTS}."
+            self.detail = f"{self.detail.removesuffix('.')}. There are more than {MAX_FAULTS} faults."
             self.errors = errors[:MAX_FAULTS]
         self.headers = dict(headers or {})
         seconds = retry_after if retry_after is not None else self.retry_after

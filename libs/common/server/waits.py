@@ -7,10 +7,13 @@ import gevent
 
 
 class Wait(gevent.Timeout):
-    """A wait for a client. It ends without a word when its time is over, and when the worker stops."""
+    """A wait for a client. It ends without a word when its time is over, when the worker stops, and when the place of
+    its connection is needed.
+    """
 
     longest: ClassVar[float] = math.inf
     _under_way: ClassVar[dict["Wait", Any]] = {}
+    """Wait → greenlet; those that began first come first."""
 
     def __init__(self, seconds: float):
         super().__init__(min(seconds, self.longest), False)  # type: ignore[arg-type]  # gevent documents False
@@ -20,14 +23,32 @@ class Wait(gevent.Timeout):
         return super().__enter__()
 
     def __exit__(self, *exc: Any) -> Any:
-        del self._under_way[self]
+        self._under_way.pop(self, None)
         return super().__exit__(*exc)
+
+    def end(self) -> None:
+        gevent.get_hub().loop.run_callback(self._end)
 
     @classmethod
     def end_all(cls) -> None:
         for wait in list(cls._under_way):
-            gevent.get_hub().loop.run_callback(wait._end)
+            wait.end()
+
+    @classmethod
+    def end_oldest(cls) -> None:
+        """The oldest of the waits that nobody has ended yet: of those for a request, or else of all."""
+        waits = [wait for wait in cls._under_way if not wait.is_ending]
+        idle = (wait for wait in waits if isinstance(wait, Idle))
+        if wait := next(idle, next(iter(waits), None)):
+            wait.is_ending = True
+            wait.end()
+
+    is_ending = False
 
     def _end(self) -> None:
         if self in self._under_way:  # else what it waited for has come meanwhile
             self._under_way[self].throw(self)
+
+
+class Idle(Wait):
+    """The wait for a request."""

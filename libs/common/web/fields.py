@@ -6,6 +6,7 @@ and lone surrogates, which PostgreSQL then refuses.
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import marshmallow as ma
 from marshmallow import ValidationError, validate
 
+from libs.common.errors import MAX_FAULTS
 from libs.common.ids import UUID
 from libs.common.money import CURRENCIES, format_amount
 from libs.common.times import read_foreign_time, write_time
@@ -40,14 +42,22 @@ class Schema(ma.Schema):
 
     def load(self, data: Any, **options: Any) -> Any:
         """As the base class does. What is right, which most is, takes half the time: the machinery that gathers faults
-        runs when there is one.
+        runs when there is one. It gathers no more than are told.
         """
         if not options and not any(self._hooks.values()):
             try:
                 return self._load_right(data)
             except ValidationError:
                 pass
-        return super().load(data, **options)
+        return super().load(self._shortened(data), **options)
+
+    def _shortened(self, data: Any) -> Any:
+        """Without most of the unknown members, where there are many."""
+        if not isinstance(data, dict) or len(data) <= len(self.load_fields) + MAX_FAULTS:
+            return data
+        known = {field.data_key or name for name, field in self.load_fields.items()}
+        unknown = islice((name for name in data if name not in known), MAX_FAULTS + 1)
+        return {name: data[name] for name in (*(known & data.keys()), *unknown)}
 
     def _load_right(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -122,10 +132,42 @@ class Dict(Documented, ma.fields.Dict):
 
 
 class List(Documented, ma.fields.List):
-    """`min` to `max` items."""
+    """`min` to `max` items. How many there are is looked at before any of them, and no more faults are looked for than
+    are told.
+    """
 
     def __init__(self, inner: ma.fields.Field, *, min: int = 0, max: int, **kwargs: Any):
-        super().__init__(inner, validate=validate.Length(min=min or None, max=max), **kwargs)
+        self._length = validate.Length(min=min or None, max=max)
+        super().__init__(inner, validate=self._length, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        self._length(value)
+        loaded: list[Any] = []
+        faults: dict[int, Any] = {}
+        left = MAX_FAULTS
+        for place, each in enumerate(value):
+            try:
+                loaded.append(self.inner.deserialize(each, **kwargs))
+            except ValidationError as exc:
+                faults[place] = exc.messages
+                left -= _count(exc.messages)
+                if left < 0:
+                    break
+        if faults:
+            raise ValidationError(faults)
+        return loaded
+
+    def _validate(self, value: Any) -> None:
+        """That was done first."""
+
+
+def _count(messages: Any) -> int:
+    """Of marshmallow's nested messages."""
+    if isinstance(messages, dict):
+        return sum(_count(inner) for inner in messages.values())
+    return len(messages)
 
 
 class _Pattern(validate.Regexp):
@@ -143,18 +185,24 @@ class String(Documented, ma.fields.String):
     keywords: ClassVar = {"pattern": _ANY_TEXT}
 
     def __init__(self, *, min: int = 0, max: int, pattern: str | None = None, **kwargs: Any):
-        checks: list[Any] = [validate.Length(min=min or None, max=max)]
+        self._length = validate.Length(min=min or None, max=max)
+        self._pattern = _Pattern(pattern) if pattern else None
         if pattern:
-            checks.append(_Pattern(pattern))
             kwargs["metadata"] = {"pattern": pattern, **kwargs.get("metadata", {})}
-        super().__init__(validate=checks, **kwargs)
+        super().__init__(validate=[self._length, self._pattern] if self._pattern else self._length, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise self.make_error("invalid")
+        self._length(value)
         if "\x00" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
             raise ValidationError("Must not contain NUL or lone surrogates.")
         return value
+
+    def _validate(self, value: Any) -> None:
+        """The length was looked at first."""
+        if self._pattern:
+            self._pattern(value)
 
 
 class Choice(Documented, ma.fields.String):
@@ -315,7 +363,7 @@ class IdList(Documented):
     }
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[str]:
-        ids = str(value).split(",")
+        ids = str(value).split(",", 200)
         if len(ids) > 200 or not all(UUID.fullmatch(part) for part in ids):
             raise ValidationError("Must be up to 200 UUIDs, separated by commas.")
         return [part.lower() for part in ids]

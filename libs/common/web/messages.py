@@ -13,6 +13,10 @@ from libs.common import errors
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 MAX_BODY = 1024 * 1024
+MAX_CONTAINERS = 20_000
+"""Arrays and objects of a body, twice what any operation takes. Each is made before its schema can refuse it, and a
+mebibyte has room for 350,000.
+"""
 MAX_REQUEST_LINE = errors.MAX_INSTANCE
 """Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
 
@@ -39,6 +43,8 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
         raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
     if len(raw) < declared:
         raise errors.MalformedRequest("The body ends too early.")
+    if len(raw) > MAX_CONTAINERS and raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
+        raise errors.MalformedRequest(f"At most {MAX_CONTAINERS} arrays and objects are taken.")
     try:
         return _decoder.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError, ArithmeticError):

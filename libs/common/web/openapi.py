@@ -55,7 +55,7 @@ _PROBLEM = {
                  "description": "Stable: what programs switch on."},
         "request_id": {**_REQUEST_ID, "description": "It stands in the log lines of the request."},
         "errors": {"type": "array", "maxItems": errors.MAX_FAULTS, "items": {"$ref": COMPONENTS + "Fault"},
-                   "description": "The faults of the request; where there are more, `detail` says how many."},
+                   "description": "The faults of the request; where there are more, `detail` says so."},
     },
     "required": ["type", "title", "status", "detail", "instance", "code", "request_id"],
 }  # fmt: skip

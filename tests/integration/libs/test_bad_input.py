@@ -102,6 +102,46 @@ def test_what_is_json_and_wrong_is_refused(target: Target) -> None:
     assert contents(target.db) == before
 
 
+MEBIBYTE = 1024 * 1024
+MEMBERS = ("items", "reservations", "data", "name", "email", "delta", "price")
+
+
+def filled(beginning: str, item: str, end: str) -> bytes:
+    """As large as a body may be."""
+    room = MEBIBYTE - len(beginning) - len(end)
+    return (beginning + item * (room // len(item)) + end).encode()
+
+
+LARGEST = {
+    **{f"objects in {name}": filled(f'{{"{name}":[{{}}', ",{}", "]}") for name in MEMBERS},
+    **{f"numbers in {name}": filled(f'{{"{name}":[0', ",0", "]}") for name in MEMBERS},
+    **{f"text in {name}": filled(f'{{"{name}":"', "a.", '"}') for name in MEMBERS},
+    **{f"digits in {name}": filled(f'{{"{name}":1.', "1", "}") for name in MEMBERS},
+    "lists": filled("[[]", ",[]", "]"),
+    "members": ("{" + ",".join(f'"{n}":0' for n in range(100_000)) + "}").encode(),
+    "decimals": filled("[1.1", ",1.1", "]"),
+    "lists in lists": json.dumps({"reservations": [{"items": [{}] * 100}] * 100}).encode(),
+    "members of lists": json.dumps({"reservations": [{str(n): 0 for n in range(900)}] * 100}).encode(),
+}
+
+
+def test_the_largest_body_is_refused_before_it_costs_anything(target: Target) -> None:
+    """The length of a list is looked at before its items, and no more faults are looked for than are told."""
+    if target.media_type == BATCH_JSON:
+        pytest.skip("a batch of events has bounds of its own")
+    for name, data in LARGEST.items():
+        assert len(data) <= MEBIBYTE
+        started = time.process_time()
+        answer = target.send(data)
+        assert time.process_time() - started < 0.25, name
+        assert answer.status_code in (400, 422), name
+
+
+def test_a_body_makes_no_more_objects_than_any_operation_takes(target: Target) -> None:
+    data = b"[[]" + b",[]" * 20_000 + b"]"
+    refused(target.send(data), 400, "malformed-request")
+
+
 def test_what_says_it_is_no_json_is_an_unsupported_media_type(target: Target) -> None:
     before = contents(target.db)
     for media_type in (

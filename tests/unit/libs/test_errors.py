@@ -49,8 +49,8 @@ def test_without_faults_there_is_no_member_errors() -> None:
     ("count", "given", "told"),
     [
         (100, None, "The request is not valid"),
-        (101, None, "The request is not valid. There are 101 faults; these are the first 100."),
-        (5000, "No.", "No. There are 5000 faults; these are the first 100."),
+        (101, None, "The request is not valid. There are more than 100 faults."),
+        (5000, "No.", "No. There are more than 100 faults."),
     ],
 )
 def test_of_many_faults_the_first_are_told_and_how_many_there_are(count: int, given: str | None, told: str) -> None:

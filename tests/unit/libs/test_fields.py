@@ -125,6 +125,59 @@ def test_a_pattern_covers_the_whole_text(text: str) -> None:
     assert refuses(fields.String(max=9, pattern="^[a-c]+$"), text)
 
 
+# Lists -------------------------------------------------------------------------------------------------------------
+
+
+class Line(fields.Schema):
+    quantity = fields.Integer(min=1, max=9, required=True)
+
+
+class Lines(fields.Schema):
+    lines = fields.List(fields.Nested(Line), min=1, max=100, required=True)
+
+
+def faults_of(schema: fields.Schema, data: Any) -> Any:
+    with pytest.raises(ma.ValidationError) as caught:
+        schema.load(data)
+    return caught.value.messages
+
+
+@pytest.mark.parametrize("value", [{}, "ab", 1, (1,), None])
+def test_what_is_no_list_is_refused(value: Any) -> None:
+    assert "lines" in faults_of(Lines(), {"lines": value})
+
+
+@pytest.mark.parametrize("count", [0, 101, 100_000])
+def test_the_length_of_a_list_is_looked_at_before_its_items(count: int) -> None:
+    assert faults_of(Lines(), {"lines": [{}] * count}) == {"lines": ["Length must be between 1 and 100."]}
+
+
+def test_each_item_that_is_wrong_is_pointed_at() -> None:
+    lines = [{"quantity": 1}, {"quantity": 0}, {}, {"quantity": 2, "colour": "red"}]
+    assert set(faults_of(Lines(), {"lines": lines})["lines"]) == {1, 2, 3}
+
+
+def test_no_more_faults_are_looked_for_than_are_told() -> None:
+    class Orders(fields.Schema):
+        orders = fields.List(fields.Nested(Lines), max=100)
+
+    found = faults_of(Orders(), {"orders": [{"lines": [{}] * 60}] * 100})
+    assert set(found["orders"]) == {0, 1}
+
+
+def test_of_many_unknown_members_some_are_told() -> None:
+    found = faults_of(Line(), {"quantity": 0, **{str(number): 0 for number in range(100_000)}})
+    assert len(found) == 102
+    assert "quantity" in found
+
+
+def test_text_that_is_too_long_is_looked_at_no_further() -> None:
+    field = fields.String(max=5, pattern="^a+$")
+    with pytest.raises(ma.ValidationError) as caught:
+        load(field, "\x00" * 6)
+    assert caught.value.messages == ["Longer than maximum length 5."]
+
+
 # Money -------------------------------------------------------------------------------------------------------------
 
 money = fields.Money()
