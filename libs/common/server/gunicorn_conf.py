@@ -33,6 +33,7 @@ wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"
 bind = settings.listen_address
 workers = settings.web_concurrency
 worker_class = "libs.common.server.worker.Worker"
+# Before there are so many, the oldest of those that only wait for their client are closed (worker.py).
 worker_connections = 1000
 preload_app = True
 limit_request_line = MAX_INSTANCE

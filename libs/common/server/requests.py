@@ -12,12 +12,22 @@ from libs.common import context, errors
 from libs.common.server.glance import Glance, glance, is_host, made_out
 from libs.common.web.messages import is_coding
 
+MAX_HEAD = 32 * 1024
+"""Bytes of all headers of a request. With Gunicorn's bounds for their number and for each of them, a connection could
+hold 800 KiB that belong to no request yet.
+"""
+
 
 class Request(GunicornRequest):  # type: ignore[misc]
     """Refuses what Gunicorn's parser lets through and the standard does not."""
 
     is_coded = False
     """Whether its body has a Content-Encoding. Such a body is not read: the request is refused without it."""
+
+    def parse(self, unreader: Any) -> bytes:
+        self.max_buffer_headers = MAX_HEAD
+        rest: bytes = super().parse(unreader)
+        return rest
 
     def set_body_reader(self) -> None:
         fields = dict(self.headers)

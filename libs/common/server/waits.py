@@ -14,6 +14,7 @@ class Wait(gevent.Timeout):
     longest: ClassVar[float] = math.inf
     _under_way: ClassVar[dict["Wait", Any]] = {}
     """Wait → greenlet; those that began first come first."""
+    is_ending = False
 
     def __init__(self, seconds: float):
         super().__init__(min(seconds, self.longest), False)  # type: ignore[arg-type]  # gevent documents False
@@ -27,6 +28,7 @@ class Wait(gevent.Timeout):
         return super().__exit__(*exc)
 
     def end(self) -> None:
+        self.is_ending = True
         gevent.get_hub().loop.run_callback(self._end)
 
     @classmethod
@@ -36,14 +38,10 @@ class Wait(gevent.Timeout):
 
     @classmethod
     def end_oldest(cls) -> None:
-        """The oldest of the waits that nobody has ended yet: of those for a request, or else of all."""
+        """The oldest of the waits for a request, or of all where there is none of these."""
         waits = [wait for wait in cls._under_way if not wait.is_ending]
-        idle = (wait for wait in waits if isinstance(wait, Idle))
-        if wait := next(idle, next(iter(waits), None)):
-            wait.is_ending = True
-            wait.end()
-
-    is_ending = False
+        if waits:
+            next((wait for wait in waits if isinstance(wait, Idle)), waits[0]).end()
 
     def _end(self) -> None:
         if self in self._under_way:  # else what it waited for has come meanwhile

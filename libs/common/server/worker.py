@@ -12,17 +12,23 @@ from gevent.server import StreamServer
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers import ggevent
 
-from libs.common import context, errors, logs
+from libs.common import context, errors, logs, metrics
 from libs.common.server.answers import let_send, refuse
 from libs.common.server.bodies import BodyFirst
 from libs.common.server.requests import Refused, Request, Unreadable, seen_of
-from libs.common.server.waits import Wait
+from libs.common.server.waits import Idle, Wait
 from libs.common.web.admission import told
 
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 0.5
 """How long a worker that stops waits for a client: what it waits for may be under way already."""
+
+
+MAX_CONNECTIONS = 800
+"""Where there are more, the one that has waited for its client for the longest is closed. Gunicorn takes 1000
+(gunicorn_conf.py), and a process may usually open 1024 files: so there is always room for another one.
+"""
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
@@ -60,6 +66,8 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     and its leases would hold up events until they expire.
     """
 
+    connections = 0
+
     def init_process(self) -> None:
         logs.start_batching()
         # Gunicorn looks each setting up in a table, twenty times a request; an attribute is found first.
@@ -87,9 +95,19 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         Wait.longest = LINGER_SECONDS
         gevent.spawn_later(LINGER_SECONDS, Wait.end_all)
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """All that happens on one connection."""
+        self.connections += 1
+        if self.connections > MAX_CONNECTIONS:
+            Wait.end_oldest()
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self.connections -= 1
+
     def timeout_ctx(self) -> Wait:
         """Around the wait for a request."""
-        return Wait(self.cfg.keepalive)
+        return Idle(self.cfg.keepalive)
 
     def handle_request(self, listener_name: Any, req: Request | Refused, sock: Any, addr: Any) -> None:
         if not isinstance(req, Refused):
@@ -110,13 +128,16 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
         """Gunicorn's answer is HTML. It closes the connection afterwards."""
-        problem, seen = (
-            (exc.problem, exc.seen) if isinstance(exc, Unreadable) else (errors.InternalError(), seen_of(req))
-        )
+        if isinstance(exc, Unreadable):
+            problem, seen = exc.problem, exc.seen
+        else:
+            problem, seen = exc if isinstance(exc, errors.Problem) else errors.InternalError(), seen_of(req)
         request_id = context.request_id_of(seen.request_id)
         extra = {"status": problem.status, "request_id": request_id}
         if isinstance(exc, Unreadable):
             log.info("request.unreadable", extra=extra)
+        elif isinstance(exc, errors.Overloaded):
+            metrics.SHED.inc()
         else:
             log.error("request.failed", exc_info=exc, extra=extra)
         headers, body = told(problem, seen.path, request_id)

@@ -6,9 +6,9 @@ and lone surrogates, which PostgreSQL then refuses.
 
 import re
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Any, ClassVar
 
 import marshmallow as ma

@@ -354,6 +354,62 @@ def test_at_the_end_nobody_waits_for_a_client_that_has_stopped(
     assert len([line for line in running.logged() if '"worker.stopped"' in line]) == 2
 
 
+# Budgets -----------------------------------------------------------------------------------------------------------
+
+
+def pulse(running: Running) -> float:
+    """In how many seconds nine of ten questions after its health are answered, each on a new connection."""
+    seconds = []
+    for _ in range(20):
+        started = time.monotonic()
+        assert requests.get(f"{running.root}/livez", timeout=30).json() == {"status": "healthy"}
+        seconds.append(time.monotonic() - started)
+        time.sleep(0.02)
+    return sorted(seconds)[18]
+
+
+@contextmanager
+def open_connections(running: Running, count: int, data: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(opened(running, data)) for _ in range(count)]
+
+
+def test_bodies_that_never_end_hold_no_more_than_their_budget(hasty: Running) -> None:
+    """The oldest of them make room, and are refused."""
+    slowest(hasty, 2)
+    before = resident(hasty)
+    part = head(Content_Length=MEBIBYTE) + b"x" * (MEBIBYTE - 10)
+    with open_connections(hasty, 150, part) as clients, clients[0].makefile("rb") as answers:
+        assert pulse(hasty) < 0.25
+        assert resident(hasty) - before < 64 * MEBIBYTE
+        assert slowest(hasty, 4) < 4
+        status, headers, problem = read_answer(answers)
+    assert (status, problem["code"], headers["Connection"]) == (503, "overloaded", "close")
+
+
+def test_heads_that_never_end_hold_little(hasty: Running) -> None:
+    before = resident(hasty)
+    half = head()[:-2] + b"".join(b"X-%d: %s\r\n" % (number, b"x" * 8000) for number in range(3))
+    with open_connections(hasty, 400, half):
+        assert pulse(hasty) < 0.25
+        assert resident(hasty) - before < 64 * MEBIBYTE
+    whole = half + b"".join(b"Y-%d: %s\r\n" % (number, b"x" * 8000) for number in range(2))
+    status, problem = parsed(send(hasty, whole + b"\r\n"))
+    assert (status, problem["code"]) == (431, "headers-too-large")
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", head(Content_Length=5)])
+def test_connections_that_wait_for_their_clients_do_not_keep_others_out(hasty: Running, data: bytes) -> None:
+    """The oldest of them are closed."""
+    with open_connections(hasty, 1500, data) as clients:
+        assert pulse(hasty) < 0.25
+        assert slowest(hasty, 4) < 4
+        assert sockets(hasty) < 900
+        clients[0].settimeout(5)
+        while clients[0].recv(65536):
+            pass
+
+
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
