@@ -149,7 +149,7 @@ class Bucket(Answer):
 class Series(Answer):
     """Orders and revenue, bucket by bucket."""
 
-    from_ = QueryTimestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
+    from_ = Timestamp(data_key="from", doc="When the first bucket begins.", example="2026-01-30T00:00:00.000000Z")
     to = Timestamp(doc="The end that was asked for, or now.", example="2026-02-01T00:00:00.000000Z")
     interval = Interval(example="day")
     items = List(Nested(Bucket), max=MAX_BUCKETS, example=[

@@ -119,12 +119,12 @@ def delete_product(session: Session, product_id: str, match: VersionCheck) -> No
     "/products/<id:product_id>/stock", body=schemas.StockAdjustment, returns=schemas.Product,
     refuses=[InsufficientStock], idempotent=True, shows={"stock": 35, "version": 2},
 )  # fmt: skip
-def adjust_stock(session: Session, product_id: str, body: StockAdjustment) -> Product:
+def adjust_stock(session: Session, product_id: str, body: StockAdjustment, match: VersionCheck) -> Product:
     """Put units of a product in or take them out.
 
     This is the only way to change `stock` after creation. It is atomic, and more than there is cannot be taken out.
     """
-    return use_cases.adjust_stock(session, product_id, body)
+    return use_cases.adjust_stock(session, product_id, body, match)
 
 
 # Reservations, for the order service -------------------------------------------------------------------------------
@@ -212,12 +212,12 @@ def get_reservation(session: Reader, order_id: str) -> ReservationRow:
 
 
 @routes.delete("/reservations/<id:order_id>")
-def delete_reservation(session: Session, order_id: str) -> None:
+def delete_reservation(session: Session, order_id: str, match: VersionCheck) -> None:
     """Release what an order holds.
 
     A second time changes nothing. A release that comes before its reservation is kept, and refuses the late one.
     """
-    use_cases.release(session, [order_id])
+    use_cases.release(session, order_id, match)
 
 
 def _demand(new: NewReservation) -> Demand:

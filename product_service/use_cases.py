@@ -52,10 +52,11 @@ def change_product(session: Session, product_id: str, changes: Changes[Product],
     return product
 
 
-def adjust_stock(session: Session, product_id: str, adjustment: StockAdjustment) -> Product:
-    """Put units in or take them out; raises NotFound or InsufficientStock."""
+def adjust_stock(session: Session, product_id: str, adjustment: StockAdjustment, match: VersionCheck) -> Product:
+    """Put units in or take them out; raises NotFound, PreconditionFailed or InsufficientStock."""
     delta, reason = adjustment["delta"], adjustment["reason"]
     product = repository.lock(session, product_id)
+    match(product.version)
     product.adjust_stock(delta)
     repository.save(session, product)
     repository.record(session, Adjustment.new(product, delta, reason))
@@ -122,11 +123,13 @@ def _judge(
     return fresh[demand.order_id]
 
 
-def release(session: Session, order_ids: Iterable[str]) -> None:
-    """Give back what the orders hold. A release that comes before its reserve leaves a tombstone; a second release
-    changes nothing, and neither does the release of units that were sold.
+def release(session: Session, order_id: str, match: VersionCheck) -> None:
+    """Give back what the order holds; raises PreconditionFailed. A release that comes before its reserve leaves a
+    tombstone; a second release changes nothing, and neither does the release of units that were sold.
     """
-    close_reservations(session, set(order_ids), set())
+    held = repository.lock_reservations(session, {order_id})
+    match(held[order_id]["version"] if order_id in held else None)
+    close_reservations(session, {order_id}, set())
 
 
 def close_reservations(session: Session, released: set[str], sold: set[str]) -> None:

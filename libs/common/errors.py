@@ -134,7 +134,7 @@ class RequestInFlight(Problem):
 
 
 class PreconditionFailed(Problem):
-    """`If-Match` names a version that is not the current one."""
+    """`If-Match` does not name the current version, or `If-None-Match` names it where it is to be changed."""
 
     status, code, title = 412, "precondition-failed", "The resource has changed"
     example: ClassVar = {"detail": "If-Match does not name the current version."}

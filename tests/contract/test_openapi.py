@@ -95,6 +95,24 @@ def test_every_operation_says_what_it_does_and_which_problems_it_may_answer_with
                 assert set(resolved(document, response)["content"]) == {errors.PROBLEM_JSON}
 
 
+def test_every_operation_of_a_resource_with_an_etag_is_conditional(
+    service: str, make_app: Callable[[str], Flask]
+) -> None:
+    """What is below such a resource, and answers with it or with nothing, is an operation of it (RFC 9110, 13.2)."""
+    document = document_of(make_app(service))
+    paths = document["paths"]
+    resources = [path for path in paths if "{" in path and "ETag" in str(paths[path].get("get", {}))]
+    wanted = {f"#/components/parameters/{name}" for name in ("If-Match", "If-None-Match")}
+    checked = 0
+    for path, method, operation in operations(document):
+        shown = operation["responses"].get("200", {"headers": {}})["headers"]
+        if path in resources or (path.rpartition("/")[0] in resources and "ETag" in shown):
+            assert wanted <= {part.get("$ref") for part in operation["parameters"]}, (method, path)
+            assert "412" in operation["responses"], (method, path)
+            checked += 1
+    assert checked > 0 or service == "analytics"
+
+
 # Its own warnings are about what it cannot generate, and about clients that it would rather see.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.timeout(300)

@@ -59,7 +59,7 @@ STEPS = {
     "create_user": "list_users user_stats get_user replace_user update_user delete_user",
     "create_product": "list_products get_product replace_product update_product delete_product adjust_stock "
                       "create_reservation create_reservations",
-    "create_product create_reservation": "product_stats get_reservation",
+    "create_product create_reservation": "product_stats get_reservation delete_reservation",
     "create_order": "list_orders order_stats get_order order_history cancel_order ship_order",
     "create_order ship_order": "deliver_order",
     "send_notification": "list_notifications notification_stats get_notification update_notification "

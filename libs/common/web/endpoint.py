@@ -20,7 +20,7 @@ from libs.common.web.messages import (
     MERGE_PATCH,
     JsonResponse,
     check_match,
-    names_tag,
+    check_preconditions,
     problem_response,
     read_json,
 )
@@ -174,8 +174,9 @@ class Endpoint:
             content = {"items": self._returns.dump(result.items, many=True), "next_cursor": result.next_cursor}
         else:
             if route.versioned:
-                headers["ETag"] = tag = f'"{_member(result, "version")}"'
-                if route.method == "GET" and names_tag(request.headers.get("If-None-Match"), tag, weak=True):
+                version = _member(result, "version")
+                headers["ETag"] = f'"{version}"'
+                if route.method == "GET" and not check_preconditions(request.environ, version, is_safe=True):
                     return Response(status=304, headers=headers)
             if route.status == 201:
                 headers["Location"] = f"{PREFIX}{route.location or route.rule}/{_member(result, 'id')}"

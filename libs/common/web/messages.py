@@ -80,16 +80,33 @@ def problem_response(problem: errors.Problem) -> Response:
     return JsonResponse(document, problem.status, problem.headers, errors.PROBLEM_JSON)
 
 
-def check_match(version: int) -> None:
-    """Refuse when the request's If-Match does not name this version."""
-    given = request.headers.get("If-Match")
-    if given is not None and not names_tag(given, f'"{version}"', weak=False):
-        raise errors.PreconditionFailed("If-Match does not name the current version.", headers={"ETag": f'"{version}"'})
+def check_match(version: int | None) -> None:
+    """Refuse when a precondition of the request does not hold for this version (RFC 9110, section 13.2.2). None stands
+    for a resource that does not exist.
+    """
+    environ = request.environ
+    if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
+        check_preconditions(environ, version)
 
 
-def names_tag(header: str | None, tag: str, *, weak: bool) -> bool:
-    """Whether an If-Match or If-None-Match header names the tag (RFC 9110, section 13.1)."""
-    if header is None:
+def check_preconditions(environ: Mapping[str, Any], version: int | None, *, is_safe: bool = False) -> bool:
+    """Whether the resource may be shown or changed; False says that the caller of a safe method has it already."""
+    expected, known = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_NONE_MATCH")
+    if version is None:
+        if expected is not None:
+            raise errors.NotFound
+        return True
+    tag = f'"{version}"'
+    if expected is not None and not names_tag(expected, tag, weak=False):
+        raise errors.PreconditionFailed("If-Match does not name the current version.", headers={"ETag": tag})
+    if known is None or not names_tag(known, tag, weak=True):
+        return True
+    if is_safe:
         return False
+    raise errors.PreconditionFailed("If-None-Match names the current version.", headers={"ETag": tag})
+
+
+def names_tag(header: str, tag: str, *, weak: bool) -> bool:
+    """Whether an If-Match or If-None-Match header names the tag (RFC 9110, section 13.1)."""
     tags = [part.strip() for part in header.split(",")]
     return "*" in tags or tag in tags or (weak and f"W/{tag}" in tags)

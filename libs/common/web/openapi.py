@@ -66,7 +66,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
                    "examples": ["4b1d6c5e-my-first-order"]},
     },
     "If-Match": {"description": "Refuse with 412 unless the resource has this `ETag`.", "schema": _TAGS},
-    "If-None-Match": {"description": "Answer with 304 while the resource has this `ETag`.", "schema": _TAGS},
+    "If-None-Match": {"description": "Answer GET with 304, and all else with 412, while the resource has this `ETag`.",
+                      "schema": _TAGS},
 }  # fmt: skip
 _HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {"description": "The id of the request: the caller's own, or a new one.", "required": True,
@@ -159,8 +160,8 @@ class _Document:
             found += self._schemas.schema2parameters(route.query(), location="query")
         headers = {
             "Idempotency-Key": route.idempotent,
-            "If-None-Match": route.versioned and route.method == "GET",
-            "If-Match": "match" in route.needs,
+            "If-None-Match": route.conditional,
+            "If-Match": route.conditional,
         }
         for name in (name for name, taken in headers.items() if taken):
             found.append(self._refer("parameters", name, {"name": name, "in": "header", **_PARAMETERS[name]}))
@@ -257,7 +258,7 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
         found.append(errors.MalformedRequest)
     if route.idempotent:
         found.append(errors.IdempotencyKeyReused)
-    if "match" in route.needs:
+    if route.conditional:
         found.append(errors.PreconditionFailed)
     found += [errors.RateLimited, errors.InternalError, errors.Overloaded]
     if not route.degrades:

@@ -12,7 +12,8 @@ A view names what it needs, and gets it by name:
     body, query        the request, checked by its schema; for PUT and PATCH, `body` is a function (see below)
     raw                the body as it was sent, which the schema has found to be well-formed
     page               what was asked of a list: limit, sort, cursor
-    match              call it with the resource's version: it refuses when `If-Match` names another
+    match              call it with the resource's version, or None where there is no such resource: it refuses when a
+                       precondition of the request, `If-Match` or `If-None-Match`, does not hold
     key                the idempotency.Key of the request, or None
     work               the context.Context of the request: its id, its trace, its deadline
     <path parameter>   as in the rule
@@ -100,6 +101,11 @@ class Route:
     def versioned(self) -> bool:
         """Whether it answers with a single resource that has an ETag."""
         return self.returns is not None and not self.many and "version" in self.returns._declared_fields
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it obeys `If-Match` and `If-None-Match`."""
+        return "match" in self.needs or (self.versioned and self.method == "GET")
 
 
 class Routes:

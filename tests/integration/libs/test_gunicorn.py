@@ -357,15 +357,16 @@ def test_at_the_end_nobody_waits_for_a_client_that_has_stopped(
 # Budgets -----------------------------------------------------------------------------------------------------------
 
 
-def pulse(running: Running) -> float:
-    """In how many seconds nine of ten questions after its health are answered, each on a new connection."""
+def check_pulse(running: Running) -> None:
+    """It says that it lives, each time on a new connection; once in ten times the machine may be busy elsewhere."""
     seconds = []
     for _ in range(20):
         started = time.monotonic()
         assert requests.get(f"{running.root}/livez", timeout=30).json() == {"status": "healthy"}
         seconds.append(time.monotonic() - started)
         time.sleep(0.02)
-    return sorted(seconds)[18]
+    assert sorted(seconds)[17] < 0.25
+    assert max(seconds) < 1.5
 
 
 @contextmanager
@@ -380,7 +381,7 @@ def test_bodies_that_never_end_hold_no_more_than_their_budget(hasty: Running) ->
     before = resident(hasty)
     part = head(Content_Length=MEBIBYTE) + b"x" * (MEBIBYTE - 10)
     with open_connections(hasty, 150, part) as clients, clients[0].makefile("rb") as answers:
-        assert pulse(hasty) < 0.25
+        check_pulse(hasty)
         assert resident(hasty) - before < 64 * MEBIBYTE
         assert slowest(hasty, 4) < 4
         status, headers, problem = read_answer(answers)
@@ -391,7 +392,7 @@ def test_heads_that_never_end_hold_little(hasty: Running) -> None:
     before = resident(hasty)
     half = head()[:-2] + b"".join(b"X-%d: %s\r\n" % (number, b"x" * 8000) for number in range(3))
     with open_connections(hasty, 400, half):
-        assert pulse(hasty) < 0.25
+        check_pulse(hasty)
         assert resident(hasty) - before < 64 * MEBIBYTE
     whole = half + b"".join(b"Y-%d: %s\r\n" % (number, b"x" * 8000) for number in range(2))
     status, problem = parsed(send(hasty, whole + b"\r\n"))
@@ -402,7 +403,7 @@ def test_heads_that_never_end_hold_little(hasty: Running) -> None:
 def test_connections_that_wait_for_their_clients_do_not_keep_others_out(hasty: Running, data: bytes) -> None:
     """The oldest of them are closed."""
     with open_connections(hasty, 1500, data) as clients:
-        assert pulse(hasty) < 0.25
+        check_pulse(hasty)
         assert slowest(hasty, 4) < 4
         assert sockets(hasty) < 900
         clients[0].settimeout(5)

@@ -246,6 +246,40 @@ def test_a_change_that_names_another_version_is_refused(api: Api, create: Create
     assert api.send(method, path, body, headers={"If-Match": '"1"'}).status_code in (200, 204)
 
 
+@pytest.mark.parametrize("headers", [{"If-Match": '"2"'}, {"If-None-Match": '"1"'}, {"If-None-Match": "*"}])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "", {"name": "New", "price": "1"}), ("PATCH", "", {"name": "New"}), ("DELETE", "", None),
+        ("POST", "/stock", {"delta": 1, "reason": "count"}),
+    ],
+)  # fmt: skip
+def test_nothing_changes_where_a_precondition_does_not_hold(
+    api: Api, create: Create, method: str, path: str, body: Any, headers: dict[str, str]
+) -> None:
+    product = create()
+    answer = api.send(method, f"/products/{product['id']}{path}", body, headers=headers)
+    refused(answer, 412, "precondition-failed")
+    assert answer.headers["ETag"] == '"1"'
+    assert answered(api.get(f"/products/{product['id']}")) == product
+
+
+def test_a_change_of_stock_that_was_answered_is_repeated_whatever_its_precondition(api: Api, create: Create) -> None:
+    product, change = create(), {"delta": 1, "reason": "count"}
+    headers = {"If-Match": '"1"', "Idempotency-Key": "k"}
+    path = f"/products/{product['id']}/stock"
+    first, again = (answered(api.post(path, change, headers=headers)) for _ in range(2))
+    assert first == again
+
+
+def test_a_product_that_is_not_the_one_that_was_named_is_not_shown(api: Api, create: Create) -> None:
+    path = f"/products/{create()['id']}"
+    refused(api.get(path, headers={"If-Match": '"2"'}), 412, "precondition-failed")
+    refused(api.get(path, headers={"If-Match": '"2"', "If-None-Match": '"1"'}), 412, "precondition-failed")
+    assert api.get(path, headers={"If-Match": '"1"'}).status_code == 200
+    assert api.get(path, headers={"If-Match": '"1"', "If-None-Match": '"1"'}).status_code == 304
+
+
 def test_an_etag_that_is_known_needs_no_answer_until_the_product_changes(shop: Shop) -> None:
     product = shop.product()
     path = f"/products/{product}"

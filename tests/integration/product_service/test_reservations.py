@@ -314,6 +314,17 @@ def test_what_is_no_request_id_is_pointed_at(shop: Shop) -> None:
         refused(shop.api.post("/reservations/batch", body), 422, "validation-failed", "/reservations/0/request_id")
 
 
+def test_a_release_that_names_another_version_is_refused(shop: Shop) -> None:
+    order = shop.reserved((shop.product(), 1))
+    path = f"/reservations/{order}"
+    for headers in ({"If-Match": '"2"'}, {"If-None-Match": '"1"'}, {"If-None-Match": "*"}):
+        refused(shop.api.delete(path, headers=headers), 412, "precondition-failed")
+    refused(shop.api.delete(f"/reservations/{new_id()}", headers={"If-Match": "*"}), 404, "not-found")
+    assert answered(shop.api.get(path))["status"] == "reserved"
+    assert shop.api.delete(path, headers={"If-Match": '"1"'}).status_code == 204
+    assert answered(shop.api.get(path))["status"] == "released"
+
+
 def test_an_unknown_reservation_is_not_found(api: Api) -> None:
     answer = api.get(f"/reservations/{UNKNOWN}")
     refused(answer, 404, "not-found")
