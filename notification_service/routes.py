@@ -4,7 +4,7 @@ from libs.common.context import Context
 from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Page, PageQuery
-from libs.common.errors import InvalidTransition
+from libs.common.errors import NO_STORE, InvalidTransition
 from libs.common.web.routes import Routes
 from notification_service import repository, schemas, use_cases
 from notification_service.models import Filters, NewNotification, Notification, Row, Stats
@@ -45,7 +45,7 @@ def notification_stats(session: Reader) -> Stats:
     return use_cases.notification_stats(session)
 
 
-@routes.get("/notifications/<id:notification_id>", returns=schemas.Notification)
+@routes.get("/notifications/<id:notification_id>", returns=schemas.Notification, cache=NO_STORE)
 def get_notification(session: Reader, notification_id: str) -> Row:
     """Get a notification.
 

@@ -8,7 +8,7 @@ from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
 from libs.common.data.paging import Page, PageQuery
 from libs.common.errors import InvalidTransition, Problem
-from libs.common.web.routes import PREFIX, Routes
+from libs.common.web.routes import PREFIX, SHORTLY, Routes
 from product_service import repository, schemas, use_cases
 from product_service.clients import Users
 from product_service.models import (
@@ -53,7 +53,13 @@ def create_product(session: Session, body: NewProduct) -> Product:
     return use_cases.create_product(session, body)
 
 
-@routes.list("/products", query=schemas.ProductFilters, sorts=("created_at", "name", "price"), returns=schemas.Product)
+@routes.list(
+    "/products",
+    query=schemas.ProductFilters,
+    sorts=("created_at", "name", "price"),
+    returns=schemas.Product,
+    cache=SHORTLY,
+)
 def list_products(session: Reader, query: ProductFilters, page: PageQuery) -> Page:
     """List products.
 
@@ -71,7 +77,7 @@ def product_stats(session: Reader) -> ProductStats:
     return use_cases.product_stats(session)
 
 
-@routes.get("/products/<id:product_id>", returns=schemas.Product)
+@routes.get("/products/<id:product_id>", returns=schemas.Product, cache=SHORTLY)
 def get_product(session: Reader, product_id: str) -> ProductRow:
     """Get a product.
 

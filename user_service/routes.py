@@ -3,6 +3,7 @@
 from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Page, PageQuery
+from libs.common.errors import NO_STORE
 from libs.common.web.routes import Routes
 from user_service import repository, schemas, use_cases
 from user_service.models import EmailTaken, NewUser, User, UserFilters, UserRow, UserStats
@@ -37,7 +38,7 @@ def user_stats(session: Reader) -> UserStats:
     return use_cases.user_stats(session)
 
 
-@routes.get("/users/<id:user_id>", returns=schemas.User)
+@routes.get("/users/<id:user_id>", returns=schemas.User, cache=NO_STORE)
 def get_user(session: Reader, user_id: str) -> UserRow:
     """Get a user.
 

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
 PROBLEM_JSON = "application/problem+json"
+NO_STORE = "no-store"
+"""The Cache-Control of every answer that names no other, and so of every problem."""
 MAX_INSTANCE = 8190
 """Characters of `instance`: those of the longest request line that is taken."""
 MAX_PATH = MAX_INSTANCE // 3

@@ -26,6 +26,7 @@ EVERY_ANSWER = """
 const has = (name) => pm.expect(pm.response.headers.get(name), name).to.be.a("string");
 pm.test("no fault of the service", () => pm.expect(pm.response.code).to.not.be.oneOf([500, 501, 502, 504]));
 pm.test("names the request", () => pm.expect(pm.response.headers.get("X-Request-ID")).to.match(/^[A-Za-z0-9._-]{1,128}$/));
+pm.test("says whether a cache may keep it", () => has("Cache-Control"));
 if (pm.response.code === 201) {
     pm.test("says where it is", () => has("Location"));
 }

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from libs.common import context, metrics
-from libs.common.errors import PROBLEM_JSON, Overloaded, Problem
+from libs.common.errors import NO_STORE, PROBLEM_JSON, Overloaded, Problem
 
 REFUSED = "quintet.refused"
 """In the environ of a request that the app is to refuse."""
@@ -36,6 +36,7 @@ def told(problem: Problem, path: str, request_id: str) -> tuple[list[tuple[str, 
         "Content-Length": str(len(body)),
         context.REQUEST_ID: request_id,
         "X-Content-Type-Options": "nosniff",
+        "Cache-Control": NO_STORE,
         "Vary": "Origin",
         **problem.headers,
     }

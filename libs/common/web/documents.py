@@ -19,7 +19,7 @@ def blueprint(package: str, document: bytes) -> Blueprint:
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return Response(document, content_type=JSON, headers={"Cache-Control": "no-store"})
+        return Response(document, content_type=JSON)
 
     @routes.get("/schemas/<name>")
     def event_schema(name: str) -> Response:

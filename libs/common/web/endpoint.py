@@ -47,6 +47,7 @@ class Endpoint:
         self._patch = route.patch() if route.patch else None
         self._query = route.query() if route.query else None
         self._returns = route.returns() if route.returns else None
+        self._cache_control = route.cache_control
         wanted = set(route.needs) | set(route.before_needs)
         if unknown := sorted(wanted - route.gives() - dependencies.keys()):
             raise TypeError(_refusal(route, unknown, dependencies))
@@ -157,13 +158,13 @@ class Endpoint:
 
     def _dump(self, result: Any) -> Response:
         route = self._route
-        headers: dict[str, str] = {}
+        headers = {"Cache-Control": self._cache_control}
         content: Any
         if isinstance(result, idempotency.Replayed):
             result = result.resource
             headers["Idempotent-Replayed"] = "true"
         if route.status == 204:
-            return Response(status=204)
+            return Response(status=204, headers=headers)
         if isinstance(result, Page):
             if result.next_cursor:
                 following = urlencode({**request.args.to_dict(), "cursor": result.next_cursor}, safe=",")

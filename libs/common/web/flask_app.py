@@ -118,6 +118,7 @@ def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") ->
         headers[context.REQUEST_ID] = work.request_id
         headers[context.TRACEPARENT] = work.traceparent
         headers["X-Content-Type-Options"] = "nosniff"
+        headers.setdefault("Cache-Control", errors.NO_STORE)
         if "HTTP_ORIGIN" in request.environ:
             add_cors(response)
         else:

@@ -43,14 +43,14 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
 
     @routes.get("/livez")
     def livez() -> Response:
-        return _json({"status": "healthy"})
+        return JsonResponse({"status": "healthy"})
 
     @routes.get("/readyz")
     def readyz() -> Response:
         if ready.draining:
-            return _json({"status": "draining"}, 503)
+            return JsonResponse({"status": "draining"}, 503)
         state = _tried(lambda: _database(db))
-        return _json({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200)
+        return JsonResponse({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200)
 
     @routes.get("/health")
     def health() -> Response:
@@ -64,7 +64,7 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
             "timestamp": write_time(now()),
             "checks": found,
         }
-        return _json(body, 503 if overall == "unhealthy" else 200)
+        return JsonResponse(body, 503 if overall == "unhealthy" else 200)
 
     @routes.get("/metrics")
     def prometheus() -> Response:
@@ -72,10 +72,6 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
         return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
     return routes
-
-
-def _json(body: dict[str, Any], status: int = 200) -> Response:
-    return JsonResponse(body, status, {"Cache-Control": "no-store"})
 
 
 def _tried(check: Check) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from libs.common import errors
 from libs.common.ids import example_id
 from libs.common.web.json_schema import COMPONENTS, JsonSchemas, example_of
 from libs.common.web.messages import JSON, MAX_BODY, MAX_REQUEST_LINE, MERGE_PATCH
-from libs.common.web.routes import PREFIX, Route, Routes
+from libs.common.web.routes import PREFIX, REVALIDATE, SHORTLY, Route, Routes
 
 CONVENTIONS = f"""
 - Paths are below `{PREFIX}`; `/api` without a version is an alias of the current one.
@@ -93,6 +93,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "Allow": {"description": "The methods that the path takes.",
               "schema": {"type": "string", "maxLength": 100, "pattern": "^[A-Z]+(, [A-Z]+)*$"}},
 }  # fmt: skip
+_CACHE_CONTROL = {
+    errors.NO_STORE: ("NotStored", "No cache keeps this."),
+    REVALIDATE: ("Revalidated", "The caller's own cache may keep this, and asks each time whether it is still so."),
+    SHORTLY: ("StoredShortly", "Every cache may keep this for some seconds."),
+}
+"""Cache-Control → the name of its component, and what it means."""
 _ON_ALL = ("X-Request-ID", "RateLimit", "RateLimit-Policy", "Access-Control-Allow-Origin")
 
 
@@ -179,10 +185,11 @@ class _Document:
             "Link": route.many,
             "Idempotent-Replayed": route.idempotent,
         }
-        headers = self._headers(*(name for name, is_sent in sent.items() if is_sent))
+        cache = route.cache_control
+        headers = self._headers(*(name for name, is_sent in sent.items() if is_sent), cache=cache)
         found: dict[str, Any] = {str(route.status): self._success(route, headers)}
         if route.versioned and route.method == "GET":
-            found["304"] = {"description": "It still has that `ETag`.", "headers": self._headers("ETag")}
+            found["304"] = {"description": "It still has that `ETag`.", "headers": self._headers("ETag", cache=cache)}
         for status, problems in sorted(_problems(route).items()):
             found[str(status)] = self._refusal(route, status, problems)
         return found
@@ -227,8 +234,11 @@ class _Document:
         value = problem(**problem.example).document(instance, EXAMPLE_REQUEST_ID)
         return self._refer("examples", problem.code, {"summary": problem.title, "value": value})
 
-    def _headers(self, *names: str) -> dict[str, Any]:
-        return {name: self._refer("headers", name, _HEADERS[name]) for name in (*names, *_ON_ALL)}
+    def _headers(self, *names: str, cache: str = errors.NO_STORE) -> dict[str, Any]:
+        component, meaning = _CACHE_CONTROL[cache]
+        header = {"description": meaning, "required": True, "schema": {"type": "string", "enum": [cache]}}
+        found = {name: self._refer("headers", name, _HEADERS[name]) for name in (*names, *_ON_ALL)}
+        return {**found, "Cache-Control": self._refer("headers", component, header)}
 
     def _refer(self, kind: str, name: str, component: dict[str, Any]) -> dict[str, Any]:
         self.components[kind].setdefault(name, component)

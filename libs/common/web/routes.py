@@ -39,6 +39,11 @@ from libs.common import errors
 from libs.common.web.fields import Choice, QueryInteger, Schema
 from libs.common.web.messages import JSON
 
+REVALIDATE = "private, no-cache"
+"""The Cache-Control of a resource with an ETag: only the caller's own cache keeps it, and asks each time."""
+SHORTLY = "public, max-age=10"
+"""The Cache-Control of what is shown to everybody, where it does no harm if it is some seconds old."""
+
 PREFIX = "/api/v1"
 ALIAS = "/api"
 
@@ -72,6 +77,8 @@ class Route:
     degrades: bool = False
     """Whether it answers without what is down, and says so: then it never refuses with DependencyUnavailable."""
     before: Callable[..., None] | None = None
+    cache: str = ""
+    """The Cache-Control of what a GET shows. Without it: REVALIDATE where there is an ETag, and NO_STORE elsewhere."""
     media_type: str = JSON
     location: str = ""
     example: Mapping[str, Any] | None = None
@@ -101,6 +108,13 @@ class Route:
     def versioned(self) -> bool:
         """Whether it answers with a single resource that has an ETag."""
         return self.returns is not None and not self.many and "version" in self.returns._declared_fields
+
+    @property
+    def cache_control(self) -> str:
+        """The Cache-Control of its success."""
+        if self.method != "GET":
+            return errors.NO_STORE
+        return self.cache or (REVALIDATE if self.versioned else errors.NO_STORE)
 
     @property
     def conditional(self) -> bool:

@@ -230,6 +230,7 @@ def test_a_refusal_is_a_whole_problem_document(app: App) -> None:
         "Retry-After": "1",
         "X-Request-ID": "a.given-id",
         "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
         "Vary": "Origin",
     }
 
