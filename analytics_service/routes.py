@@ -15,7 +15,10 @@ routes = Routes(analytics="What the system did and does: figures, time series, b
 pages = Blueprint("pages", __name__)
 
 _dashboard = (Path(__file__).parent / "templates" / "dashboard.html").read_text(encoding="utf-8")
-_policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+_policy = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 
 
 @pages.get("/")

@@ -33,7 +33,8 @@ FEW_VALUES: dict[str, tuple[object, ...]] = {"status": STATUSES, "channel": CHAN
 MAX_SUBJECT, MAX_BODY = 300, 100_000
 MAX_BACKOFF_SECONDS = 3600.0
 
-EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+"
+_ATOM, _LABEL = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}", r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+EMAIL = rf"{_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})+"
 _request_id = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _traceparent = re.compile(r"[0-9a-f-]{1,55}")
 _ADDRESSES = {

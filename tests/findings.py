@@ -19,7 +19,7 @@ RULES = {
     "/price": ("More digits than", "Must be an amount"),  # a number may have any digits, and a currency has its own
     "/delta": ("At most",),  # units of stock, the present ones included
     "/recipient": ("Give a user or a recipient.", "Must be a"),  # number or an address, as the channel needs it
-    "/body": ("Give either a body or a template.",),
+    "/body": ("Give either a body or a template.", "Must not be blank."),  # it is documented without a pattern
     "/data": ("The template", "Numbers", "At most"),  # needs more or cannot use it; and what is deep inside
     "/from": ("At most", "Must be in 1970 or later."),  # and not too far from `to`
     "/to": ("Must be later than `from`.", "Must be in 1970 or later."),

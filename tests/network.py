@@ -134,6 +134,9 @@ class Provider:
         answer = resolved(self._document, self._operation(method, path)[str(status)])
         documented = {name: resolved(self._document, header) for name, header in answer.get("headers", {}).items()}
         usual = {**HEADERS, "ETag": f'"{(body or {}).get("version", 1)}"'}
+        usual |= {
+            name: header["schema"]["enum"][0] for name, header in documented.items() if "enum" in header["schema"]
+        }
         sent = {name: usual[name] for name, header in documented.items() if header.get("required")} | given
         schemas = {name: header["schema"] for name, header in documented.items()}
         values = {name: header_value(schemas.get(name, {}), text) for name, text in sent.items()}

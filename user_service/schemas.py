@@ -11,7 +11,8 @@ class Email(String):
     """An e-mail address; only its form is checked."""
 
     def __init__(self, *, doc: str, required: bool = False):
-        pattern = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})+$"
+        atom, label = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}", r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+        pattern = rf"^{atom}(\.{atom})*@{label}(\.{label})+$"
         super().__init__(min=3, max=254, pattern=pattern, example="ada@example.com", doc=doc, required=required)
 
 

@@ -10,6 +10,7 @@ import hmac
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -37,16 +38,33 @@ keys = sa.Table(
 )
 
 
+def _number(value: Any) -> orjson.Fragment:
+    """A Decimal in JSON, the same for all ways to write it: 1.0 is 1, and 19.990 is 19.99."""
+    if not isinstance(value, Decimal):
+        raise TypeError(type(value).__name__)
+    sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)  # JSON has no infinity
+    text = "".join(map(str, digits))
+    kept = text.rstrip("0")
+    exponent += len(text) - len(kept)
+    if not kept:
+        return orjson.Fragment(b"0")
+    number = kept + "0" * exponent if 0 <= exponent <= 20 else f"{kept}e{exponent}"
+    return orjson.Fragment(f"{'-' if sign else ''}{number}".encode())
+
+
 @dataclass(frozen=True)
 class Key:
-    """A client's key, scoped to the caller and the operation, and a keyed hash of the body that it came with."""
+    """A client's key, scoped to the caller and the operation, and a keyed hash of the body that it came with. Of bodies
+    the value counts, and neither the order of members nor the notation of numbers.
+    """
 
     name: str
     fingerprint: str
 
     @classmethod
     def of(cls, secret: str, caller: str, operation: str, key: str, body: Any) -> "Key":
-        canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=str)
+        canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=_number)
         name = hashlib.sha256(f"{caller}\n{operation}\n{key}".encode()).hexdigest()
         return cls(name, hmac.new(secret.encode(), canonical, "sha256").hexdigest())
 

@@ -21,6 +21,7 @@ hold 800 KiB that belong to no request yet.
 class Request(GunicornRequest):  # type: ignore[misc]
     """Refuses what Gunicorn's parser lets through and the standard does not."""
 
+    headers: list[tuple[str, str]]
     is_coded = False
     """Whether its body has a Content-Encoding. Such a body is not read: the request is refused without it."""
 
@@ -38,8 +39,16 @@ class Request(GunicornRequest):  # type: ignore[misc]
         if "TRANSFER-ENCODING" in fields:
             self._check_transfer_codings()
         super().set_body_reader()
+        if len(fields) < len(self.headers):
+            self._join("IDEMPOTENCY-KEY")
         if "CONTENT-ENCODING" in fields:
             self._check_content_coding(fields)
+
+    def _join(self, name: str) -> None:
+        """Two headers become one with a space in it, which is no key. Gunicorn would join them to one that is."""
+        values = [value for each, value in self.headers if each == name]
+        if len(values) > 1:
+            self.headers = [header for header in self.headers if header[0] != name] + [(name, ", ".join(values))]
 
     def _check_transfer_codings(self) -> None:
         """Gunicorn takes gzip, deflate and compress before chunked, and undoes only the chunks."""

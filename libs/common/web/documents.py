@@ -12,6 +12,17 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from libs.common import errors
 from libs.common.web.messages import JSON
 
+_POLICY = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_SWAGGER_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    f"font-src 'self' data:; connect-src 'self'; {_POLICY}"
+)
+
+
+def _page_headers(policy: str) -> dict[str, str]:
+    """Of a page for people. No other site may show it in a frame of its own."""
+    return {"Content-Security-Policy": policy, "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+
 
 def blueprint(package: str, document: bytes) -> Blueprint:
     routes = Blueprint("documents", __name__)
@@ -32,7 +43,8 @@ def blueprint(package: str, document: bytes) -> Blueprint:
             abort(404)
         text = html.escape(" ".join((problem.__doc__ or "").split()))
         page = f"<!doctype html><meta charset=utf-8><title>{code}</title><h1>{html.escape(problem.title)}</h1>"
-        return Response(f"{page}<p>Status {problem.status}, code <code>{code}</code>.<p>{text}\n", mimetype="text/html")
+        page += f"<p>Status {problem.status}, code <code>{code}</code>.<p>{text}\n"
+        return Response(page, headers=_page_headers(f"default-src 'none'; {_POLICY}"), mimetype="text/html")
 
     return routes
 
@@ -41,4 +53,10 @@ def swagger_ui(service: str) -> Blueprint:
     """Swagger UI at /docs, its files served from the package that carries them. It asks no validator elsewhere."""
     config = {"app_name": f"Quintet {service} service", "validatorUrl": None}
     made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
+
+    @made.after_request
+    def protect(response: Response) -> Response:
+        response.headers.update(_page_headers(_SWAGGER_POLICY))
+        return response
+
     return made

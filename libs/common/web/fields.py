@@ -23,6 +23,7 @@ MAX_AMOUNT = Decimal("99999999999.9999")
 MAX_COUNT = 2**53
 """The highest whole number that every reader of JSON can take (RFC 8259, section 6)."""
 _ANY_TEXT = r"^[^\x00]*$"
+_SOME_TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
 _amount = re.compile(r"\d{1,11}(\.\d{1,4})?")
 
 
@@ -180,15 +181,17 @@ class _Pattern(validate.Regexp):
 
 
 class String(Documented, ma.fields.String):
-    """Text that every engine can store: no NUL, no lone surrogate. Length counts characters."""
+    """Text that every engine can store: no NUL, no lone surrogate. Length counts characters. What has to have some is
+    not blank.
+    """
 
     keywords: ClassVar = {"pattern": _ANY_TEXT}
 
     def __init__(self, *, min: int = 0, max: int, pattern: str | None = None, **kwargs: Any):
         self._length = validate.Length(min=min or None, max=max)
         self._pattern = _Pattern(pattern) if pattern else None
-        if pattern:
-            kwargs["metadata"] = {"pattern": pattern, **kwargs.get("metadata", {})}
+        if pattern or (min and "pattern" in self.keywords):
+            kwargs["metadata"] = {"pattern": pattern or _SOME_TEXT, **kwargs.get("metadata", {})}
         super().__init__(validate=[self._length, self._pattern] if self._pattern else self._length, **kwargs)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
@@ -203,6 +206,8 @@ class String(Documented, ma.fields.String):
         """The length was looked at first."""
         if self._pattern:
             self._pattern(value)
+        elif self._length.min and value.isspace():
+            raise ValidationError("Must not be blank.")
 
 
 class Choice(Documented, ma.fields.String):
@@ -291,7 +296,7 @@ class Money(Documented):
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Decimal:
         if isinstance(value, str) and _amount.fullmatch(value) and value.isascii():
-            return Decimal(value)
+            return Decimal(value).normalize() + 0
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
             amount = Decimal(value)
             # Bounds first: normalize() of a very long number is work for nothing.

@@ -37,7 +37,8 @@ class RateLimiter:
 
     def check(self, address: str) -> dict[str, str]:
         """Count a request; returns the `RateLimit` fields of its answer, raises RateLimited when it is one too many."""
-        if self._is_exempt(address):
+        address, is_exempt = self._client(address)
+        if is_exempt:
             return {}
         limiter = self._shared_limiter()
         if limiter:
@@ -61,12 +62,20 @@ class RateLimiter:
             raise RateLimited(retry_after=reset, headers=fields)
         return fields
 
-    def _is_exempt(self, address: str) -> bool:
+    def _client(self, address: str) -> tuple[str, bool]:
+        """Whom a request is counted for, and whether it is not. A client of IPv6 has a network of its own, in which it
+        may take any of 2**64 addresses.
+        """
         try:
             client = ipaddress.ip_address(address)
         except ValueError:
-            return False
-        return any(client in network for network in self._exempt)
+            return address, False
+        if isinstance(client, ipaddress.IPv6Address):
+            client = client.ipv4_mapped or client
+        is_exempt = any(client in network for network in self._exempt)
+        if isinstance(client, ipaddress.IPv6Address):
+            return str(ipaddress.ip_network((int(client) >> 64 << 64, 64))), is_exempt
+        return str(client), is_exempt
 
     def _shared_limiter(self) -> SlidingWindowCounterRateLimiter | None:
         if not self._redis_url or time.monotonic() < self._ask_again_at:

@@ -47,6 +47,8 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
         raise errors.MalformedRequest(f"At most {MAX_CONTAINERS} arrays and objects are taken.")
     try:
         return _decoder.decode(raw.decode("utf-8"))
+    except _RepeatedMember:
+        raise errors.MalformedRequest("The body has a member twice.") from None
     except (ValueError, RecursionError, ArithmeticError):
         raise errors.MalformedRequest("The body is not JSON in UTF-8.") from None
 
@@ -60,7 +62,18 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_decoder = JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
+class _RepeatedMember(Exception):
+    """Which of the two counts, every reader of JSON decides for itself (RFC 8259, section 4)."""
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(members)
+    if len(made) < len(members):
+        raise _RepeatedMember
+    return made
+
+
+_decoder = JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_no_constant)
 
 
 class JsonResponse(Response):

@@ -67,6 +67,7 @@ def target(request: Any, make_service: Callable[..., Flask]) -> Target:
 
 
 MALFORMED = {
+    "a member twice": b'{"name": "x", "name": "x"}', "deep inside": b'{"data": [{"a": 1, "b": 2, "\\u0061": 1}]}',
     "nothing": b"", "half": b'{"name": "x', "text": b"hello", "single quotes": b"{'name': 'x'}", "comment": b"{} // x",
     "trailing comma": b'{"name": "x",}', "two": b"{} {}", "NaN": b'{"price": NaN}', "infinity": b'{"price": -Infinity}',
     "hex": b'{"stock": 0x10}', "leading zero": b'{"stock": 01}', "plus": b'{"stock": +1}', "no digits": b'{"price": .5}',

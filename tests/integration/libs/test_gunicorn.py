@@ -163,6 +163,20 @@ def test_an_old_request_needs_no_host(product: Running) -> None:
     assert send(product, b"GET /livez HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200 ")
 
 
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", "a"), ("a", "")])
+def test_two_keys_are_no_key(product: Running, keys: tuple[str, str]) -> None:
+    body = json.dumps(a_product()).encode()
+    headers = "".join(f"Idempotency-Key: {key}\r\n" for key in keys).encode()
+    request = head(Content_Length=len(body))[:-2] + headers + b"\r\n" + body
+    status, problem = parsed(send(product, request))
+    assert (status, problem["errors"][0]["pointer"]) == (422, "/Idempotency-Key")
+
+
+def test_a_key_may_have_a_comma(product: Running) -> None:
+    body = json.dumps(a_product()).encode()
+    assert parsed(send(product, head(Content_Length=len(body), Idempotency_Key="a,b") + body))[0] == 201
+
+
 def test_half_a_body_is_no_body(product: Running) -> None:
     status, problem = parsed(send(product, head(Content_Length=100) + b'{"name": "x", "price": 5}'))
     assert (status, problem["code"]) == (400, "malformed-request")

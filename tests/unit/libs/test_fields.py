@@ -92,7 +92,7 @@ def test_nothing_else_is_a_boolean(text: str) -> None:
 text_field = fields.String(min=1, max=5)
 
 
-@pytest.mark.parametrize("text", ["a", "abcde", "äöü€𝄞", "😀😀😀😀😀", "\n\t", " "])
+@pytest.mark.parametrize("text", ["a", "abcde", "äöü€𝄞", "😀😀😀😀😀", " a", "\na\t"])
 def test_text_is_taken_by_its_characters(text: str) -> None:
     assert load(text_field, text) == text
 
@@ -100,6 +100,12 @@ def test_text_is_taken_by_its_characters(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "abcdef", "a\x00", "\x00", "\ud800", "a\udfffb", "\udc80"])
 def test_text_that_an_engine_could_not_keep_is_refused(text: str) -> None:
     assert refuses(text_field, text)
+
+
+@pytest.mark.parametrize("text", [" ", "\n\t", "   ", "\u00a0", "\u2003\u3000", "\x1f"])
+def test_text_that_is_needed_is_not_blank(text: str) -> None:
+    assert refuses(text_field, text)
+    assert load(fields.String(max=5), text) == text
 
 
 @pytest.mark.parametrize("value", [1, True, None, b"abc", ["a"], {"a": 1}, Decimal(1)])

@@ -1,4 +1,5 @@
 from decimal import Decimal
+from json import loads
 
 import pytest
 from hypothesis import given
@@ -33,8 +34,28 @@ def test_the_fingerprint_needs_the_secret() -> None:
     assert key(secret="other").fingerprint != key().fingerprint
 
 
-def test_amounts_are_compared_as_they_were_sent() -> None:
-    assert key(body={"price": Decimal("1.50")}) == key(body={"price": Decimal("1.50")})
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1.0", "1"), ("19.990", "19.99"), ("1e3", "1000"), ("1E+2", "100.00"), ("0.0", "0"), ("-0.0", "0"),
+        ("-1.50", "-1.5"), ("1e-7", "0.00000010"), ("1e999999", "10e999998"), ("1.5e30", "15e29"),
+    ],
+)  # fmt: skip
+def test_numbers_are_compared_by_value(one: str, other: str) -> None:
+    bodies = [loads(f'{{"price": {text}}}', parse_float=Decimal) for text in (one, other)]
+    assert key(body=bodies[0]) == key(body=bodies[1])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1.5", '"1.5"'), ("1", '"1"'), ("1", "true"), ("19.99", "19.9"), ("-1", "1")]
+)
+def test_what_has_another_value_is_another_body(one: str, other: str) -> None:
+    assert key(body=loads(one, parse_float=Decimal)) != key(body=loads(other, parse_float=Decimal))
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False), st.decimals(allow_nan=False, allow_infinity=False))
+def test_two_numbers_have_one_fingerprint_exactly_where_they_are_equal(one: Decimal, other: Decimal) -> None:
+    assert (key(body=one) == key(body=other)) is (one == other)
 
 
 @given(st.text(max_size=300), st.text(max_size=300))

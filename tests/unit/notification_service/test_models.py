@@ -157,6 +157,11 @@ def test_a_recipient_that_the_channel_reaches(channel: str, recipient: str | Non
     [
         ("email", "ada"),
         ("email", "ada@example"),
+        ("email", "ada..l@example.com"),
+        ("email", ".ada@example.com"),
+        ("email", "ada.@example.com"),
+        ("email", "ada@-example.com"),
+        ("email", "ada@example-.com"),
         ("email", "ada@example.com, bob@example.com"),
         ("email", "ada@example.com\n"),
         ("email", "ada@example.com\r\nBcc: bob@example.com"),
