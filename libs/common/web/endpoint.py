@@ -24,7 +24,7 @@ from libs.common.web.messages import (
     problem_response,
     read_json,
 )
-from libs.common.web.routes import ALIAS, PREFIX, Route, Routes
+from libs.common.web.routes import ALIAS, PREFIX, Route, Routes, path_template
 
 _visible_ascii = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -48,6 +48,7 @@ class Endpoint:
         self._query = route.query() if route.query else None
         self._returns = route.returns() if route.returns else None
         self._cache_control = route.cache_control
+        self._operation = path_template(route.rule)
         wanted = set(route.needs) | set(route.before_needs)
         if unknown := sorted(wanted - route.gives() - dependencies.keys()):
             raise TypeError(_refusal(route, unknown, dependencies))
@@ -66,7 +67,7 @@ class Endpoint:
             raw = self._read_body()
             args["body"] = self._parse_body(raw)
             args["raw"] = raw
-        args["key"] = key = self._parse_key(raw) if route.idempotent else None
+        args["key"] = key = self._parse_key(path, raw) if route.idempotent else None
         args["match"] = check_match
         if route.before:
             if key and (stored := self._find(key)):
@@ -126,8 +127,8 @@ class Endpoint:
         if self._route.sorts:
             limit, cursor = query.pop("limit"), query.pop("cursor", None)
             sort = query.pop("sort", f"-{self._route.sorts[0]}")
-            filters = sorted((n, v) for n, v in given.items() if n not in ("limit", "cursor", "sort"))
-            question = f"{self._route.rule}?{urlencode(filters)}"
+            # By their values: a cursor fits the same filters in another notation.
+            question = f"{self._route.rule}?{urlencode(sorted((name, str(value)) for name, value in query.items()))}"
             args["page"] = PageQuery(limit, sort, cursor, question, self._secret)
         return query
 
@@ -146,15 +147,15 @@ class Endpoint:
         assert self._body is not None
         return {name: value for name, value in self._body.dump(current).items() if value is not None}
 
-    def _parse_key(self, raw: Any) -> idempotency.Key | None:
+    def _parse_key(self, path: dict[str, str], raw: Any) -> idempotency.Key | None:
+        """The parameters of the path are canonical: an id in capitals is the same id."""
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return None
         if not _visible_ascii.fullmatch(key):
-            fault = {"pointer": "/Idempotency-Key", "detail": "Must be 1 to 255 visible ASCII characters."}
-            raise errors.ValidationFailed(errors=[fault])
-        operation = request.path.removeprefix(PREFIX).removeprefix(ALIAS)
-        return idempotency.Key.of(self._secret, "anonymous", operation, key, raw)
+            detail = "Must be one header of 1 to 255 visible ASCII characters."
+            raise errors.ValidationFailed(errors=[{"pointer": "/Idempotency-Key", "detail": detail}])
+        return idempotency.Key.of(self._secret, "anonymous", self._operation.format(**path), key, raw)
 
     def _dump(self, result: Any) -> Response:
         route = self._route

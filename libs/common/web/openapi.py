@@ -11,7 +11,7 @@ from libs.common import errors
 from libs.common.ids import example_id
 from libs.common.web.json_schema import COMPONENTS, JsonSchemas, example_of
 from libs.common.web.messages import JSON, MAX_BODY, MAX_REQUEST_LINE, MERGE_PATCH
-from libs.common.web.routes import PREFIX, REVALIDATE, SHORTLY, Route, Routes
+from libs.common.web.routes import PREFIX, REVALIDATE, SHORTLY, Route, Routes, path_template
 
 CONVENTIONS = f"""
 - Paths are below `{PREFIX}`; `/api` without a version is an alias of the current one.
@@ -107,7 +107,7 @@ def document(service: str, version: str, description: str, routes: Routes) -> di
     made = _Document()
     paths: dict[str, dict[str, Any]] = {}
     for route in routes.all:
-        paths.setdefault(_path(route), {})[route.method.lower()] = made.operation(route)
+        paths.setdefault(path_template(route.rule), {})[route.method.lower()] = made.operation(route)
     tags = dict.fromkeys(_tag(route) for route in routes.all)
     return {
         "openapi": "3.1.0",
@@ -230,7 +230,7 @@ class _Document:
         return self._refer("responses", "Or".join(problem.__name__ for problem in problems) + kept, response)
 
     def _example(self, route: Route, problem: type[errors.Problem]) -> dict[str, Any]:
-        instance = PREFIX + re.sub(r"{(\w+)}", lambda found: example_id(found[1]), _path(route))
+        instance = PREFIX + re.sub(r"{(\w+)}", lambda found: example_id(found[1]), path_template(route.rule))
         value = problem(**problem.example).document(instance, EXAMPLE_REQUEST_ID)
         return self._refer("examples", problem.code, {"summary": problem.title, "value": value})
 
@@ -243,10 +243,6 @@ class _Document:
     def _refer(self, kind: str, name: str, component: dict[str, Any]) -> dict[str, Any]:
         self.components[kind].setdefault(name, component)
         return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def _path(route: Route) -> str:
-    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.rule)
 
 
 def _tag(route: Route) -> str:

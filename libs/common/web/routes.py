@@ -51,6 +51,11 @@ Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 
 
+def path_template(rule: str) -> str:
+    """`/users/{user_id}` of `/users/<id:user_id>`."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
 class Decorator(Protocol):
     """Adds a view to the routes, and leaves it as it is."""
 

@@ -272,6 +272,25 @@ def test_a_change_of_stock_that_was_answered_is_repeated_whatever_its_preconditi
     assert first == again
 
 
+def test_a_key_is_known_again_however_the_path_is_written(api: Api, create: Create) -> None:
+    product, change = create(), {"delta": 1, "reason": "count"}
+    headers = {"Idempotency-Key": "k"}
+    for given in (product["id"], product["id"].upper(), product["id"].title()):
+        answered(api.post(f"/products/{given}/stock", change, headers=headers))
+    assert answered(api.get(f"/products/{product['id']}"))["stock"] == product["stock"] + 1
+
+
+def test_a_cursor_fits_the_same_filters_in_another_notation(api: Api, create: Create, users: FakeUsers) -> None:
+    seller = new_id()
+    users.known.add(seller)
+    for _ in range(3):
+        create(seller_id=seller)
+    first = answered(api.get(f"/products?limit=1&seller_id={seller}&min_price=0.50"))
+    cursor = first["next_cursor"]
+    assert answered(api.get(f"/products?limit=1&min_price=0.5&seller_id={seller.upper()}&cursor={cursor}"))["items"]
+    refused(api.get(f"/products?limit=1&min_price=0.5&cursor={cursor}"), 400, "malformed-request")
+
+
 def test_a_product_that_is_not_the_one_that_was_named_is_not_shown(api: Api, create: Create) -> None:
     path = f"/products/{create()['id']}"
     refused(api.get(path, headers={"If-Match": '"2"'}), 412, "precondition-failed")
