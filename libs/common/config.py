@@ -31,6 +31,7 @@ DEVELOPMENT_KEY = "development-only-key-never-use-it-in-production"
 MAX_REQUEST_LINE = 8190
 """Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
 MAX_PORT = 65535
+_origin = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII)
 DATABASE_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
 """What SQLAlchemy calls those that are installed."""
 
@@ -88,7 +89,8 @@ class Settings:
         secret=True,
     )
     cors_origins: tuple[str, ...] = setting(
-        ("*",), "Origins, comma separated, that browsers may call from; `*` is refused in production."
+        ("*",),
+        "Origins, comma separated, that browsers may call from: `scheme://host:port`, or `*`, not in production.",
     )
     log_level: str = setting(
         "INFO", "The least severe log line written.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
@@ -174,6 +176,9 @@ class Settings:
                 yield "SECRET_KEY: must be set in production"
             if "*" in self.cors_origins:
                 yield "CORS_ORIGINS: must name the origins in production"
+        for origin in self.cors_origins:
+            if origin != "*" and not _origin.fullmatch(origin):
+                yield f"CORS_ORIGINS: {origin!r} is not an origin such as https://shop.example, and not *"
         if len(self.secret_key) < 32:
             yield "SECRET_KEY: needs at least 32 characters"
         if self.rate_limit and not re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", self.rate_limit):

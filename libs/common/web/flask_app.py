@@ -1,6 +1,7 @@
 """The Flask app of a service, and what it does before and after each view."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,13 @@ def make_flask(settings: Settings) -> Flask:
 
 
 def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") -> None:
-    CORS(app, origins=list(settings.cors_origins), expose_headers=EXPOSED, max_age=600, always_send=False)
+    CORS(
+        app,
+        origins=[_literally(origin) for origin in settings.cors_origins],
+        expose_headers=EXPOSED,
+        max_age=600,
+        always_send=False,
+    )
     # Called where a browser asks. For the others, to find out that nobody does costs more than to say that it counts.
     add_cors = app.after_request_funcs[None].pop()
 
@@ -131,6 +138,11 @@ def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") ->
     @app.teardown_request
     def forget(exc: BaseException | None) -> None:
         context.end()
+
+
+def _literally(origin: str) -> str | re.Pattern[str]:
+    """Flask-CORS takes text with one of several characters, such as the brackets of an address, for an expression."""
+    return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
 
 
 def _record(status: int, seconds: float) -> None:

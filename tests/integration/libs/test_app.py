@@ -118,16 +118,19 @@ def test_a_preflight_is_answered(api: Api) -> None:
     ("origin", "may"),
     [
         ("https://shop.example", True),
+        ("http://[::1]:3000", True),
         ("https://shop.example.evil.example", False),
         ("https://shopxexample", False),
         ("http://shop.example", False),
+        ("http://[::1]:30001", False),
+        ("http://1:3000", False),
         ("null", False),
     ],
 )
 def test_only_named_origins_may_call_where_they_are_named(
     make_service: Callable[..., Flask], origin: str, may: bool
 ) -> None:
-    api = Api(make_service("user", settings={"cors_origins": ("https://shop.example",)}))
+    api = Api(make_service("user", settings={"cors_origins": ("https://shop.example", "http://[::1]:3000")}))
     answer = api.get("/users", headers={"Origin": origin})
     assert (answer.headers.get("Access-Control-Allow-Origin") == origin) is may
 

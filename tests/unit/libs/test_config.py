@@ -73,6 +73,27 @@ def test_values_have_their_declared_types() -> None:
     assert found.cors_origins == ("https://a.example", "https://b.example")
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "https://shop.example", "http://localhost:3000", "https://a-b.shop.example:8443", "http://[::1]:3000"],
+)
+def test_an_origin_is_a_scheme_a_host_and_a_port(origin: str) -> None:
+    assert load(CORS_ORIGINS=f"https://a.example,{origin}").cors_origins == ("https://a.example", origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://*.shop.example", "*.shop.example", "shop.example", "https://shop.example/", "https://shop.example/x",
+        "https://ada@shop.example", "ftp://shop.example", "null", "https://", "https://shop.example:", "https://shop.example:0",
+        r"https://.+\.shop\.example", "https://(a|b).example", "https://shop.example?x", "https://bücher.example", "**",
+    ],
+)  # fmt: skip
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    (fault,) = faults(CORS_ORIGINS=f"https://a.example,{origin}")
+    assert fault.startswith(f"CORS_ORIGINS: {origin!r} is not an origin")
+
+
 def test_an_empty_variable_counts_as_unset() -> None:
     assert load(BASE_PORT="", SECRET_KEY="", DATABASE_URL_ORDER="", DATABASE_URL="sqlite:///x").base_port == 8000
     assert load(DATABASE_URL_ORDER="", DATABASE_URL="sqlite:///x").database == "sqlite:///x"
