@@ -23,7 +23,7 @@ SocketUnreader.max_body_chunk = STEP
 
 
 class _Broken:
-    """In the place of a body that broke off: whoever reads it learns why."""
+    """In the place of a body that broke off: reading it raises the reason."""
 
     def __init__(self, fault: Exception):
         self._fault = fault
@@ -49,7 +49,7 @@ class _Body:
 
 class Bodies:
     """Counts what the bodies hold, those that arrive and those of requests that are under way. Where there is no more
-    room, the body that has been arriving for the longest is given up, and its request refused.
+    room, the body that began to arrive first is given up, and its request refused.
 
     A body of less than a step is not counted: it holds no more than its connection does.
     """
@@ -139,4 +139,4 @@ class BodyFirst:
                 stream.failed = True  # gunicorn closes the connection after the answer
                 break
             if step == STEP:
-                gevent.sleep(0)  # a sender who is fast would have the worker for himself
+                gevent.sleep(0)  # a fast sender would occupy the worker

@@ -1,4 +1,4 @@
-"""A request in its bytes, looked at just closely enough to refuse it: one that is plain, or one that is none.
+"""A quick look at the bytes of a request, to refuse it without parsing all of it.
 
 While a service refuses two thirds of what comes, gunicorn's parser, environ and response would cost it four times as
 much as all the rest of a refusal.
@@ -18,7 +18,7 @@ _NOT_PLAIN = {b"origin", b"transfer-encoding", b"expect", b"upgrade"}
 
 
 class Glance(NamedTuple):
-    """What a refusal names, and whether it has no body."""
+    """What a refusal needs to know of its request."""
 
     path: str
     request_id: str | None
@@ -56,8 +56,8 @@ def is_host(value: str) -> bool:
     return _host.fullmatch(value) is not None
 
 
-def made_out(data: bytes) -> Glance:
-    """What can be made out of a request that the parser refuses. A path that cannot is `/`."""
+def parse_leniently(data: bytes) -> Glance:
+    """The path and the id of a request that the parser refuses, as far as they can be found; else the path is `/`."""
     beginning, request_id = _beginning.match(data), _request_id.search(data)
     return Glance(
         path=unquote(beginning[2].decode()) if beginning else "/",

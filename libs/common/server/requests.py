@@ -1,4 +1,4 @@
-"""How requests arrive: one is parsed, refused at a glance, or found to be none and answered with a problem."""
+"""How requests arrive: each is parsed, refused after a quick look, or answered with a problem if it is malformed."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ from gunicorn.http.message import Request as GunicornRequest
 from gunicorn.http.parser import RequestParser
 
 from libs.common import context, errors
-from libs.common.server.glance import Glance, glance, is_host, made_out
+from libs.common.server.glance import Glance, glance, is_host, parse_leniently
 from libs.common.web.messages import is_coding
 
 MAX_HEAD = 32 * 1024
@@ -65,7 +65,7 @@ class Request(GunicornRequest):  # type: ignore[misc]
 
 
 class Refused:
-    """In the place of a request: what was seen of it at a glance."""
+    """In the place of a request that is refused without being parsed."""
 
     proxy_protocol_info = None
     body = io.BytesIO()
@@ -78,7 +78,7 @@ class Refused:
 
 
 class Unreadable(Exception):
-    """What came is no request, or none that is taken: the problem, and what was seen."""
+    """The request is malformed or not accepted: the problem, and what is known of the request."""
 
     def __init__(self, problem: errors.Problem, seen: Glance):
         super().__init__(problem.code)
@@ -98,7 +98,7 @@ _PROBLEMS: dict[type[Exception], type[errors.Problem]] = {
     http_errors.LimitRequestLine: errors.UriTooLong,
     http_errors.UnsupportedTransferCoding: errors.UnsupportedTransferCoding,
 }
-"""What is not a malformed request."""
+"""Exception of the parser → problem; all others are malformed requests."""
 
 
 def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | Refused:
@@ -110,7 +110,7 @@ def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | Refus
     try:
         return Request(cfg, unreader, peer, number)
     except http_errors.ParseException as exc:
-        raise Unreadable(_PROBLEMS.get(type(exc), errors.MalformedRequest)(), made_out(data)) from exc
+        raise Unreadable(_PROBLEMS.get(type(exc), errors.MalformedRequest)(), parse_leniently(data)) from exc
 
 
 RequestParser.mesg_class = staticmethod(_message)

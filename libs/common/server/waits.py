@@ -7,8 +7,8 @@ import gevent
 
 
 class Wait(gevent.Timeout):
-    """A wait for a client. It ends without a word when its time is over, when the worker stops, and when the place of
-    its connection is needed.
+    """A wait for a client. It ends silently when its time is over, when the worker stops, and when there are too many
+    connections.
     """
 
     longest: ClassVar[float] = math.inf

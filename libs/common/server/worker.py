@@ -17,7 +17,7 @@ from libs.common.server.answers import let_send, refuse
 from libs.common.server.bodies import BodyFirst
 from libs.common.server.requests import Refused, Request, Unreadable, seen_of
 from libs.common.server.waits import Idle, Wait
-from libs.common.web.admission import told
+from libs.common.web.admission import encode_problem
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 
 
 class _Listener(StreamServer):
-    """Takes one connection in each turn of the loop, so that workers get like shares of them. A worker without a free
-    place takes all there are: its turns are long, and nobody is to wait here to be refused, or to hear of its health.
+    """Accepts one connection in each turn of the loop, so that the workers share them evenly. A worker without a free
+    place accepts all that wait: its turns are long, and a refusal or an answer about its health must not wait for them.
     """
 
     is_busy: ClassVar[Callable[[], bool]]
@@ -140,7 +140,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             metrics.SHED.inc()
         else:
             log.error("request.failed", exc_info=exc, extra=extra)
-        headers, body = told(problem, seen.path, request_id)
+        headers, body = encode_problem(problem, seen.path, request_id)
         with suppress(OSError):  # the client has gone
             refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
             let_send(client)

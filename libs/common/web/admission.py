@@ -28,8 +28,8 @@ come free many at a time, with the commit that they shared.
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def told(problem: Problem, path: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body of a refusal that no app sees."""
+def encode_problem(problem: Problem, path: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body of a refusal that is made without the app."""
     body = orjson.dumps(problem.document(path, request_id))
     headers = {
         "Content-Type": PROBLEM_JSON,
@@ -81,7 +81,7 @@ class Admission:
     def refusal(self, path: str, request_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
         """Headers and body of a 503, which is counted."""
         metrics.SHED.inc()
-        return told(Overloaded(), path, context.request_id_of(request_id))
+        return encode_problem(Overloaded(), path, context.request_id_of(request_id))
 
     def _enter(self, environ: dict[str, Any]) -> bool:
         """Whether there is a place, at once or in time."""

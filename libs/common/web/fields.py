@@ -43,7 +43,7 @@ class Schema(ma.Schema):
 
     def load(self, data: Any, **options: Any) -> Any:
         """As the base class does. What is right, which most is, takes half the time: the machinery that gathers faults
-        runs when there is one. It gathers no more than are told.
+        runs when there is one. It gathers no more than are reported.
         """
         if not options and not any(self._hooks.values()):
             try:
@@ -101,8 +101,8 @@ class Documented(ma.fields.Field):
     """Keywords of JSON Schema that all fields of the class have."""
 
     def __init__(self, *args: Any, doc: str | None = None, example: Any = None, **kwargs: Any):
-        told = {"description": doc, "examples": None if example is None else [example]}
-        own = {name: value for name, value in told.items() if value is not None}
+        described = {"description": doc, "examples": None if example is None else [example]}
+        own = {name: value for name, value in described.items() if value is not None}
         super().__init__(*args, metadata={**self.keywords, **kwargs.pop("metadata", {}), **own}, **kwargs)
 
 
@@ -133,9 +133,7 @@ class Dict(Documented, ma.fields.Dict):
 
 
 class List(Documented, ma.fields.List):
-    """`min` to `max` items. How many there are is looked at before any of them, and no more faults are looked for than
-    are told.
-    """
+    """`min` to `max` items. The length is checked before any item, and no more faults are collected than are reported."""
 
     def __init__(self, inner: ma.fields.Field, *, min: int = 0, max: int, **kwargs: Any):
         self._length = validate.Length(min=min or None, max=max)
@@ -181,8 +179,8 @@ class _Pattern(validate.Regexp):
 
 
 class String(Documented, ma.fields.String):
-    """Text that every engine can store: no NUL, no lone surrogate. Length counts characters. What has to have some is
-    not blank.
+    """Text that every engine can store: no NUL, no lone surrogate. Length counts characters. Text with a minimum length
+    must not be blank.
     """
 
     keywords: ClassVar = {"pattern": _ANY_TEXT}
@@ -203,7 +201,7 @@ class String(Documented, ma.fields.String):
         return value
 
     def _validate(self, value: Any) -> None:
-        """The length was looked at first."""
+        """The length was checked first."""
         if self._pattern:
             self._pattern(value)
         elif self._length.min and value.isspace():

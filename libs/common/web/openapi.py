@@ -277,7 +277,7 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
 
 
 def _is_kept(route: Route, problem: type[errors.Problem]) -> bool:
-    """Whether a repetition with the same key may be told this refusal again: those on the merits are kept. Of a view
+    """Whether a repetition with the same key may get this refusal again: those on the merits are kept. Of a view
     that leaves its key to the library these are the 409s; one that takes it, to keep its own answers, keeps others too.
     """
     on_the_merits = route.idempotent and problem in route.refuses

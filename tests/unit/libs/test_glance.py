@@ -6,7 +6,7 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.server.glance import Glance, glance, made_out
+from libs.common.server.glance import Glance, glance, parse_leniently
 from libs.common.server.requests import Request
 
 CFG = Config()
@@ -85,7 +85,7 @@ def test_what_is_not_plain_whole_and_alone_is_left_to_the_parser(data: bytes) ->
     ],
 )
 def test_of_what_is_no_request_as_much_is_made_out_as_can_be(data: bytes, seen: Glance) -> None:
-    assert made_out(data) == seen
+    assert parse_leniently(data) == seen
 
 
 SPACE = st.sampled_from([b""] * 20 + [b" ", b"\t", b"\n", b"\r", b"\x00", b"\x0b"])
