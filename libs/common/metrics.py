@@ -15,7 +15,7 @@ LATENCY = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-SHED = Counter("requests_shed_total", "Requests refused because too many were under way, or their bodies too large in sum.")
+SHED = Counter("requests_shed_total", "Requests refused because too many were under way, or their bodies too large.")
 IN_PROGRESS = Gauge("requests_in_progress", "Requests below /api that are under way.", multiprocess_mode="livesum")
 QUEUED = Gauge("requests_queued", "Requests below /api that wait for others to end.", multiprocess_mode="livesum")
 CALLS = Counter("service_calls_total", "Calls of other services, retries included.", ["service", "outcome"])

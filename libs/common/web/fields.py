@@ -133,7 +133,7 @@ class Dict(Documented, ma.fields.Dict):
 
 
 class List(Documented, ma.fields.List):
-    """`min` to `max` items. The length is checked before any item, and no more faults are collected than are reported."""
+    """`min` to `max` items. The length is checked first, and no more faults are gathered than are reported."""
 
     def __init__(self, inner: ma.fields.Field, *, min: int = 0, max: int, **kwargs: Any):
         self._length = validate.Length(min=min or None, max=max)

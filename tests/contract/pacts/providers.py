@@ -171,7 +171,9 @@ def too_much_to_do(provider: Provider) -> None:
     """A request that does not come to its end takes the only place."""
     client = provider.stack.enter_context(socket.create_connection(("127.0.0.1", provider.port)))
     path = "/users" if provider.service == "user" else "/events"
-    client.sendall(f"POST {PREFIX}{path} HTTP/1.1\r\nContent-Type: {JSON}\r\nContent-Length: 2\r\n\r\n".encode())
+    client.sendall(
+        f"POST {PREFIX}{path} HTTP/1.1\r\nHost: x\r\nContent-Type: {JSON}\r\nContent-Length: 2\r\n\r\n".encode()
+    )
     assert eventually(lambda: provider.app.wsgi_app.is_full())  # type: ignore[attr-defined]
 
 
