@@ -112,7 +112,7 @@ def unchanged(service: str, path: str) -> Iterator[Request]:
     yield Request(f"GET {path}", service, "GET", path, 200, has={"ETag": ""}, keep={"etag": "header ETag"})
     yield Request(f"GET {path}: who has this version gets no body", service, "GET", path, 304,
                   headers={"If-None-Match": "{{etag}}"}, has={"ETag": "{{etag}}"})  # fmt: skip
-    yield from refusals(service, "GET", path, 404, 422)
+    yield from refusals(service, "GET", path, 404, 412, 422)
 
 
 NEW_USER = {"email": "{{email}}", "name": "Ada Lovelace"}
@@ -217,7 +217,8 @@ PRODUCT = (
             has={"Idempotent-Replayed": "true"}),
     Request("Stock never falls below zero", "product", "POST", "/products/{product_id}/stock", 409,
             {"delta": -31, "reason": "theft"}, problem="insufficient-stock"),
-    *refusals("product", "POST", "/products/{product_id}/stock", 400, 404, 415, 422, body={"delta": 1, "reason": "found"}),
+    *refusals("product", "POST", "/products/{product_id}/stock", 400, 404, 412, 415, 422,
+              body={"delta": 1, "reason": "found"}),
     Request(
         "Reserve units", "product", "POST", "/reservations", 201, RESERVATION, fresh={"reserved_for": "*"},
         expect={"status": "reserved", "items[0].unit_price": "1899.00", "items[0].quantity": 5},
@@ -248,7 +249,7 @@ PRODUCT = (
             problem="unknown-product"),
     *refusals("product", "POST", "/reservations", 400, 415, 422, body=RESERVATION),
     *refusals("product", "POST", "/reservations/batch", 400, 415, 422, body={"reservations": [RESERVATION]}),
-    *refusals("product", "DELETE", "/reservations/{reserved_for}", 422),
+    *refusals("product", "DELETE", "/reservations/{reserved_for}", 412, 422),
     Request("A reservation is named by a UUID", "product", "DELETE", "/reservations/{no_uuid}", 404,
             fresh={"no_uuid": "not-*"}, problem="not-found"),
     Request("A product with reservations stays", "product", "DELETE", "/products/{product_id}", 409,
