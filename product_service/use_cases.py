@@ -1,6 +1,6 @@
 """One function for each thing that the product service does."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from libs.common.data import counters
 from libs.common.data.changes import Changes, VersionCheck

@@ -12,7 +12,7 @@ from libs.common.ids import new_id
 from product_service import repository
 from product_service.app import create_app
 from product_service.models import Demand
-from product_service.use_cases import release, reserve
+from product_service.use_cases import close_reservations, reserve
 from tests.factories import a_cloud_event, a_product, a_reservation
 from tests.integration.product_service.shop import Shop
 from tests.processes import Workers, beside, in_threads, patient
@@ -218,6 +218,6 @@ def test_a_release_of_several_orders_and_a_reserve_do_not_wait_for_each_other(
     with beside(lambda: outcomes.extend(reserve(db, [Demand(late, {product: 1}, {product: 0})]))):
         assert holds_product.wait(10)
         with db.write() as session:
-            release(session, [held, late])
+            close_reservations(session, {held, late}, set())
     assert len(outcomes) == 1
     assert shop.units(product) == (5, 0, 0)
