@@ -6,14 +6,16 @@ It works with threads, and with greenlets where gevent has patched the standard 
 """
 
 import logging
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
 from libs.common import context
-from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem
+from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem, copy_of
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +27,14 @@ Result = TypeVar("Result")
 
 
 class _Entry(Generic[Item, Result]):
-    __slots__ = ("done", "item", "result", "woken")
+    """One caller: what it brings, until when it waits (None: without end), and what becomes of it."""
 
-    def __init__(self, item: Item):
+    __slots__ = ("deadline", "done", "item", "result", "woken", "work")
+
+    def __init__(self, item: Item, deadline: float | None):
         self.item = item
+        self.work = context.current()
+        self.deadline = self.work.deadline if deadline is None and self.work else deadline
         self.woken = threading.Event()
         self.done = False
         self.result: Result | BaseException | None = None
@@ -44,6 +50,10 @@ class Batcher(Generic[Item, Result]):
 
     A caller leaves with DeadlineExceeded at its deadline (a time of `time.monotonic()`, by default that of its
     request): one that still waits takes its item along. More than `max_waiting` callers get Overloaded.
+
+    `flush` runs in the context of its batch, which has the request id of its leader and the latest deadline of its
+    members: a caller with little time does not cut its neighbours short. An exception that is raised to several callers
+    is raised to each as a copy of its own.
     """
 
     def __init__(
@@ -63,23 +73,22 @@ class Batcher(Generic[Item, Result]):
         self._led = False
 
     def __call__(self, item: Item, deadline: float | None = None) -> Result:
-        entry: _Entry[Item, Result] = _Entry(item)
+        entry: _Entry[Item, Result] = _Entry(item, deadline)
         with self._lock:
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded("Too many requests wait for the same thing.")
             self._waiting.append(entry)
             leads, self._led = not self._led, True
         if not leads:
-            self._wait(entry, deadline)
+            self._wait(entry)
         if not entry.done:
             self._lead(entry)
         if isinstance(entry.result, Exception):
             raise entry.result
         return cast(Result, entry.result)
 
-    def _wait(self, entry: _Entry[Item, Result], deadline: float | None) -> None:
-        if deadline is None and (work := context.current()):
-            deadline = work.deadline
+    def _wait(self, entry: _Entry[Item, Result]) -> None:
+        deadline = entry.deadline
         try:
             if entry.woken.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 return
@@ -104,12 +113,11 @@ class Batcher(Generic[Item, Result]):
                 while self._waiting and len(batch) < self._max_batch:
                     batch.append(self._waiting.popleft())
             self._idle.clear()
-            results = self._results([entry.item for entry in batch])
-            for entry, result in zip(batch, results, strict=True):
-                entry.result = result
+            with context.within(_context_of(leader, batch)):
+                results = self._results([entry.item for entry in batch])
+            _hand_out(batch, results)
         except Exception as exc:
-            for entry in batch:
-                entry.result = exc
+            _hand_out(batch, [exc] * len(batch))
         except BaseException:
             # Killed, and nobody else with it: before the batch was taken, or while it was under way.
             with self._lock:
@@ -157,3 +165,21 @@ class Batcher(Generic[Item, Result]):
             self._led = heir is not None
             if heir:
                 heir.woken.set()
+
+
+def _context_of(leader: _Entry[Any, Any], batch: Iterable[_Entry[Any, Any]]) -> context.Context | None:
+    """That of the leader with the latest deadline of all; none where a member waits without end."""
+    deadlines = [math.inf if entry.deadline is None else entry.deadline for entry in batch]
+    if leader.work is None or math.inf in deadlines:
+        return None
+    return replace(leader.work, deadline=max(deadlines))
+
+
+def _hand_out(batch: Sequence[_Entry[Any, Any]], results: Sequence[Any]) -> None:
+    """Give each member its result. Of an exception that is the result of several, each gets a copy: to raise it adds a
+    traceback, and its caller may change its members.
+    """
+    times = Counter(id(result) for result in results)
+    for entry, result in zip(batch, results, strict=True):
+        shared = isinstance(result, BaseException) and times[id(result)] > 1
+        entry.result = copy_of(result) if shared else result

@@ -8,6 +8,8 @@ clocks of two hosts need not agree.
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -93,6 +95,16 @@ def begin(
 
 def current() -> Context | None:
     return _current.get()
+
+
+@contextmanager
+def within(work: Context | None) -> Iterator[None]:
+    """Do a part in another context than that of the caller."""
+    token = _current.set(work)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def end() -> None:

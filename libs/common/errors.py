@@ -15,7 +15,8 @@ stable code and its title. `detail` is for people and must name nothing internal
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NotRequired, TypedDict
+from copy import deepcopy
+from typing import Any, ClassVar, NotRequired, TypedDict, TypeVar
 from urllib.parse import quote
 
 PROBLEM_JSON = "application/problem+json"
@@ -27,6 +28,8 @@ MAX_PATH = MAX_INSTANCE // 3
 """Bytes of a path that `instance` shows. Encoded, each may take three."""
 MAX_FAULTS = 100
 """How many a problem document lists: a body may have as many as it has bytes."""
+
+Raised = TypeVar("Raised", bound=BaseException)
 
 
 class ProblemDocument(TypedDict):
@@ -236,6 +239,16 @@ class StoredProblem(Problem):
 
     def document(self, instance: str, request_id: str) -> ProblemDocument:
         return self._document
+
+
+def copy_of(exc: Raised) -> Raised:
+    """The same exception for another caller, who may change what a Problem tells; the original is its cause. It is not
+    made by its constructor, since that of a subclass may take other arguments.
+    """
+    twin = type(exc).__new__(type(exc), *exc.args)
+    vars(twin).update(deepcopy(vars(exc)) if isinstance(exc, Problem) else vars(exc))
+    twin.__cause__ = exc
+    return twin
 
 
 def all_problems() -> dict[str, type[Problem]]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from threading import Event
 from typing import Any
 
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, IdempotencyKeyReused, RequestInFlight
@@ -262,3 +263,29 @@ def test_of_many_requests_at_once_each_gets_its_own_answer(shop: Shop) -> None:
     assert shop.products.stock[shop.product_id] == 90
     assert shop.totals() == {"status:confirmed": 10, "status:rejected": 20, "total": 10, "revenue:EUR": 1_000_000}
     assert len({event["subject"] for event in shop.events()}) == len(shop.events()) == 30
+
+
+def test_clients_with_little_time_fail_no_neighbour(shop: Shop) -> None:
+    """The second leads the batch of all that come after it, while another process has the lock of the database."""
+    shop.know()
+
+    def place(timeout_ms: str) -> int:
+        return Api(shop.app).post("/orders", shop.body(), headers={"X-Request-Timeout-Ms": timeout_ms}).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        taken = Event()
+        busy = pool.submit(hold_the_lock, shop, taken)
+        assert taken.wait(10)
+        for timeout_ms in ("100", "300"):
+            pool.submit(place, timeout_ms)
+            time.sleep(0.03)
+        patient = list(pool.map(place, ["5000"] * 8))
+        busy.result()
+
+    assert patient == [201] * 8
+
+
+def hold_the_lock(shop: Shop, taken: Event) -> None:
+    with shop.db.write():
+        taken.set()
+        time.sleep(0.6)

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from libs.common import context
 from libs.common.batching import Batcher
-from libs.common.errors import DeadlineExceeded, InvalidTransition, Overloaded
+from libs.common.data.database import CommitInDoubt
+from libs.common.errors import DeadlineExceeded, InvalidTransition, Overloaded, Problem
 from tests.unit.libs import batching_greenlets
 
 
@@ -34,11 +36,12 @@ class Caller:
 
     def __init__(self, batcher: Batcher[Any, Any], item: Any, seconds: float = 10):
         self.outcome: Any = None
+        self.work: context.Context
         self._thread = threading.Thread(target=self._call, args=(batcher, item, seconds))
         self._thread.start()
 
     def _call(self, batcher: Batcher[Any, Any], item: Any, seconds: float) -> None:
-        context.begin(seconds)
+        self.work = context.begin(seconds)
         try:
             self.outcome = batcher(item)
         except Exception as exc:
@@ -120,9 +123,15 @@ def test_an_exception_among_the_results_is_raised_to_its_caller_only() -> None:
     assert [leader.wait(), *(f.wait() for f in followers)] == [0, 1, refusal, 3]
 
 
-def test_a_problem_of_the_call_is_raised_to_all_of_its_batch_and_to_nobody_else() -> None:
-    fault = Overloaded("down")
+class Refused(InvalidTransition):
+    """A Problem whose constructor takes other arguments than that of its base."""
 
+    def __init__(self, reason: str, pointer: str):
+        super().__init__(reason, errors=[{"pointer": pointer, "detail": reason}])
+
+
+@pytest.mark.parametrize("fault", [Overloaded("down"), Refused("down", "/items/0"), CommitInDoubt()])
+def test_a_problem_of_the_call_is_raised_to_all_of_its_batch_and_to_nobody_else(fault: Problem) -> None:
     def judge(items: list[int]) -> list[int]:
         if 2 in items:
             raise fault
@@ -133,7 +142,74 @@ def test_a_problem_of_the_call_is_raised_to_all_of_its_batch_and_to_nobody_else(
     leader = led(batcher, flush, 0)
     followers = queued(batcher, [1, 2, 3, 4])
     flush.gate.set()
-    assert [leader.wait(), *(f.wait() for f in followers)] == [0, fault, fault, 3, 4]
+    outcomes = [leader.wait(), *(f.wait() for f in followers)]
+    assert outcomes[:1] + outcomes[3:] == [0, 3, 4]
+    assert all(type(problem) is type(fault) for problem in outcomes[1:3])
+    told = fault.document("/", "id")
+    assert [problem.document("/", "id") for problem in outcomes[1:3]] == [told] * 2
+
+
+@pytest.mark.parametrize("is_raised", [True, False])
+def test_a_fault_that_is_shared_is_raised_as_a_copy_to_each(is_raised: bool) -> None:
+    fault = InvalidTransition("no", errors=[{"pointer": "/items/0"}], headers={"Allow": "GET"})
+
+    def judge(items: list[int]) -> Sequence[Any]:
+        if is_raised and len(items) > 1:
+            raise fault
+        return [fault if item else item for item in items]
+
+    flush = Flush(judge)
+    batcher: Batcher[int, int] = Batcher(flush)
+    leader = led(batcher, flush, 0)
+    followers = queued(batcher, [1, 2])
+    flush.gate.set()
+    leader.wait()
+    first, second = (f.wait() for f in followers)
+    assert first.__cause__ is second.__cause__ is fault
+    first.errors[0]["pointer"] = "/items/7"
+    first.headers["Retry-After"] = "1"
+    assert (second.errors, second.headers) == ([{"pointer": "/items/0"}], {"Allow": "GET"})
+    frames = [list(traceback.walk_tb(problem.__traceback__)) for problem in (first, second)]
+    assert not {id(frame) for frame, _ in frames[0]} & {id(frame) for frame, _ in frames[1]}
+
+
+def test_a_batch_has_the_latest_deadline_of_its_members() -> None:
+    """Its leader has little time, and does not cut its neighbours short."""
+    seen: list[context.Context | None] = []
+    flush = Flush(lambda items: [seen.append(context.current())] * len(items))
+    batcher: Batcher[int, None] = Batcher(flush)
+    leader = led(batcher, flush, 0)
+    followers = [*queued(batcher, [1], seconds=3), *queued(batcher, [2], seconds=9), *queued(batcher, [3], seconds=5)]
+    flush.gate.set()
+    assert [caller.wait() for caller in (leader, *followers)] == [None] * 4
+    assert flush.batches == [[0], [1, 2, 3]]
+    batch = seen[1]
+    assert batch is not None
+    assert 6 < batch.seconds_left() <= 9
+    assert batch.request_id == followers[0].work.request_id
+
+
+def test_a_deadline_that_was_given_counts_for_the_batch_too() -> None:
+    seen: list[float] = []
+    batcher: Batcher[int, None] = Batcher(lambda items: [seen.append(left())] * len(items))
+    context.begin(1)
+    batcher(1, time.monotonic() + 60)
+    assert 50 < seen[0] <= 60
+    assert left() <= 1
+
+
+def left() -> float:
+    work = context.current()
+    assert work
+    return work.seconds_left()
+
+
+def test_a_batch_with_a_member_that_waits_without_end_has_no_deadline() -> None:
+    seen: list[context.Context | None] = []
+    batcher: Batcher[int, None] = Batcher(lambda items: [seen.append(context.current())] * len(items))
+    context.end()
+    batcher(1)
+    assert seen == [None]
 
 
 def test_an_item_that_breaks_the_call_fails_no_neighbour() -> None:
