@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from libs.common.data.engines import postgresql_engine, sqlite_engine, translated
+from libs.common.data.engines import is_unavailable, postgresql_engine, sqlite_engine, translated
 from libs.common.errors import DependencyUnavailable
 
 MAX_WRITERS = 4
@@ -147,13 +147,11 @@ class Database:
         """A snapshot, in which nothing is written: rows, not objects, since a Session costs more than a look-up by id.
         Raises DependencyUnavailable when the database cannot be reached, Overloaded or StatementTimeout.
         """
-        try:
+        with _translating():
             # On SQLite every transaction is a snapshot.
             engine = self.engine if self.is_sqlite else self._kind("read", _SNAPSHOT)
             with engine.connect() as connection:
                 yield connection
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
-            raise translated(exc) from exc
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
@@ -163,11 +161,9 @@ class Database:
         connection = self._begin(durable)
         session = Session(connection, self.owner)
         try:
-            try:
+            with _translating():
                 yield session
                 session.finish()
-            except (sa.exc.OperationalError, sa.exc.InterfaceError) as exc:
-                raise translated(exc) from exc
             try:
                 connection.commit()
             except sa.exc.DBAPIError as exc:
@@ -194,13 +190,21 @@ class Database:
 
     def _begin(self, durable: bool) -> sa.Connection:
         engine = self._kind(f"write {durable}", {"quintet_write": True, "quintet_durable": durable})
-        try:
+        with _translating():
             connection = self._writers[durable].pop() if self._writers[durable] else engine.connect()
             try:
                 connection.begin()
             except BaseException:
                 connection.close()
                 raise
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
-            raise translated(exc) from exc
         return connection
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as exc:
+        if not is_unavailable(exc):
+            raise
+        raise translated(exc) from exc

@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 
 LOCK_WAIT_SECONDS = 5.0
 
+READ_ONLY = "25006"
+"""SQLSTATE of what cannot be written, since the server is a standby or `default_transaction_read_only` is on."""
+_BAD_VALUE = "22"
+"""Class of the SQLSTATEs whose message may quote the value that was refused."""
+
 _PRAGMAS = (
     "busy_timeout=5000",
     "journal_mode=WAL",
@@ -42,6 +47,7 @@ def sqlite_engine(url: sa.URL) -> sa.Engine:
         pool_size=32,
         max_overflow=32,
         pool_use_lifo=True,
+        hide_parameters=True,
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
@@ -95,6 +101,7 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         max_overflow=0,
         pool_timeout=2,
         pool_pre_ping=True,
+        hide_parameters=True,
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
@@ -104,6 +111,7 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         if not connection.get_execution_options().get("quintet_durable", True):
             connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
 
+    sa.event.listen(engine, "handle_error", _judge)
     return engine
 
 
@@ -123,6 +131,33 @@ _BUSY = ("55P03", "40P01", "40001")
 _TOO_SLOW = "57014"
 _BEYOND_LIMITS = "54"
 """The class of errors that tell of a value or a statement which exceeds a limit of PostgreSQL."""
+
+
+def _judge(failure: sa.engine.ExceptionContext) -> None:
+    """PostgreSQL tells the values of a row with its errors; they would end up in the log."""
+    driver: Any = failure.original_exception
+    if sqlstate := getattr(driver, "sqlstate", None):
+        told = "A value was refused." if sqlstate.startswith(_BAD_VALUE) else driver.diag.message_primary
+        driver.args = (f"{told} (SQLSTATE {sqlstate})",)
+        if failure.sqlalchemy_exception:
+            failure.sqlalchemy_exception.args = (f"({type(driver).__name__}) {driver}",)
+    if is_read_only(failure.original_exception):
+        # The server may have become a standby, or the setting may be gone for new connections.
+        failure.is_disconnect = True
+
+
+def is_read_only(exc: object) -> bool:
+    """Whether PostgreSQL says that nothing can be written now."""
+    return getattr(exc, "sqlstate", None) == READ_ONLY
+
+
+def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
+    """Whether the database failed, and not the statement."""
+    if isinstance(exc, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)):
+        return True
+    driver = getattr(exc, "orig", None)
+    # Of sqlite3 the plain DatabaseError says that the file is damaged, or no database.
+    return is_read_only(driver) or type(driver) is sqlite3.DatabaseError
 
 
 def _is_locked(exc: Exception) -> bool:

@@ -66,10 +66,10 @@ class Prepared:
     def _fetch(self, session: Reader, parameters: dict[str, Any]) -> tuple[list[Any], list[tuple[str, Convert]]]:
         connection = _connection(session)
         compiled = self._for(connection.dialect)
-        cursor = _run(connection, compiled.sql, _given(compiled, parameters))
+        description, found = _run(connection, compiled.sql, _given(compiled, parameters), fetch=True)
         if compiled.columns is None:
-            compiled.columns = _columns(self._on(connection.dialect), connection.dialect, cursor.description)
-        columns, found = compiled.columns, cursor.fetchall()
+            compiled.columns = _columns(self._on(connection.dialect), connection.dialect, description)
+        columns = compiled.columns
         converts = [convert for _, convert in columns]
         if any(converts):
             found = [tuple(c(v) if c else v for c, v in zip(converts, row, strict=True)) for row in found]
@@ -124,18 +124,15 @@ def _connection(session: Reader) -> sa.Connection:
     return connection  # type: ignore[no-any-return]
 
 
-def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False) -> Any:
-    dialect = connection.dialect
-    errors: Any = dialect.loaded_dbapi
-    fairy = connection.connection
+def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False, fetch: bool = False) -> Any:
+    """The description and the rows of the result, where these are to be fetched."""
+    cursor = None
     try:
-        cursor = fairy.cursor()
+        cursor = connection.connection.cursor()
         if many:
             cursor.executemany(sql, parameters)
         else:
             cursor.execute(sql, parameters)
-    except errors.Error as exc:
-        if dialect.is_disconnect(exc, fairy.dbapi_connection, None):
-            connection.invalidate(exc)
-        raise sa.exc.DBAPIError.instance(sql, parameters, exc, errors.Error, dialect=dialect) from exc
-    return cursor
+        return (cursor.description, cursor.fetchall()) if fetch else None
+    except connection.dialect.loaded_dbapi.Error as exc:
+        connection._handle_dbapi_exception(exc, sql, parameters, cursor, None)

@@ -6,6 +6,7 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
+from libs.common import logs
 from libs.common.data.database import Database
 from libs.common.data.idempotency import keys
 from libs.common.events.outbox import outbox
@@ -574,3 +575,20 @@ def test_stats_count_by_role_and_status(api: Api, create: Create) -> None:
         "by_role": {"customer": 1, "staff": 2},
         "by_status": {"active": 2, "suspended": 1},
     }
+
+
+# What is written about them ----------------------------------------------------------------------------------------
+
+
+def test_a_database_that_fails_puts_no_personal_data_into_the_log(
+    api: Api, db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with db.write() as session:
+        session.execute(sa.text("ALTER TABLE users RENAME COLUMN password_hash TO forgotten"))
+    api.is_broken = True
+    answer = api.post("/users", {"email": "ada@example.com", "name": "Ada Lovelace", "password": PASSWORD})
+    assert answer.status_code in (500, 503)
+    written = "".join(logs.Formatter("user").format(record) for record in caplog.records)
+    assert "password_hash" in written
+    for value in ("ada@example.com", "Ada Lovelace", "$argon2id$"):
+        assert value not in written
