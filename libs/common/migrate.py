@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from libs.common.data import counters, erasures, idempotency  # noqa: F401 - they add their tables to `shared`
+from libs.common.data import counters, erasures, idempotency, probe  # noqa: F401 - they add their tables to `shared`
 from libs.common.data.columns import NAMING, shared
 from libs.common.data.database import Database
 from libs.common.events import dead_letters, inbox, outbox  # noqa: F401 - they add their tables to `shared`

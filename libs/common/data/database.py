@@ -151,6 +151,8 @@ class Database:
             # On SQLite every transaction is a snapshot.
             engine = self.engine if self.is_sqlite else self._kind("read", _SNAPSHOT)
             with engine.connect() as connection:
+                # Not with its first statement, which would keep the connection to a file that has been replaced.
+                connection.begin()
                 yield connection
 
     @contextmanager

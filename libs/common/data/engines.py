@@ -6,6 +6,7 @@ lock outside SQLite, in short sleeps that let other greenlets run: a wait inside
 """
 
 import logging
+import os
 import random
 import sqlite3
 import time
@@ -40,7 +41,37 @@ _PRAGMAS = (
 )
 
 
+class _File:
+    """The file of a SQLite database. A connection keeps the file that it has opened when that is removed or replaced,
+    and what it writes from then on is lost.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self._was_there = False
+
+    def identity(self) -> tuple[int, int]:
+        """Of the file that is there now; raises OperationalError where there is none."""
+        try:
+            found = os.stat(self._path)
+        except OSError as exc:
+            raise sqlite3.OperationalError(f"no file: {exc.strerror}") from exc
+        self._was_there = True
+        return found.st_dev, found.st_ino
+
+    def before_connect(self, *arguments: Any) -> None:
+        """SQLite would put an empty file in the place of one that was removed."""
+        if self._was_there:
+            self.identity()
+
+    def drop_stale(self, connection: sa.Connection) -> None:
+        """Let the connection have the file that is there now."""
+        while connection.info["file"] != self.identity():
+            connection.invalidate()
+
+
 def sqlite_engine(url: sa.URL) -> sa.Engine:
+    file = _File(url.database or "")
     engine = sa.create_engine(
         url,
         connect_args={"timeout": 0, "check_same_thread": False, "isolation_level": None, "cached_statements": 256},
@@ -52,16 +83,20 @@ def sqlite_engine(url: sa.URL) -> sa.Engine:
         json_deserializer=orjson.loads,
     )
 
+    sa.event.listen(engine, "do_connect", file.before_connect)
+
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: Any) -> None:
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        record.info["file"] = file.identity()
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         options = connection.get_execution_options()
-        driver: Any = connection.connection.driver_connection
         try:
+            file.drop_stale(connection)
+            driver: Any = connection.connection.driver_connection
             if not options.get("quintet_write"):
                 driver.execute("BEGIN")
                 return
@@ -110,6 +145,12 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     def begin(connection: sa.Connection) -> None:
         if not connection.get_execution_options().get("quintet_durable", True):
             connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+
+    @sa.event.listens_for(engine, "checkin")
+    def checkin(connection: Any, record: Any) -> None:
+        # After a snapshot SQLAlchemy leaves False, which would overrule `default_transaction_read_only`.
+        if connection is not None and connection.read_only is False:
+            connection.read_only = None
 
     sa.event.listen(engine, "handle_error", _judge)
     return engine

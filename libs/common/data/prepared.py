@@ -116,12 +116,7 @@ def _given(compiled: _Compiled, parameters: Mapping[str, Any]) -> Any:
 
 
 def _connection(session: Reader) -> sa.Connection:
-    if isinstance(session, Session):
-        return session.connection()
-    connection: Any = session
-    if not connection.in_transaction():
-        connection.begin()
-    return connection  # type: ignore[no-any-return]
+    return session.connection() if isinstance(session, Session) else session
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False, fetch: bool = False) -> Any:

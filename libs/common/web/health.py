@@ -1,7 +1,7 @@
 """What machines ask of a running service: liveness, readiness, health, metrics.
 
-`/livez` says that the process answers. `/readyz` says that it can do its work, and turns 503 first when it drains.
-`/health` tells people which part is not well.
+`/livez` says that the process answers. `/readyz` says that it can do its work, which is to write into its database, and
+turns 503 first when it drains. `/health` tells people which part is not well.
 """
 
 import logging
@@ -14,6 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from libs.common import errors, metrics
 from libs.common.data.database import Database
+from libs.common.data.probe import Probe
 from libs.common.events import dead_letters, outbox
 from libs.common.times import now, write_time
 from libs.common.web.messages import JsonResponse
@@ -39,7 +40,8 @@ class Readiness:
 
 def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Check], ready: Readiness) -> Blueprint:
     routes = Blueprint("health", __name__)
-    all_checks: dict[str, Check] = {"database": lambda: _database(db), "events": lambda: _events(db), **checks}
+    probe = Probe(db)
+    all_checks: dict[str, Check] = {"database": probe.state, "events": lambda: _events(db), **checks}
 
     @routes.get("/livez")
     def livez() -> Response:
@@ -49,7 +51,7 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
     def readyz() -> Response:
         if ready.draining:
             return JsonResponse({"status": "draining"}, 503)
-        state = _tried(lambda: _database(db))
+        state = _tried(probe.state)
         return JsonResponse({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200)
 
     @routes.get("/health")
@@ -84,12 +86,6 @@ def _tried(check: Check) -> dict[str, Any]:
         log.exception("health.failed")
         state = {"status": "unhealthy", "detail": "The check failed."}
     return {**state, "latency_ms": round((time.perf_counter() - started) * 1000, 2)}
-
-
-def _database(db: Database) -> dict[str, Any]:
-    with db.read() as session:
-        session.exec_driver_sql("SELECT 1")
-    return {"status": "healthy"}
 
 
 def _events(db: Database) -> dict[str, Any]:

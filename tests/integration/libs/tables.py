@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from libs.common.data import counters, idempotency
+from libs.common.data import counters, idempotency, probe
 from libs.common.data.columns import Amount, Id, Json, Moment, Text, shared
 from libs.common.data.database import Database
 from libs.common.events import inbox, outbox
@@ -24,7 +24,9 @@ things = sa.Table(
 
 def create(db: Database) -> None:
     """The tables of this module, one account with nothing in it, and the tables that every service has."""
-    assert {counters.counters, idempotency.keys, inbox.inbox, outbox.outbox} <= set(shared.tables.values())
+    assert {counters.counters, idempotency.keys, probe.probes, inbox.inbox, outbox.outbox} <= set(
+        shared.tables.values()
+    )
     with db.write() as session:
         metadata.create_all(session.connection())
         shared.create_all(session.connection())

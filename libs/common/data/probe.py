@@ -1,0 +1,79 @@
+"""Whether the database can do its work: by a row that is written, since what can be read may be full or read-only."""
+
+import threading
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common import context
+from libs.common.data.columns import shared
+from libs.common.data.database import Database
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import Upsert, epoch
+from libs.common.errors import DependencyUnavailable, Overloaded
+
+FRESH_SECONDS = 1.0
+"""How long a result serves all who ask."""
+BUSY_SECONDS = 1.5
+"""How long the row may wait for the writers before it."""
+PATIENCE_SECONDS = 2.0
+
+probes = sa.Table(
+    "probes",
+    shared,
+    sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("written_at", sa.Double, nullable=False),
+)
+
+_touch = Prepared(
+    Upsert(
+        probes,
+        lambda insert: insert.values(id=1, written_at=epoch()).on_conflict_do_update(
+            index_elements=["id"], set_={"written_at": insert.excluded.written_at}
+        ),
+    )
+)
+
+
+class Probe:
+    """Writes at most one row a second, however many ask, and beside the requests: one that does not come to an end
+    holds nobody up.
+    """
+
+    def __init__(self, db: Database):
+        self._db = db
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self._done.set()
+        self._state: dict[str, Any] = {}
+        self._fresh_until = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """`healthy`; `degraded` while the writers have to wait; else `unhealthy`."""
+        with self._lock:
+            if self._done.is_set() and time.monotonic() >= self._fresh_until:
+                self._done.clear()
+                threading.Thread(target=self._run, name="probe", daemon=True).start()
+        if self._done.wait(PATIENCE_SECONDS):
+            return self._state
+        return {"status": "unhealthy", "detail": "The database does not answer."}
+
+    def _run(self) -> None:
+        context.begin(BUSY_SECONDS)
+        try:
+            self._state = self._written()
+        finally:
+            self._fresh_until = time.monotonic() + FRESH_SECONDS
+            self._done.set()
+
+    def _written(self) -> dict[str, Any]:
+        try:
+            with self._db.write(durable=False) as session:
+                _touch.write(session, [{}])
+        except Overloaded as problem:
+            return {"status": "degraded", "detail": problem.detail}
+        except DependencyUnavailable:
+            return {"status": "unhealthy", "detail": "The database cannot be written."}
+        except sa.exc.SQLAlchemyError:
+            return {"status": "unhealthy", "detail": "The database has not the tables that it should have."}
+        return {"status": "healthy"}
