@@ -1,5 +1,6 @@
 """Whether the database can do its work: by a row that is written, since what can be read may be full or read-only."""
 
+import math
 import threading
 import time
 from typing import Any
@@ -14,7 +15,9 @@ from libs.common.data.statements import Upsert, epoch
 from libs.common.errors import DependencyUnavailable, Overloaded
 
 FRESH_SECONDS = 1.0
-"""How long a result serves all who ask."""
+"""How long a result serves all who ask, before the next row is written."""
+STALE_SECONDS = 2.0
+"""How much longer it serves while that is under way: nobody waits for the other writers of an overload."""
 BUSY_SECONDS = 1.5
 """How long the row may wait for the writers before it."""
 PATIENCE_SECONDS = 2.0
@@ -46,7 +49,7 @@ class Probe:
         self._lock, self._done = threading.Lock(), threading.Event()
         self._done.set()
         self._state: dict[str, Any] = {}
-        self._fresh_until = 0.0
+        self._fresh_until = -math.inf
 
     def state(self) -> dict[str, Any]:
         """`healthy`; `degraded` while the writers have to wait; else `unhealthy`."""
@@ -54,7 +57,8 @@ class Probe:
             if self._done.is_set() and time.monotonic() >= self._fresh_until:
                 self._done.clear()
                 threading.Thread(target=self._run, name="probe", daemon=True).start()
-        if self._done.wait(PATIENCE_SECONDS):
+            is_known = time.monotonic() < self._fresh_until + STALE_SECONDS
+        if is_known or self._done.wait(PATIENCE_SECONDS):
             return self._state
         return {"status": "unhealthy", "detail": "The database does not answer."}
 

@@ -40,6 +40,7 @@ def deposit(db: Database) -> None:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No result serves twice."""
     monkeypatch.setattr(probe, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(probe, "STALE_SECONDS", 0.0)
 
 
 def test_a_database_that_works_is_healthy_by_a_row_that_is_written(db: Database) -> None:
@@ -67,6 +68,27 @@ def test_a_database_without_its_tables_is_unhealthy(db: Database) -> None:
     with db.write() as session:
         session.execute(sa.text("DROP TABLE probes"))
     assert asked.state()["status"] == "unhealthy"
+
+
+def test_while_a_row_is_written_the_last_result_serves(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "FRESH_SECONDS", 0.0)
+    asked = Probe(db)
+    assert asked.state() == {"status": "healthy"}
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with db.write() as session:
+            session.execute(sa.update(probes).values(written_at=0.0))
+            held.set()
+            assert release.wait(20)
+
+    with beside(hold):
+        assert held.wait(10)
+        started = time.monotonic()
+        assert asked.state() == {"status": "healthy"}
+        elapsed = time.monotonic() - started
+        release.set()
+    assert elapsed < 1
 
 
 @pytest.mark.usefixtures("at_once")
