@@ -3,15 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from analytics_service import models
-from analytics_service.clients import FIGURES, FakeServices
+from analytics_service import models, repository
+from analytics_service.clients import FIGURES, FakeServices, Figures
+from analytics_service.use_cases import KEEP_EVERY, keep_figures
 from libs.common import context
 from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
@@ -152,6 +153,38 @@ def test_snapshots_are_written_at_most_once_a_second(api: Api, db: Database) -> 
         session.execute(sa.update(models.snapshots).values(as_of=long_ago))
     summary(api)
     wait_for(lambda: all(as_of != long_ago for as_of in snapshots(db).values()))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_kept"), [(-60, False), (-0.5, False), (0, False), (0.9, False), (1, True), (60, True)]
+)
+def test_figures_replace_those_that_are_older_by_a_second_and_never_newer_ones(
+    db: Database, seconds: float, is_kept: bool
+) -> None:
+    """As when two processes ask, and the answer to the first comes last."""
+    noon = datetime.fromisoformat("2026-01-31T12:00:00Z")
+    for total, as_of in ((1, noon), (2, noon + timedelta(seconds=seconds))):
+        with db.write() as session:
+            repository.write_snapshot(session, "user", {"total": total}, as_of, KEEP_EVERY)
+
+    with db.read() as connection:
+        found = repository.find_snapshots(connection)["user"]
+
+    expected = (2, noon + timedelta(seconds=seconds)) if is_kept else (1, noon)
+    assert (found.figures["total"], found.as_of) == expected
+
+
+def test_figures_of_one_service_leave_the_others_alone(db: Database) -> None:
+    noon = datetime.fromisoformat("2026-01-31T12:00:00Z")
+    for service in ("user", "order"):
+        keep_figures(db, service, Figures({"total": 1}, noon))
+    keep_figures(db, "user", Figures({"total": 2}, noon + timedelta(minutes=1)))
+    keep_figures(db, "user", Figures({"total": 3}, noon))
+
+    with db.read() as connection:
+        found = repository.find_snapshots(connection)
+
+    assert {name: row.figures["total"] for name, row in found.items()} == {"user": 2, "order": 1}
 
 
 def test_with_its_own_database_down_it_still_tells_what_is_live(

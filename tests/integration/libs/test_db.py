@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from flask import Flask
 
 from libs.common import context
-from libs.common.data import engines
-from libs.common.data.database import CommitInDoubt, Database
+from libs.common.data import counters, engines
+from libs.common.data.database import MAX_WRITERS, CommitInDoubt, Database, Session
 from libs.common.data.engines import StatementFailed, StatementTimeout
 from libs.common.data.statements import any_of, epoch, upsert
 from libs.common.errors import DependencyUnavailable, Overloaded, Problem
@@ -119,6 +119,80 @@ def test_a_commit_wakes_the_loops_of_this_process(db: Database) -> None:
         session.wake("of another process")
         assert woken == []
     assert woken == ["sender"]
+
+
+# Savepoints --------------------------------------------------------------------------------------------------------
+
+
+def test_rolling_back_to_a_savepoint_undoes_what_came_after_it_and_nothing_else(db: Database) -> None:
+    with db.write() as session:
+        deposit(session, 1)
+        roll_back = session.savepoint()
+        deposit(session, 10)
+        roll_back()
+        deposit(session, 100)
+    assert balance(db) == 101
+
+
+def test_a_savepoint_before_the_first_statement_is_one(db: Database) -> None:
+    with db.write() as session:
+        roll_back = session.savepoint()
+        deposit(session, 10)
+        roll_back()
+    assert balance(db) == 0
+    with pytest.raises(ValueError, match="stop"), db.write() as session:
+        session.savepoint()
+        deposit(session, 10)
+        raise ValueError("stop")
+    assert balance(db) == 0
+
+
+def test_a_savepoint_that_is_not_rolled_back_changes_nothing(db: Database) -> None:
+    with db.write() as session:
+        session.savepoint()
+        deposit(session, 10)
+    assert balance(db) == 10
+
+
+def test_a_savepoint_restores_what_was_put_off_before_it_and_drops_what_came_after(db: Database) -> None:
+    done: list[str] = []
+    before: Callable[[], None] = lambda: done.append("before")  # noqa: E731
+    after: Callable[[], None] = lambda: done.append("after")  # noqa: E731
+
+    def deposit_before(own: Session) -> None:
+        deposit(own, 1)
+
+    def deposit_after(own: Session) -> None:
+        deposit(own, 10)
+
+    db.owner.loops = {"before": lambda: done.append("woken before"), "after": lambda: done.append("woken after")}
+    with db.write() as session:
+        counters.add(session, {"kept": 1, "both": 1})
+        session.before_commit(deposit_before)
+        session.after_commit(before)
+        session.wake("before")
+        roll_back = session.savepoint()
+        counters.add(session, {"dropped": 1, "both": 1})
+        session.before_commit(deposit_after)
+        session.after_commit(after)
+        session.wake("after")
+        roll_back()
+    assert done == ["before", "woken before"]
+    assert balance(db) == 1
+    with db.read() as connection:
+        assert counters.read(connection) == {"kept": 1, "both": 1}
+
+
+def test_what_is_put_off_after_a_savepoint_was_rolled_back_is_done(db: Database) -> None:
+    done: list[int] = []
+    with db.write() as session:
+        counters.add(session, {"total": 1})
+        session.savepoint()()
+        counters.add(session, {"total": 1})
+        session.after_commit(lambda: done.append(1))
+    assert done == [1]
+    with db.read() as connection:
+        assert counters.read(connection) == {"total": 2}
 
 
 # Reading -----------------------------------------------------------------------------------------------------------
@@ -355,6 +429,24 @@ def test_what_is_acknowledged_survives_a_power_cut_unless_it_need_not(db: Databa
     if db.is_sqlite:
         with db.read() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others_before(db: Database) -> None:
+    """More writers than connections are kept for them wait at once: the others go back to the pool that all share."""
+    show = "PRAGMA synchronous" if db.is_sqlite else "SHOW synchronous_commit"
+    full, less = (2, 1) if db.is_sqlite else ("on", "off")
+    writers = MAX_WRITERS + 4
+
+    def at_once(durable: bool) -> list[Any]:
+        def write(number: int) -> Any:
+            with db.write(durable=durable) as session:
+                time.sleep(0.01)  # the others wait meanwhile, each with a connection
+                return session.execute(sa.text(show)).scalar()
+
+        return in_threads(writers, write)
+
+    for durable, expected in ((False, less), (True, full), (False, less), (True, full)):
+        assert at_once(durable) == [expected] * writers
 
 
 def test_a_database_opens_nothing_before_its_first_use(database_url: str) -> None:

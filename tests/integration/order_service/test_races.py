@@ -2,19 +2,21 @@
 
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from libs.common.data.idempotency import Key
 from libs.common.errors import RequestInFlight
 from libs.common.times import now, write_time
-from order_service import checkout
+from order_service import checkout, use_cases
 from order_service.checkout import Verdict
+from order_service.events import UserDeleted
 from order_service.models import NewOrder
 from tests.integration.order_service.race import Racers
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.unit.order_service.factories import ORIGIN, a_line, a_reserved_line
+from tests.web import refused
 
 
 def check_books(shop: Shop) -> None:
@@ -168,6 +170,20 @@ def test_no_order_of_a_deleted_user_stays_confirmed(shop: Shop, racers: Racers) 
     assert {row["status"] for row in rows.values()} <= {"rejected", "cancelled"}
     for order_id, status in found.items():
         assert (rows[order_id]["confirmed_at"] is not None) == (status == "confirmed")
+    check_books(shop)
+
+
+def test_an_order_that_runs_through_while_its_user_is_deleted_is_not_confirmed(shop: Shop) -> None:
+    """The deletion has looked at the orders of the user, did not find this one, and is not yet committed."""
+    shop.know()
+    deleted = UserDeleted.read(a_user_event("deleted", shop.user_id, 2, deleted_at=write_time(now())))
+    with ThreadPoolExecutor(1) as pool, shop.db.write() as deletion:
+        use_cases.HANDLERS[UserDeleted](deletion, [deleted])
+        answer = pool.submit(shop.place)
+        wait([answer], timeout=0.5)
+
+    refused(answer.result(), 422, "unknown-user")
+    assert {row["status"] for row in shop.rows()} <= {"rejected"}
     check_books(shop)
 
 
