@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import pytest
+
 from libs.common.data.idempotency import Key
-from libs.common.errors import RequestInFlight
+from libs.common.errors import DependencyUnavailable, RequestInFlight
+from libs.common.ids import new_id
 from libs.common.times import now, write_time
 from order_service import checkout, use_cases
 from order_service.checkout import Verdict
@@ -15,6 +18,7 @@ from order_service.events import UserDeleted
 from order_service.models import NewOrder
 from tests.integration.order_service.race import Racers
 from tests.integration.order_service.shop import Shop, a_user_event
+from tests.processes import in_threads
 from tests.unit.order_service.factories import ORIGIN, a_line, a_reserved_line
 from tests.web import refused
 
@@ -119,6 +123,28 @@ def test_batches_that_bring_the_same_keys_in_opposite_orders_neither_deadlock_no
     check_books(shop)
 
 
+SLOW_INSERTS = """
+CREATE FUNCTION wait() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END' LANGUAGE plpgsql;
+CREATE TRIGGER slow BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION wait();
+"""
+
+
+def test_keys_in_opposite_orders_do_not_deadlock_however_slowly_they_are_stored(shop: Shop) -> None:
+    if shop.db.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    shop.know()
+    with shop.db.write() as session:
+        session.connection().exec_driver_sql(SLOW_INSERTS)
+    keys = [str(n) for n in range(6)]
+
+    first, second = in_threads(2, lambda number: place(shop, [keys if number else keys[::-1]]))
+
+    assert {*map(frozenset, zip(first[0], second[0][::-1], strict=True))} == {
+        frozenset({Placed.__name__, RequestInFlight.__name__})
+    }
+    assert len(shop.rows()) == 6
+
+
 # One order -----------------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +174,25 @@ def test_recovery_and_the_request_agree_on_every_order(shop: Shop, racers: Racer
     assert found == {row["id"]: row["status"] for row in rows}
     assert {row["status"] for row in rows} <= {"confirmed", "rejected"}
     assert all((row["idempotency_key"] is None) == (row["status"] == "rejected") for row in rows)
+    check_books(shop)
+
+
+def test_a_verdict_waits_for_one_that_is_not_yet_committed_and_answers_what_that_says(shop: Shop) -> None:
+    order_id = shop.pend()
+    late, early = (
+        Verdict(order_id, shop.user_id, outcome, ORIGIN) for outcome in ([a_reserved_line()], DependencyUnavailable())
+    )
+
+    def settle_late() -> list[str]:
+        with shop.db.write() as session:
+            return [row["status"] for row in use_cases.settle(session, [late])]
+
+    with ThreadPoolExecutor(1) as pool, shop.db.write() as session:
+        use_cases.settle(session, [early])
+        found = pool.submit(settle_late)
+        wait([found], timeout=0.5)
+
+    assert found.result() == [shop.get(order_id)["status"]] == ["rejected"]
     check_books(shop)
 
 

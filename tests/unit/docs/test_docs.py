@@ -33,6 +33,7 @@ from tests.unit.docs.pages import ROOT, Page, page, pages, spans
 PAGES = pages()
 each_page = pytest.mark.parametrize("page", PAGES, ids=repr)
 README = page("README.md")
+SAGA = page("docs/saga.md")
 
 
 def in_code(pattern: str) -> set[Any]:
@@ -215,6 +216,17 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
         del ours[not_there_yet]
 
     assert told == {(cls.status, code) for code, cls in ours.items()}
+
+
+@pytest.mark.parametrize("row", SAGA.table("The seven rules"), ids=lambda row: f"rule {row[0]}")
+def test_each_rule_of_the_saga_has_tests_of_the_code_that_fail_without_it(row: list[str]) -> None:
+    proofs = [proof for number, _, proof in SAGA.table("What fails without a rule") if number == row[0]]
+
+    assert proofs
+    for proof in proofs:
+        ((path, test),) = re.findall(r"\]\(\.\./(tests/\S+)#(test_\w+)\)", proof)
+        assert not path.startswith("tests/unit/order_service/test_saga_model")
+        assert test in defined(ROOT / path)
 
 
 def test_every_crash_point_and_every_mistake_that_is_put_in_is_explained() -> None:
