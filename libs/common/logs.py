@@ -11,7 +11,8 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import orjson
 from pythonjsonlogger.core import RESERVED_ATTRS
@@ -19,6 +20,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 from libs.common import context
 from libs.common.config import Settings
+from libs.common.files import make_private_folder, open_private
 
 _reserved = frozenset(RESERVED_ATTRS)
 
@@ -67,7 +69,7 @@ def _printable(value: Any) -> str:
 
 
 class BatchingHandler(logging.Handler):
-    """Writes lines to a file descriptor, many with one system call.
+    """Writes lines to a file descriptor, which it owns, many with one system call.
 
     Warnings and worse leave at once. The rest leaves with the 64th line, or when `flush` is called: a worker does so
     five times a second. Until `batching` is set, every line leaves at once.
@@ -97,6 +99,13 @@ class BatchingHandler(logging.Handler):
         finally:
             self.release()
 
+    def close(self) -> None:
+        for step in (self.flush, lambda: os.close(self.descriptor)):
+            with suppress(OSError):
+                step()
+        self.descriptor = -1
+        super().close()
+
 
 _handlers: list[BatchingHandler] = []
 
@@ -110,16 +119,15 @@ def configure(settings: Settings) -> None:
     """Send the root logger to a file in LOG_DIR or to standard output; with a file, warnings also go to standard
     error.
     """
-    for handler in _handlers:
-        handler.flush()
-    descriptor = sys.stdout.fileno()
-    if settings.log_dir:
-        os.makedirs(settings.log_dir, exist_ok=True)
+    if not settings.log_dir:
+        descriptor = _copy_of(sys.stdout)
+    else:
+        make_private_folder(Path(settings.log_dir))
         path = os.path.join(settings.log_dir, f"{settings.service}.log")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = open_private(path, os.O_WRONLY | os.O_APPEND)
     _handlers[:] = [BatchingHandler(descriptor)]
     if settings.log_dir:
-        _handlers.append(BatchingHandler(sys.stderr.fileno()))
+        _handlers.append(BatchingHandler(_copy_of(sys.stderr)))
         _handlers[1].setLevel(logging.WARNING)
     for handler in _handlers:
         handler.setFormatter(Formatter(settings.service))
@@ -132,7 +140,15 @@ def configure(settings: Settings) -> None:
 def to_stderr() -> None:
     """For a command, whose standard output is its answer."""
     for handler in _handlers:
-        handler.descriptor = sys.stderr.fileno()
+        os.close(handler.descriptor)
+        handler.descriptor = _copy_of(sys.stderr)
+
+
+def _copy_of(stream: TextIO) -> int:
+    """A descriptor of our own: the number of the stream may come to mean another file, a database even, if the stream
+    is closed.
+    """
+    return os.dup(stream.fileno())
 
 
 def start_batching() -> None:

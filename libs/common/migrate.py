@@ -17,6 +17,7 @@ from libs.common.data import counters, erasures, idempotency, probe  # noqa: F40
 from libs.common.data.columns import NAMING, shared
 from libs.common.data.database import Database
 from libs.common.events import dead_letters, inbox, outbox  # noqa: F401 - they add their tables to `shared`
+from libs.common.files import make_private_folder, open_private
 
 LOCK = 0x51_75_69_6E
 """The key of the advisory lock; every service has a database of its own, so one key serves all."""
@@ -83,8 +84,8 @@ def _locked(db: Database) -> Iterator[sa.Connection]:
     """A connection that no other migration shares the database with."""
     if db.is_sqlite:
         path = Path(db.url.database or "")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{path}.lock", "w") as lock:
+        make_private_folder(path.parent)
+        with open(f"{path}.lock", "w", opener=open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Not before: a new file is switched to WAL by whoever connects first, and SQLite waits for nobody then.
             with db.engine.connect() as connection:

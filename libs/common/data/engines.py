@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from libs.common import context
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem
+from libs.common.files import open_private
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,17 @@ class _File:
         return found.st_dev, found.st_ino
 
     def before_connect(self, *arguments: Any) -> None:
-        """SQLite would put an empty file in the place of one that was removed."""
+        """SQLite would put an empty file in the place of one that was removed, and make a new one for all to read."""
         if self._was_there:
             self.identity()
+            return
+        try:
+            # Only one that is missing: to close a file ends all locks that this process holds on it.
+            os.close(open_private(self._path, os.O_RDONLY | os.O_EXCL))
+        except FileExistsError:
+            pass
+        except OSError as exc:
+            raise sqlite3.OperationalError(f"no file can be made: {exc.strerror}") from exc
 
     def drop_stale(self, connection: sa.Connection) -> None:
         """Let the connection have the file that is there now."""

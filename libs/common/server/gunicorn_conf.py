@@ -16,6 +16,7 @@ from typing import Any  # noqa: E402
 
 from libs.common.config import ConfigError, Settings  # noqa: E402
 from libs.common.errors import MAX_INSTANCE  # noqa: E402
+from libs.common.files import make_private_folder  # noqa: E402
 from libs.topology import PACKAGES  # noqa: E402
 
 try:
@@ -26,7 +27,7 @@ except ConfigError as exc:
 _metrics_dir = settings.run_dir / "metrics"
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 shutil.rmtree(_metrics_dir, ignore_errors=True)
-_metrics_dir.mkdir(parents=True)
+make_private_folder(_metrics_dir)
 
 # What the command line names comes before this.
 wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"

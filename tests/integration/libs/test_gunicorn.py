@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 import threading
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ import requests
 import sqlalchemy as sa
 
 from demo.api import eventually
-from libs.common import context
+from libs.common import context, migrate
 from libs.common.calls.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.data.database import Database
@@ -804,3 +805,28 @@ def test_what_is_no_request_stands_in_the_log_without_what_was_sent(product: Run
     assert eventually(lambda: [line for line in product.logged() if problem["request_id"] in line])
     (line,) = (line for line in product.logged() if problem["request_id"] in line)
     assert ('"request.unreadable"' in line, "ada@" in line) == (True, False)
+
+
+# Files -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_service_writes_is_for_its_owner_alone(databases: Any, tmp_path: Path) -> None:
+    """With a umask that takes nothing away."""
+    data = tmp_path / "made" / "var"
+    before = os.umask(0)
+    try:
+        db = Database(f"sqlite:///{data}/product.db")
+        migrate.upgrade(db, "product_service")
+        db.dispose()
+        with Running(
+            "product", f"sqlite:///{data}/product.db", tmp_path, DATA_DIR=str(data), LOG_DIR=f"{data}/log"
+        ) as run:
+            assert requests.post(f"{run.url}/products", json=a_product(), timeout=10).status_code == 201
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "made", *data.rglob("*")]}
+    finally:
+        os.umask(before)
+    folders = {path for path in modes if path.is_dir()}
+    assert {modes[path] for path in folders} == {0o700}
+    assert {path.name for path in modes} >= {"product.db", "product.db-wal", "product.db.lock", "product.log", "run"}
+    # Those of the metrics are below a folder that is closed.
+    assert {modes[path] for path in modes.keys() - folders if "metrics" not in path.parts} == {0o600}

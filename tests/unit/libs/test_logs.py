@@ -107,6 +107,35 @@ def test_an_exception_is_one_line_with_its_traceback(written: Written) -> None:
     assert 'ValueError: quoted "text"\nin two lines' in line["exc_info"]
 
 
+@pytest.mark.parametrize("log_dir", [True, False])
+def test_a_descriptor_that_is_closed_and_given_to_another_file_gets_no_line(
+    make_settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_dir: bool
+) -> None:
+    """The number of a stream may come to mean a database."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, open(tmp_path / name, "w"))
+    numbers = [sys.stdout.fileno(), sys.stderr.fileno()]
+    logs.configure(make_settings("order", log_dir=str(tmp_path) if log_dir else ""))
+    sys.stdout.close()
+    sys.stderr.close()
+    other = os.open(tmp_path / "database", os.O_WRONLY | os.O_CREAT)
+    for number in numbers:
+        os.dup2(other, number)
+    logging.getLogger("quintet").warning("x")
+    assert (tmp_path / "database").read_bytes() == b""
+    assert '"event":"x"' in (tmp_path / ("stderr" if log_dir else "stdout")).read_text()
+    for number in {other, *numbers}:
+        os.close(number)
+
+
+def test_to_configure_again_leaves_no_descriptor_open(make_settings: Callable[..., Any], tmp_path: Path) -> None:
+    def configured() -> int:
+        logs.configure(make_settings("order", log_dir=str(tmp_path)))
+        return len(os.listdir("/proc/self/fd"))
+
+    assert configured() == configured()
+
+
 def test_until_batching_begins_every_line_leaves_at_once(written: Written) -> None:
     written.log.info("first")
     assert written.line()["event"] == "first"
