@@ -17,6 +17,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
+from libs.common.calls.names import Name
+
 MAX_IDLE_SECONDS = 10.0
 """Shorter than the server keeps an idle connection (gunicorn_conf.py), so that it does not close one under us."""
 MAX_AGE_SECONDS = 60.0
@@ -33,6 +35,7 @@ class Adapter(HTTPAdapter):
         parts = urlsplit(base_url)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
+        self._name = Name(self._host, self._port)
         self._host_header = parts.netloc.rpartition("@")[2]
         self._kept: deque[_Connection] = deque()
         weakref.finalize(self, _close_all, self._kept)
@@ -104,11 +107,29 @@ class Adapter(HTTPAdapter):
 
     def _open(self, seconds: float) -> "_Connection":
         try:
-            sock = socket.create_connection((self._host, self._port), seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return _Connection(self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock)
+            sock = self._connect(time.monotonic() + seconds)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return _Connection(self._tls.wrap_socket(sock, server_hostname=self._host) if self._tls else sock)
+            except BaseException:
+                sock.close()
+                raise
         except TimeoutError as exc:
             raise requests.ConnectTimeout("There was no connection in time.") from exc
+
+    def _connect(self, deadline: float) -> socket.socket:
+        """To the first address of the host that takes it; those that are left share the time that is left."""
+        addresses = self._name.addresses(deadline - time.monotonic())
+        for place, address in enumerate(addresses, 1):
+            left = deadline - time.monotonic()
+            try:
+                sock = socket.create_connection((address, self._port), max(left, 0.001) / (len(addresses) - place + 1))
+                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                return sock
+            except OSError:
+                if place == len(addresses):
+                    raise
+        raise OSError("The host has no address.")
 
 
 class _Connection:

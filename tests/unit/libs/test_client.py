@@ -22,6 +22,7 @@ from libs.common.calls.client import ServiceClient
 from libs.common.calls.resilience import RetryBudget
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Problem
+from tests.processes import in_threads
 
 URL = "http://product.test/api/v1"
 
@@ -848,8 +849,98 @@ def test_a_connection_that_cannot_be_made_in_time_is_told_from_an_answer_that_do
 
     monkeypatch.setattr(socket, "create_connection", hang)
     with pytest.raises(DependencyUnavailable) as caught:
-        make().get("/x", attempts=1)
+        ServiceClient("product", Settings(service="order", product_service_url="http://127.0.0.1:1")).get(
+            "/x", attempts=1
+        )
     assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+
+class Resolver:
+    """Takes the place of the system's: hangs until `go`, then tells these addresses."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str):
+        self._addresses, self.asked, self.go = addresses, 0, threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", self._answer)
+
+    def _answer(self, host: str, port: int, *options: Any, **named: Any) -> list[Any]:
+        if host[0].isdigit():  # an address
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
+        self.asked += 1
+        assert self.go.wait(10)
+        if not self._addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self._addresses]
+
+
+def named(port: int, **given: Any) -> ServiceClient:
+    return ServiceClient(
+        "product", Settings(service="order", product_service_url=f"http://product.test:{port}", **given)
+    )
+
+
+def test_a_resolver_that_hangs_keeps_nobody_past_the_time_to_connect(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, resolver = serve(keep_alive), Resolver(monkeypatch, "127.0.0.1")
+    product = named(server._listener.getsockname()[1], connect_timeout_seconds=0.1, breaker_failures=100)
+
+    def ask(number: int) -> None:
+        started = time.monotonic()
+        with pytest.raises(DependencyUnavailable) as caught:
+            product.get("/x", attempts=1)
+        assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
+        assert time.monotonic() - started < 4
+
+    in_threads(5, ask)
+    ask(0)
+    assert resolver.asked == 1  # however many wait
+    resolver.go.set()
+    assert product.get("/x").status == 200
+
+
+def test_a_name_that_nobody_has_is_told_at_once_and_asked_for_again(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, resolver = serve(keep_alive), Resolver(monkeypatch)
+    resolver.go.set()
+    product = named(server._listener.getsockname()[1])
+    for _ in range(2):
+        with pytest.raises(DependencyUnavailable) as caught:
+            product.get("/x", attempts=1)
+        assert isinstance(caught.value.__cause__, requests.ConnectionError)
+    resolver._addresses = ("127.0.0.1",)
+    assert product.get("/x").status == 200
+    assert resolver.asked == 3
+
+
+def test_of_the_addresses_of_a_host_the_first_that_answers_is_used(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, resolver = serve(keep_alive), Resolver(monkeypatch, "127.0.0.2", "127.0.0.1")  # the first refuses
+    resolver.go.set()
+    assert named(server._listener.getsockname()[1]).get("/x").status == 200
+
+
+def test_all_addresses_together_have_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.3")
+    resolver.go.set()
+    tried: list[str] = []
+
+    def hang(address: tuple[str, int], seconds: float) -> Any:
+        tried.append(address[0])
+        time.sleep(seconds)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailable) as caught:
+        named(1, connect_timeout_seconds=0.3).get("/x", attempts=1)
+    assert isinstance(caught.value.__cause__, requests.ConnectTimeout)
+    assert time.monotonic() - started < 2
+    assert tried == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
 
 
 def test_a_slow_service_takes_no_more_than_its_share_of_those_who_call(serve: Callable[..., Server]) -> None:
