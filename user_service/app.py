@@ -9,4 +9,4 @@ from user_service.routes import routes
 
 def create_app(settings: Settings | None = None) -> Flask:
     service = Service(settings or Settings.load("user"), "user_service")
-    return service.serve(routes, description="People who buy and people who sell.")
+    return service.serve(routes, description="People who buy and people who sell.", dependencies={"db": service.db})

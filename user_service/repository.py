@@ -37,6 +37,11 @@ def save(session: Session, user: User) -> None:
         raise EmailTaken() from exc
 
 
+def is_taken(session: Reader, email: str) -> bool:
+    """Whether a user has this e-mail now; only `save` can tell that nobody will."""
+    return bool(session.scalar(sa.select(sa.exists().where(users.c.email_key == email.lower()))))
+
+
 def find_page(session: Reader, filters: UserFilters, asked: PageQuery) -> Page:
     """A page of the users that match every filter, deleted ones excluded; raises MalformedRequest for a bad cursor."""
     query = sa.select(users).where(users.c.deleted_at.is_(None))

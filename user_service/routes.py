@@ -11,7 +11,10 @@ from user_service.models import EmailTaken, NewUser, User, UserFilters, UserRow,
 routes = Routes(users="People who buy, people who sell, and those who look after the shop.")
 
 
-@routes.post("/users", body=schemas.NewUser, returns=schemas.User, status=201, refuses=[EmailTaken], idempotent=True)
+@routes.post(
+    "/users", body=schemas.NewUser, returns=schemas.User, status=201, refuses=[EmailTaken], idempotent=True,
+    before=use_cases.hash_ahead,
+)  # fmt: skip
 def create_user(session: Session, body: NewUser) -> User:
     """Register a user.
 

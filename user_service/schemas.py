@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from libs.common.ids import example_id
 from libs.common.web.fields import Answer, Choice, Count, Dict, Id, IdList, Schema, String, Timestamp, Version
-from user_service.models import ROLES, STATUSES, hash_password
+from user_service.models import ROLES, STATUSES, NewPassword
 
 
 class Email(String):
@@ -16,22 +16,18 @@ class Email(String):
         super().__init__(min=3, max=254, pattern=pattern, example="ada@example.com", doc=doc, required=required)
 
 
-class _Hash(str):
-    """A password that is hashed already: the members of a patch are loaded twice, alone and with the whole user."""
-
-
 class Password(String):
-    """Loads a password as its hash: the plain text goes no further, and no transaction waits for the hashing."""
+    """Loads a password to be hashed, once the rest of the body is known to be valid."""
 
     made_once = True
 
     def deserialize(
         self, value: object, attr: str | None = None, data: Mapping[str, object] | None = None, **kwargs: object
-    ) -> str | None:
-        if isinstance(value, _Hash):
+    ) -> NewPassword | None:
+        if isinstance(value, NewPassword):  # which a patch brings to the schema of the whole user
             return value
         plain = super().deserialize(value, attr, data, **kwargs)
-        return _Hash(hash_password(plain)) if isinstance(plain, str) else plain
+        return NewPassword(plain) if isinstance(plain, str) else plain
 
 
 class UserRole(Choice):

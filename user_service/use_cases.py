@@ -2,16 +2,30 @@
 
 from libs.common.data import counters, idempotency
 from libs.common.data.changes import Changes, VersionCheck
-from libs.common.data.database import Reader, Session
+from libs.common.data.database import Database, Reader, Session
 from libs.common.events import outbox
 from libs.common.times import write_time
 from user_service import repository
 from user_service.events import UserCreated, UserDeleted, UserUpdated
-from user_service.models import NewUser, User, UserStats
+from user_service.models import EmailTaken, NewUser, User, UserStats
+
+
+def hash_ahead(db: Database, body: NewUser) -> None:
+    """Hash the password of a user who is to be registered, while no transaction waits for it. One whose e-mail is taken
+    costs no hash.
+    """
+    if password := body.get("password"):
+        with db.read() as session:
+            is_taken = repository.is_taken(session, body["email"])
+        if not is_taken:
+            password.make()
 
 
 def create_user(session: Session, new: NewUser) -> User:
     """Register a user; raises EmailTaken."""
+    password = new.get("password")
+    if password and not password.is_hashed and repository.is_taken(session, new["email"]):
+        raise EmailTaken()
     user = User.new(**new)
     repository.save(session, user)
     outbox.add(session, UserCreated(user_id=user.id, role=user.role, status=user.status, version=user.version))

@@ -136,10 +136,11 @@ class Endpoint:
         assert self._body is not None
         if not self._patch:
             body = _load(self._body, raw)
-            return (lambda current: body) if self._route.method == "PUT" else body
-        loaded = _load(self._patch, raw)
-        # What is dear to make, such as a hash, was made just now, and no transaction waits while it is made again.
-        made = {n: loaded[n] for n, f in self._patch.fields.items() if n in loaded and getattr(f, "made_once", False)}
+            if self._route.method != "PUT":
+                return body
+            _make(self._body, body)
+            return lambda current: body
+        made = _make(self._patch, _load(self._patch, raw))
         return lambda current: _load(self._body, merge_patch(self._writable(current), {**raw, **made}))
 
     def _writable(self, current: Any) -> dict[str, Any]:
@@ -222,6 +223,15 @@ def _load(schema: ma.Schema, data: Any) -> Any:
         return schema.load(data)
     except ma.ValidationError as exc:
         raise errors.ValidationFailed(errors=list(_pointers(exc.messages))) from None
+
+
+def _make(schema: ma.Schema, loaded: dict[str, Any]) -> dict[str, Any]:
+    """What is dear to make of a valid body, such as a hash, is made before the transaction, and once; those members."""
+    names = [name for name, field in schema.fields.items() if getattr(field, "made_once", False)]
+    dear = {name: loaded[name] for name in names if loaded.get(name) is not None}
+    for value in dear.values():
+        value.make()
+    return {name: loaded[name] for name in names if name in loaded}
 
 
 def _pointers(messages: Any, pointer: str = "") -> Iterator[dict[str, str]]:

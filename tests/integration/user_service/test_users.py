@@ -14,6 +14,7 @@ from tests.factories import a_user
 from tests.integration.contents import contents
 from tests.integration.lists import Filter, Sorts, come_and_go, compare, compare_while_changing, tie, walk
 from tests.web import Api, answered, refused
+from user_service import repository
 from user_service.models import User, users
 
 Create = Callable[..., dict[str, Any]]
@@ -278,9 +279,66 @@ def test_no_transaction_waits_while_a_password_is_hashed(
         return "a hash"
 
     monkeypatch.setattr("libs.common.data.engines.LOCK_WAIT_SECONDS", 0.1)
-    monkeypatch.setattr("user_service.schemas.hash_password", hash_password)
+    monkeypatch.setattr("user_service.models.hash_password", hash_password)
     assert api.send(method, path, a_user(password=PASSWORD)).status_code in (200, 201)
     assert hashed == [PASSWORD]
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were hashed."""
+    found: list[str] = []
+
+    def hash_password(password: str) -> str:
+        found.append(password)
+        return "a hash"
+
+    monkeypatch.setattr("user_service.models.hash_password", hash_password)
+    return found
+
+
+def test_a_registration_that_is_accepted_costs_one_hash(api: Api, hashed: list[str]) -> None:
+    for _ in range(3):
+        answered(
+            api.post("/users", a_user(email="a@example.com", password=PASSWORD), headers={"Idempotency-Key": "k"}), 201
+        )
+    assert hashed == [PASSWORD]
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "k"}])
+@pytest.mark.parametrize(
+    "change", [{"email": "Taken@example.com"}, {"email": "x"}, {"role": "x"}, {"name": ""}, {"x": 1}]
+)
+def test_a_registration_that_is_refused_costs_no_hash(
+    api: Api, create: Create, hashed: list[str], change: dict[str, Any], key: dict[str, str]
+) -> None:
+    create(email="taken@example.com")
+    for _ in range(2):
+        assert api.post("/users", {**a_user(), "password": PASSWORD, **change}, headers=key).status_code in (409, 422)
+    assert hashed == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_change_that_is_not_valid_costs_no_hash(api: Api, create: Create, hashed: list[str], method: str) -> None:
+    user = create()
+    answer = api.send(method, f"/users/{user['id']}", a_user(password=PASSWORD, role="x"))
+    refused(answer, 422, "validation-failed", "/role")
+    assert hashed == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "email", "status"), [(False, "taken@example.com", 409), (True, "free@example.com", 201)]
+)
+def test_the_constraint_decides_where_the_email_is_taken_or_freed_after_the_look(
+    api: Api, create: Create, db: Database, monkeypatch: pytest.MonkeyPatch, seen: bool, email: str, status: int
+) -> None:
+    create(email="taken@example.com")
+    answers, look = iter([seen]), repository.is_taken
+    monkeypatch.setattr(repository, "is_taken", lambda session, email: next(answers, None) or look(session, email))
+    answer = api.post("/users", a_user(email=email, password=PASSWORD))
+    assert answer.status_code == status, answer.text
+    if status == 201:
+        assert User(password_hash=row(db, answer.json["id"])["password_hash"]).has_password(PASSWORD)
 
 
 # Delete ------------------------------------------------------------------------------------------------------------
