@@ -1,5 +1,6 @@
 """The metrics of a process. Under gunicorn, PROMETHEUS_MULTIPROC_DIR lets any worker answer for all of them."""
 
+import fcntl
 import os
 from functools import cache
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from prometheus_client import REGISTRY as LOCAL
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from libs.common.files import open_private
 
 REQUESTS = Counter("http_requests_total", "Requests answered.", ["method", "route", "status"])
 LATENCY = Histogram(
@@ -81,4 +84,7 @@ def exposition() -> bytes:
         return generate_latest(LOCAL)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    return generate_latest(registry)
+    # Not while the master adds up what dead workers have left behind: it would be counted twice, or not at all.
+    with open(os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], "lock"), "w", opener=open_private) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return generate_latest(registry)

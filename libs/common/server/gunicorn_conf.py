@@ -11,12 +11,12 @@ monkey.patch_all()
 
 import gc  # noqa: E402
 import os  # noqa: E402
-import shutil  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from libs.common.config import ConfigError, Settings  # noqa: E402
 from libs.common.errors import MAX_INSTANCE  # noqa: E402
-from libs.common.files import make_private_folder  # noqa: E402
+from libs.common.server import metrics_files  # noqa: E402
 from libs.topology import PACKAGES  # noqa: E402
 
 try:
@@ -24,10 +24,8 @@ try:
 except ConfigError as exc:
     raise SystemExit(str(exc)) from None
 
-_metrics_dir = settings.run_dir / "metrics"
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
-shutil.rmtree(_metrics_dir, ignore_errors=True)
-make_private_folder(_metrics_dir)
+# Set before the library of the metrics is loaded, with the app.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_files.make_folder(settings.run_dir / "metrics"))
 
 # What the command line names comes before this.
 wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"
@@ -78,3 +76,5 @@ def child_exit(server: Any, worker: Any) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
+    # The master has files of its own, since it has loaded the app.
+    metrics_files.bury(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), {os.getpid(), *server.WORKERS})

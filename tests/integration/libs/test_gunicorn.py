@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sqlite3
 import stat
@@ -562,6 +563,59 @@ def test_every_worker_answers_for_all_of_them(product: Running) -> None:
     in_threads(8, lambda _: [requests.get(f"{product.url}/products/{new_id()}", timeout=10) for _ in range(10)])
     # Whichever worker is asked.
     assert {count() - before for _ in range(8)} == {80.0}
+
+
+RESTARTS = 40
+
+
+def test_workers_that_died_leave_their_figures_and_no_files(databases: Any, tmp_path: Path) -> None:
+    def requests_counted(running: Running) -> float:
+        lines = requests.get(f"{running.root}/metrics", timeout=10).text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("http_requests_total{"))
+
+    url = databases.migrated("product_service")
+    with Running("product", url, tmp_path, WEB_CONCURRENCY="1") as running:
+        counted = 0.0
+        for _ in range(RESTARTS):
+            (worker,) = children(running.process.pid)
+            assert requests.get(f"{running.url}/products", timeout=10).status_code == 200
+            os.kill(worker, signal.SIGKILL)
+            assert eventually(lambda gone=worker: children(running.process.pid) not in ([], [gone]))
+            before, counted = counted, requests_counted(running)
+            assert counted > before
+        assert counted >= RESTARTS
+        assert figure(running, "requests_in_progress") == 0
+        assert len(list((tmp_path / "run" / "product" / "metrics").rglob("*.db"))) < 20
+    assert [line for line in running.logged() if '"metrics.lost"' in line] == []
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_second_copy_on_one_data_dir_leaves_the_metrics_of_the_first_alone(databases: Any, tmp_path: Path) -> None:
+    url, metrics = databases.migrated("product_service"), tmp_path / "run" / "product" / "metrics"
+
+    def counts(running: Running) -> bool:
+        before = figure_of_stats(running)
+        assert requests.get(f"{running.url}/products/stats", timeout=10).status_code == 200
+        return figure_of_stats(running) == before + 1
+
+    def figure_of_stats(running: Running) -> float:
+        lines = requests.get(f"{running.root}/metrics", timeout=10).text.splitlines()
+        name = 'http_requests_total{method="GET",route="/api/v1/products/stats",status="200"} '
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    with Running("product", url, tmp_path) as first:
+        assert counts(first)
+        (tmp_path / "second").mkdir()
+        with Running("product", url, tmp_path / "second", DATA_DIR=str(tmp_path)) as second:
+            assert counts(second)
+            assert counts(first)
+            assert figure_of_stats(first) == 2
+        assert counts(first)
+    with Running("product", url, tmp_path):
+        assert len([path for path in metrics.iterdir() if path.is_dir()]) == 1
 
 
 def test_five_hundred_orders_for_a_hundred_units_sell_a_hundred(product: Running) -> None:
