@@ -206,7 +206,7 @@ def broken(walk: NewWalk, service: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     walked = walk(log_level="CRITICAL")
     walked.api.is_broken = True
     with monkeypatch.context() as patch:
-        for module in ("use_cases", "repository"):
+        for module in ("saga", "use_cases", "repository"):
             patch.setattr(routes, module, Broken(), raising=False)
         for name in walked.operations:
             yield Refusal(walked, name, "internal-error", walked.send(name))

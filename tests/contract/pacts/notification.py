@@ -3,6 +3,8 @@
 from flask import Flask
 from pact import match
 
+from libs.common.data.erasures import Erasure
+from notification_service import repository, use_cases
 from notification_service.clients import FakeUsers, UserClient
 from tests.contract.pacts.drafts import Call, Told, a_time, an_amount, an_id, call, event, provided, text
 from tests.contract.pacts.order import ORDER, USER
@@ -71,4 +73,6 @@ def what_was_said_to_a_deleted_user_is_erased(told: Told) -> None:
     told.says({"user_id": an_id(USER), "deleted_at": a_time("2026-01-31T12:00:00.000000Z")})
     office = post_office(told)
     sent = answered(Api(office).post("/notifications/send", {"user_id": USER, "body": "A text."}), 201)
-    assert answered(told.to(office).get(f"/notifications/{sent['id']}"))["body"] is None
+    api = told.to(office)
+    Erasure(office.extensions["quintet"].db, repository.walk_user, use_cases.erase_notifications).step()
+    assert answered(api.get(f"/notifications/{sent['id']}"))["body"] is None

@@ -58,7 +58,7 @@ def test_members_that_are_not_read_are_ignored() -> None:
 A_UUID = "01a20778-4ad9-7055-9462-4ab44d839637"
 
 
-@pytest.mark.parametrize("bad", [None, 5, "", "x", A_UUID.upper(), A_UUID + ",", [A_UUID]])
+@pytest.mark.parametrize("bad", [None, 5, "", "x", A_UUID + ",", [A_UUID]])
 def test_an_id_that_is_none_is_refused(bad: Any) -> None:
     for data in (order_data(order_id=bad), order_data(user_id=bad)):
         with pytest.raises(RefusedEvent):
