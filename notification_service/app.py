@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from flask import Flask
 
-from libs.common.app import LINGER_SECONDS, Service
+from libs.common.app import LINGER_SECONDS, PAUSE_SECONDS, Service
 from libs.common.config import Settings, is_url, setting
 from libs.common.data import erasures
 from libs.common.data.erasures import Erasure
@@ -90,10 +90,10 @@ def create_app(
         )  # fmt: skip
         service.every(
             use_cases.sender_of(name), sender.step,
-            interval_seconds=1.0, linger_seconds=LINGER_SECONDS, finish=sender.finish,
+            interval_seconds=1.0, linger_seconds=LINGER_SECONDS, full=1, finish=sender.finish,
         )  # fmt: skip
     erasure = Erasure(service.db, walk_user, use_cases.erase_notifications)
-    service.every(erasures.LOOP, erasure.step, interval_seconds=60.0)
+    service.every(erasures.LOOP, erasure.step, interval_seconds=60.0, linger_seconds=PAUSE_SECONDS)
     return service.serve(
         routes,
         description="What users are told, by mail and other channels.",

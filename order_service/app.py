@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flask import Flask
 
-from libs.common.app import Service
+from libs.common.app import PAUSE_SECONDS, Service
 from libs.common.config import Settings, setting
 from libs.common.data import erasures
 from libs.common.data.erasures import Erasure
@@ -32,8 +32,11 @@ def create_app(
     )
     service.handle(use_cases.HANDLERS)
     service.every("recovery", lambda: reject_abandoned(service.db), interval_seconds=settings.recovery_seconds)
-    service.every(erasures.LOOP, Erasure(service.db, walk_user, erase).step, interval_seconds=60.0)
-    service.every("key expiry", use_cases.KeyExpiry(service.db).step, interval_seconds=3600.0)
+    service.every(
+        erasures.LOOP, Erasure(service.db, walk_user, erase).step, interval_seconds=60.0, linger_seconds=PAUSE_SECONDS
+    )
+    expiry = use_cases.KeyExpiry(service.db)
+    service.every("key expiry", expiry.step, interval_seconds=3600.0, linger_seconds=PAUSE_SECONDS)
     return service.serve(
         routes,
         description="Orders, from the request to the delivery.",

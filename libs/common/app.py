@@ -17,7 +17,7 @@ from libs.common.events import inbox
 from libs.common.events.courier import Courier
 from libs.common.events.http import HttpSender
 from libs.common.events.inbox import Handlers, Inbox
-from libs.common.events.outbox import BROKER, Relay, relay_to, targets
+from libs.common.events.outbox import BROKER, CLAIM, Relay, relay_to, targets
 from libs.common.web import documents, events, health, openapi
 from libs.common.web.endpoint import install
 from libs.common.web.flask_app import make_flask
@@ -33,7 +33,7 @@ SWEEP_SECONDS = 1.0
 SWEEP_ALONE_SECONDS = 0.25
 """The same where the requests are answered by other processes, which cannot wake it."""
 TRIM_SECONDS = 3600.0
-TRIM_PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.05
 """Between two steps of trimming: the requests of the process, and other writers, go on meanwhile."""
 
 
@@ -61,7 +61,7 @@ class Service:
         self.broker: Broker | None = None
         self._inbox: Inbox | None = None
         self._clients: dict[str, ServiceClient] = {}
-        self.every("trim", self._trim, interval_seconds=TRIM_SECONDS, linger_seconds=TRIM_PAUSE_SECONDS)
+        self.every("trim", self._trim, interval_seconds=TRIM_SECONDS, linger_seconds=PAUSE_SECONDS)
 
     def client(self, service: str) -> ServiceClient:
         """The one of this process: relays and requests share its connections and its breaker."""
@@ -69,7 +69,7 @@ class Service:
             self._clients[service] = ServiceClient(service, self.settings)
         return self._clients[service]
 
-    def every(self, name: str, step: Callable[[], bool], **options: Any) -> None:
+    def every(self, name: str, step: Callable[[], int], **options: Any) -> None:
         """Do `step` beside the requests, in every worker process unless that is for requests alone (`ROLE=web`); the
         options are those of background.Loop.
         """
@@ -137,8 +137,10 @@ class Service:
             send = self.broker.send if self.broker and target == BROKER else HttpSender(self.client(target)).send
             courier = Courier(relay, send)
             sweep = SWEEP_ALONE_SECONDS if self.settings.role == "worker" else SWEEP_SECONDS
-            rest = {"interval_seconds": sweep, "linger_seconds": LINGER_SECONDS, "finish": courier.finish}
-            self.every(relay_to(target), courier.step, **rest)
+            self.every(
+                relay_to(target), courier.step,
+                interval_seconds=sweep, linger_seconds=LINGER_SECONDS, full=CLAIM, finish=courier.finish,
+            )  # fmt: skip
 
     def _broker_health(self) -> dict[str, Any]:
         """Orders do not wait for the broker; their effects elsewhere do."""

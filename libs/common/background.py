@@ -1,6 +1,7 @@
 """Work that goes on beside the requests of a worker: relays, senders, recovery jobs."""
 
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -14,26 +15,29 @@ MAX_PAUSE_SECONDS = 5.0
 
 
 class Loop:
-    """Calls `step` until it returns False (nothing more to do now), then waits for `wake` or `interval_seconds`.
+    """Calls `step`, which returns how much it did, until there is nothing to do; then waits for `wake` or
+    `interval_seconds`.
 
     A step that raises is tried again after a pause that doubles up to five seconds, without limit: a dependency that
-    is down comes back some day. Each step has `deadline_seconds` for its calls of other services. Before a step it
-    rests for `linger_seconds`: where nobody waits for an answer, more work shares each step. `finish` runs at the
-    end.
+    is down comes back some day. Each step has `deadline_seconds` for its calls of other services. Before a step the
+    loop rests for `linger_seconds`: where nobody waits for an answer, more work shares each step. After a step that did
+    `full` or more it does not rest, since work would pile up. `finish` runs at the end.
     """
 
     def __init__(
         self,
         name: str,
-        step: Callable[[], bool],
+        step: Callable[[], int],
         *,
         interval_seconds: float,
         linger_seconds: float = 0.0,
+        full: float = math.inf,
         deadline_seconds: float = 5.0,
         finish: Callable[[], None] = lambda: None,
     ):
         self.name, self._step, self._finish = name, step, finish
         self._interval, self._linger, self._deadline = interval_seconds, linger_seconds, deadline_seconds
+        self._full = full
         self._woken, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -65,7 +69,7 @@ class Loop:
             self._woken.clear()
             context.begin(self._deadline)
             try:
-                more = self._step()
+                done = self._step()
                 failures = 0
             except Exception as exc:
                 failures += 1
@@ -77,8 +81,8 @@ class Loop:
                 continue
             finally:
                 context.end()
-            if not more:
+            if not done:
                 # Spread out, so that the workers of a service do not sweep in step.
                 self._woken.wait(self._interval * random.uniform(0.75, 1.25))
-            if self._linger:
+            if self._linger and done < self._full:
                 self._stopping.wait(self._linger)

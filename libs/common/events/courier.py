@@ -27,15 +27,15 @@ class Courier:
         self._rest: list[Claimed] = []
         self._run, self._since = 0, 0.0
 
-    def step(self) -> bool:
-        """Mark what the step before has sent, claim more and send it; False when nothing was due. Raises
+    def step(self) -> int:
+        """Mark what the step before has sent, claim more and send it; returns how many rows were due. Raises
         DependencyUnavailable when the subscriber is down.
         """
         claimed = self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest])
         self._sent, self._again, self._rest = [], [], claimed
         if not claimed:
             self._log_rate()
-            return False
+            return 0
         if not self._run:
             self._since = time.monotonic()
         batch, rest = _bounded(claimed)
@@ -47,7 +47,7 @@ class Courier:
         self._rest = rest
         metrics.SENT.labels(self._relay.subscriber).inc(len(self._sent))
         self._run += len(self._sent)
-        return True
+        return len(claimed)
 
     def finish(self) -> None:
         """Mark what was sent and give back the rest: a worker that ends must not keep leases."""

@@ -24,6 +24,8 @@ from libs.topology import SUBSCRIPTIONS
 
 BROKER = "broker"
 LEASE_SECONDS = 30.0
+CLAIM = 100
+"""Rows that a relay claims at a time."""
 MAX_BACKOFF_SECONDS = 60.0
 WINDOW = 1000
 """How many rows one claim looks at, so that its cost does not grow with the backlog."""
@@ -173,7 +175,7 @@ class Relay:
         return new_id()
 
     def exchange(
-        self, sent: Sequence[int] = (), again: Sequence[Claimed] = (), back: Sequence[int] = (), limit: int = 100
+        self, sent: Sequence[int] = (), again: Sequence[Claimed] = (), back: Sequence[int] = (), limit: int = CLAIM
     ) -> list[Claimed]:
         """Mark rows as sent, put off those that the subscriber could not handle yet, give back those that never
         reached it, and claim up to `limit` others, oldest first: one transaction.

@@ -16,7 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from demo.api import eventually
 from libs.common import errors
-from libs.common.app import TRIM_PAUSE_SECONDS, Service
+from libs.common.app import PAUSE_SECONDS, Service
 from libs.common.background import Loop
 from libs.common.data.database import Database
 from libs.common.data.statements import epoch
@@ -554,7 +554,7 @@ def test_trimming_pauses_between_its_steps(app: Flask) -> None:
     began = time.monotonic()
     service.start()
     assert eventually(lambda: not _ids(service), 10)
-    assert time.monotonic() - began > 3 * TRIM_PAUSE_SECONDS
+    assert time.monotonic() - began > 3 * PAUSE_SECONDS
     service.stop()
 
 

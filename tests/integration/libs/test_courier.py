@@ -63,7 +63,7 @@ def test_everything_that_is_due_is_sent_in_order(db: Database) -> None:
 
 def test_with_nothing_to_send_nobody_is_called(db: Database) -> None:
     sender = Sender()
-    assert Courier(Relay(db, "analytics"), sender).step() is False
+    assert Courier(Relay(db, "analytics"), sender).step() == 0
     assert sender.batches == []
 
 

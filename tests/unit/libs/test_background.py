@@ -213,6 +213,21 @@ def test_a_loop_may_rest_before_each_step_so_that_more_work_shares_it(start: Cal
     assert all(later - earlier >= 0.05 for earlier, later in zip(times, times[1:], strict=False))
 
 
+def test_a_loop_does_not_rest_after_a_full_step(start: Callable[..., Loop]) -> None:
+    done = [100, 100, 99, 0]
+    times: list[float] = []
+
+    def outcome(count: int) -> int:
+        times.append(time.monotonic())
+        return done[count - 1] if count <= len(done) else 0
+
+    steps = Steps(outcome)
+    start(steps, linger_seconds=0.3, full=100)
+    assert steps.reached(4)
+    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert max(pauses[:2]) < 0.3 <= pauses[2]
+
+
 def test_a_loop_that_rests_stops_at_once(start: Callable[..., Loop]) -> None:
     steps = Steps(lambda count: True)
     loop = start(steps, linger_seconds=60)
