@@ -1,27 +1,28 @@
-# `make` alone lists the targets. Settings: variables as .env.example describes them, given on the command line
-# (`make up BASE_PORT=18100 DATA_DIR=other`), in the environment, or in a file .env, in this order.
+# `make` lists the targets. Settings are the variables of .env.example: on the command line
+# (`make up BASE_PORT=18100 DATA_DIR=other`), in the environment, or in a file .env, in this order of precedence.
 
 PYTHON ?= python3
 SERVICES := user product order notification analytics
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# The console scripts, unlike `python -m`, do not look for packages in the current directory.
+# Console scripts, unlike `python -m`, do not import from the current directory.
 export PYTHONPATH := $(CURDIR)
 
-# uv brings certificates of its own; a company's proxy is known to those of the system, which pip reads too.
+# uv has its own certificates; the system's, which pip also uses, may include that of a company's proxy.
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help up down demo test lock env-example openapi clean wheelhouse images compose-up compose-secrets compose-test
 
-# What is set already wins over .env.
+# Variables that are already set take precedence over .env.
 define settings
 	if [ -f .env ]; then commands=$$($(PYTHON) -m libs.env_file) || exit 1; eval "$$commands"; fi; \
 	export DATA_DIR="$${DATA_DIR:-var}"; pid_file=$$DATA_DIR/quintet.pid
 endef
 
-# Sets pid. A process id alone proves nothing: after a crash another program may have it. A small Linux has no ps.
+# Sets pid. After a crash another program may have the same process id, so its command line is checked. Minimal Linux
+# systems have no ps.
 running = { pid=$$(cat "$$pid_file" 2>/dev/null) && { grep -qs libs.launcher "/proc/$$pid/cmdline" || \
 	ps -p "$$pid" -o args= 2>/dev/null | grep -q libs.launcher; }; }
 
@@ -31,8 +32,8 @@ define check_python
 		f"{sys.version.split()[0]}; try: make PYTHON=/path/to/python3.11")'
 endef
 
-# $(call unless_installed,DIRECTORY,LOCK): goes on if DIRECTORY is not yet what LOCK says. `make up` in a second
-# terminal waits for the first one's installation.
+# $(call unless_installed,DIRECTORY,LOCK): continues if DIRECTORY is older than LOCK. `make up` in a second terminal
+# waits for the installation of the first.
 define unless_installed
 	set -e; $(check_python); exec 9< $(2); $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'; \
 	if [ $(1)/.installed -nt $(2) ]; then exit 0; fi; \
@@ -73,7 +74,7 @@ demo: .venv/.installed ## Walk through the running system, step by step
 test: .venv-tox/.installed .tox/npm/.installed ## Run every check and test, as CI does
 	@.venv-tox/bin/tox run --no-list-dependencies
 
-lock: .venv-tox/.installed ## Write the locked requirements again; LOCK_FLAGS=--upgrade takes the newest releases
+lock: .venv-tox/.installed ## Update the locked requirements; LOCK_FLAGS=--upgrade selects the newest releases
 	@.venv-tox/bin/$(compile) setup.cfg --extra postgres --extra rabbitmq --extra redis --output-file requirements.txt
 	@.venv-tox/bin/$(compile) setup.cfg --all-extras --constraint requirements.txt --output-file requirements-dev.txt
 	@printf 'tox\ntox-uv\n' | .venv-tox/bin/$(compile) - --constraint requirements-dev.txt --output-file requirements-tox.txt
@@ -91,9 +92,9 @@ openapi: .venv/.installed ## Write docs/openapi from the declared routes
 	@set -e; export FLASK_SKIP_DOTENV=1; for service in $(SERVICES); do \
 		flask --app $${service}_service.app openapi > docs/openapi/$$service.json; done
 
-# The images have a Python and a C library of their own: what this machine would install is nothing to them. Only
-# zope-interface has no wheel for musl; it comes as its source, and needs what builds it.
-wheelhouse: .venv-tox/.installed ## Fetch what the images are built of, so that they build without a network
+# The images have another Python and another C library than this machine, so the platform is given. Only zope-interface
+# has no wheel for musl; it is built from source, with the requirements in requirements-build.txt.
+wheelhouse: .venv-tox/.installed ## Download the packages of the images, so that they build without a network
 	@set -e; for machine in x86_64 aarch64; do \
 		.venv-tox/bin/uv pip compile --quiet --no-config --no-deps --generate-hashes --no-annotate --no-header \
 			--python-version 3.13 --python-platform $$machine-unknown-linux-musl \
@@ -115,13 +116,13 @@ images: .venv-tox/.installed ## Build the image of each service, and its bill of
 compose-up: ## Start the five services in containers; Ctrl-C stops them
 	@$(settings); exec $(compose) up --build
 
-compose-secrets: ## Write the secrets that compose.production.yaml needs and that are not there yet
+compose-secrets: ## Generate the missing secrets of compose.production.yaml
 	@$(check_python); $(PYTHON) compose/write_secrets.py compose/secrets
 
 compose-test: .venv-tox/.installed ## Check the images and the compose files, and run the scenarios through the containers
 	@.venv-tox/bin/tox run --no-list-dependencies -e containers
 
-clean: ## Remove what was built, and the embedded databases under DATA_DIR
+clean: ## Remove build products, and the embedded databases under DATA_DIR
 	@$(settings); \
 	if $(running); then echo "Still running on $$DATA_DIR (process $$pid); make down stops it." >&2; exit 1; fi; \
 	for name in $(SERVICES); do rm -f "$$DATA_DIR/$$name".db*; done; rm -rf "$$DATA_DIR/run" "$$pid_file"; \
@@ -132,11 +133,11 @@ clean: ## Remove what was built, and the embedded databases under DATA_DIR
 .venv/.installed: requirements.txt
 	@$(call install,.venv,requirements.txt)
 
-# Only what starts the environments of tox; each of them gets requirements-dev.txt through uv, in seconds.
+# Only tox itself; uv installs requirements-dev.txt into each of its environments.
 .venv-tox/.installed: requirements-tox.txt
 	@$(call install,.venv-tox,requirements-tox.txt)
 
-# Some tests run programs of npm; they are skipped without it, and fail in CI.
+# Some tests run npm packages; without them the tests are skipped, and fail in CI.
 .tox/npm/.installed: tests/npm/package-lock.json
 	@$(call unless_installed,.tox/npm,$<); \
 	rm -rf .tox/npm; mkdir -p .tox/npm; cp tests/npm/package*.json tests/npm/.npmrc .tox/npm; \

@@ -1,7 +1,7 @@
 """Writes the secrets that compose.production.yaml reads: `make compose-secrets`.
 
-What is there already stays as it is, so that a secret of one's own may be put in its place. To change one, remove its
-file and those that repeat it (REPEATED), and write them again.
+Existing files stay as they are, so you can provide your own secrets. To change a secret, remove its file and the files
+that repeat it (REPEATED), and run this again.
 """
 
 import base64
@@ -15,13 +15,13 @@ from pathlib import Path
 
 SERVICES = ("user", "product", "order", "notification", "analytics")
 REPEATED = {"broker_url": "rabbitmq_definitions", "redis_url": "redis_conf"}
-"""A server is told what its clients are told."""
+"""Files of servers that contain the secret of a client file."""
 MAY = "^(quintet\\.|user|product|order|notification|analytics{}).*"
 """The exchanges and queues of the services; see docs/production.md."""
 
 
 def main(directory: Path) -> None:
-    # Others of this machine cannot enter; the users of the containers, who differ, must be able to read each file.
+    # Other users of the host cannot enter the folder. The containers run as different users, so all may read the files.
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(name: str, make: Callable[[], str]) -> str:

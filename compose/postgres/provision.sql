@@ -1,13 +1,13 @@
--- A database and two roles for one service, with no more rights than needed. Run by a superuser, once for each service;
--- it may be run again, and then sets the passwords anew:
+-- Creates a database and two roles for one service, with only the rights that they need. Run it as a superuser, once
+-- for each service. It is idempotent, and sets the passwords again:
 --
 --   for service in user product order notification analytics; do
 --     psql -v service=$service -v owner_password=... -v app_password=... \
 --       -f compose/postgres/provision.sql postgresql://postgres@HOST/postgres
 --   done
 --
--- quintet_SERVICE_owner owns the tables and migrates; quintet_SERVICE_app is what the service runs as: it reads and
--- writes rows and can change no table. Neither can connect to the database of another service.
+-- quintet_SERVICE_owner owns the tables and migrates. The service uses quintet_SERVICE_app, which reads and writes rows
+-- and cannot change tables. Neither can connect to the database of another service.
 \set ON_ERROR_STOP on
 \set database quintet_ :service
 \set owner quintet_ :service _owner
@@ -24,10 +24,10 @@ REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"database" TO :"app";
 
 \connect :"database"
--- Before PostgreSQL 15 everybody could create tables here.
+-- Before PostgreSQL 15 every role could create tables in this schema.
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO :"owner";
 GRANT USAGE ON SCHEMA public TO :"app";
--- What a migration creates later, the service may use.
+-- Also for tables and sequences that later migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"app";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"app";

@@ -1,5 +1,5 @@
--- The databases and roles of all services, from the URLs that the services get as secrets. The image of PostgreSQL
--- runs this when its volume is new; afterwards it may be run again, and then sets the passwords anew:
+-- Creates the databases and roles of all services, from the URLs that the services get as secrets. The image of
+-- PostgreSQL runs this script when its volume is new. It is idempotent, and sets the passwords again:
 --
 --   psql -U postgres -f /docker-entrypoint-initdb.d/services.sql
 \set ON_ERROR_STOP on
