@@ -1,9 +1,9 @@
-"""The database of a service, on SQLite or PostgreSQL, and what is kept in it for every service.
+"""The database of a service (SQLite or PostgreSQL) and the tables that every service has.
 
-database.py     Database, Session: transactions         columns.py      column types
-statements.py   SQL that both engines understand        prepared.py     statements of the hot paths
-counters.py     totals without scans                    idempotency.py  keys of operations in one transaction
-paging.py       pages of lists                          engines.py      how each engine is set up
-sums.py         sums beyond 64 bits                     probe.py        whether the database can be written
-erasures.py     what deleted users wrote
+database.py     Database, Session: transactions         engines.py      engine setup and error translation
+statements.py   SQL for both engines                    prepared.py     compiled statements of the hot paths
+columns.py      column types, naming convention         changes.py      types for updates of a resource
+counters.py     totals without table scans              sums.py         sums beyond 64 bits
+paging.py       keyset pagination                       idempotency.py  Idempotency-Key
+erasures.py     erasure of personal data in steps       probe.py        write check for health
 """

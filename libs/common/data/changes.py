@@ -1,4 +1,4 @@
-"""What a change of a resource brings along: which version it expects, and the new members."""
+"""Types for updates of a resource: the check of its version and the function that gives the new members."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -6,12 +6,12 @@ from typing import Any, TypeAlias, TypeVar
 Resource = TypeVar("Resource")
 
 VersionCheck: TypeAlias = Callable[[int | None], None]
-"""Call it with the version of the resource, None where there is none; raises PreconditionFailed, or NotFound, when the
-caller expects another one.
+"""Called with the current version of the resource, or None if there is no resource. Raises PreconditionFailed, or
+NotFound, if the caller expects another version.
 """
 
 Changes: TypeAlias = Callable[[Resource], dict[str, Any]]
-"""Call it with the resource as it is; returns the validated members as they are to be. `Changes[User]`."""
+"""Called with the current resource; returns the validated new members. Use it as `Changes[User]`."""
 
 
 def any_version(version: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What tables are made of: column types that both engines can hold, and the names of constraints and indexes."""
+"""Column types for both engines, and the naming convention for constraints and indexes."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,28 +17,28 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 shared = sa.MetaData(naming_convention=NAMING)
-"""The tables that every service has: outbox, inbox, failures, idempotency keys, counters."""
+"""The tables that every service has: outbox, inbox, failures, idempotency keys, counters, erasures, probes."""
 
 Id = sa.String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 """A UUID in its text form; native on PostgreSQL."""
 
 Json = sa.JSON(none_as_null=True)
-"""Kept word for word, members in their order: an answer that is sent again must be the same, which JSONB would lose."""
+"""JSON, not JSONB: a stored response must be replayed byte for byte, and JSONB does not keep the order of members."""
 
 
 def Text(length: int) -> sa.types.TypeEngine[str]:
-    """Text that both engines sort alike, by code point."""
+    """Text that both engines sort by code point."""
     return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
 
 
 class Moment(sa.types.TypeDecorator[datetime]):
-    """An aware time in UTC."""
+    """A timezone-aware datetime in UTC."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def bind_processor(self, dialect: sa.Dialect) -> Any:
-        """On SQLite as text, as SQLAlchemy writes it, in a fraction of its time."""
+        """On SQLite the same text as SQLAlchemy writes, in a fraction of the time."""
         return _to_text if dialect.name == "sqlite" else super().bind_processor(dialect)
 
     def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Any:
@@ -54,9 +54,7 @@ def _from_text(value: str | None) -> datetime | None:
 
 
 class Amount(sa.types.TypeDecorator[Decimal]):
-    """An exact amount with four digits after the point, as a whole number of ten-thousandths: every currency fits,
-    amounts compare and add up as numbers, and SQLite, which has no decimal type, keeps every digit.
-    """
+    """An exact amount, stored as an integer of ten-thousandths (money.py), since SQLite has no decimal type."""
 
     impl = sa.BigInteger
     cache_ok = True

@@ -1,8 +1,8 @@
-"""Totals that are maintained with every change and never counted by a scan, so that they cost the same at any size.
+"""Counters: totals that are updated with every change, so that reading one never scans a table.
 
-A counter is spread over shards, one drawn by each process: processes that change the same total seldom wait for one
-another. All changes of a transaction are written together as its last statement, in the order of their names, so that
-no two transactions can deadlock.
+A counter has one row per shard, and each process writes to one shard, so that processes that change the same total
+seldom wait for each other. A transaction writes all its changes as its last statement, sorted by name, so that two
+transactions cannot deadlock.
 """
 
 import os
@@ -44,7 +44,7 @@ _add = Prepared(
 
 
 def add(session: Session, changes: Mapping[str, int]) -> None:
-    """Add each change to its total when the caller's transaction ends."""
+    """Add each change to its counter just before the caller's transaction commits."""
     session.deferred.totals.update(changes)
     session.before_commit(_write)
 
@@ -57,12 +57,12 @@ def _write(session: Session) -> None:
 
 @cache
 def shard(process: int) -> int:
-    """The shard of a process, drawn after the fork. The workers of all containers may have the same few ids."""
+    """The shard of a process: random, since workers in different containers often have the same process ids."""
     return random.randrange(SHARDS)
 
 
 def read(session: Reader, prefix: str = "") -> dict[str, int]:
-    """The totals whose names begin with `prefix`, keyed by the rest of the name; zeros are left out."""
+    """The totals other than 0 whose names begin with `prefix`, keyed by the rest of the name."""
     query = sa.select(counters.c.name, sa.func.sum(counters.c.value), sa.func.sum(counters.c.value_carry))
     if prefix:
         query = query.where(counters.c.name >= prefix, counters.c.name < prefix[:-1] + chr(ord(prefix[-1]) + 1))
@@ -71,10 +71,10 @@ def read(session: Reader, prefix: str = "") -> dict[str, int]:
 
 
 def read_amounts(session: Reader, prefix: str) -> dict[str, Decimal]:
-    """The same for totals of money, which are kept in units (money.py)."""
+    """Like `read`, for totals of money, which are stored in units (money.py)."""
     return {name: from_units(total) for name, total in read(session, prefix).items()}
 
 
 def difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """The changes that lead from what a resource added to the totals to what it adds now."""
+    """The changes of the totals when the contribution of a resource goes from `before` to `after`."""
     return {name: after.get(name, 0) - before.get(name, 0) for name in before.keys() | after.keys()}

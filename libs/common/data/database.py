@@ -1,7 +1,7 @@
 """The database of a service: SQLite or PostgreSQL behind one interface.
 
-with db.read() as session: ...     a snapshot; nothing is written
-with db.write() as session: ...    one transaction: all of it, or none of it
+with db.read() as session: ...     a read-only snapshot
+with db.write() as session: ...    one transaction
 """
 
 from collections import Counter
@@ -23,41 +23,41 @@ Callback = Callable[[], None]
 
 
 class CommitInDoubt(DependencyUnavailable):
-    """The connection broke while COMMIT was under way: it may have happened. Look at the row; never write it anew."""
+    """The connection broke during COMMIT, which may have taken effect. Read the row again; do not repeat the write."""
 
 
 @dataclass
 class Owner:
-    """The service that owns a database, as far as its transactions must know it."""
+    """What transactions need to know of the service that owns the database."""
 
     service: str = ""
     has_broker: bool = False
-    """Whether its events go to a broker, which knows the subscribers."""
+    """Whether events are sent to a broker instead of to each subscriber."""
     loops: dict[str, Callback] = field(default_factory=dict)
-    """Background loops of this process by name: each function wakes one."""
+    """Name of a background loop of this process → the function that wakes it."""
 
 
 @dataclass
 class Deferred:
-    """What a transaction has put off until its end."""
+    """Work that a transaction has deferred until its end."""
 
     before_commit: "list[Callable[[Session], None]]" = field(default_factory=list)
     after_commit: list[Callback] = field(default_factory=list)
     totals: Counter[str] = field(default_factory=Counter)
-    """Name of a counter → what is to be added to it."""
+    """Name of a counter → the change to add."""
 
     def copy(self) -> "Deferred":
         return Deferred(list(self.before_commit), list(self.after_commit), Counter(self.totals))
 
 
 class Session(orm.Session):
-    """A unit of work in a transaction that has begun. Statements that need no objects go straight to `connection()`,
-    and do without the machinery of an ORM session, which costs as much as they do.
+    """A unit of work in a transaction that has begun. Statements that need no ORM objects should run on `connection()`,
+    which avoids the overhead of the ORM session.
     """
 
     def __init__(self, connection: sa.Connection, owner: Owner):
         options: dict[str, Any] = {"autoflush": False, "expire_on_commit": False}
-        # Whether there is a commit, `Database.write` decides.
+        # `Database.write` commits, not this session.
         super().__init__(connection, join_transaction_mode="rollback_only", **options)
         self._connection = connection
         self.owner = owner
@@ -67,22 +67,22 @@ class Session(orm.Session):
         return self._connection
 
     def before_commit(self, callback: "Callable[[Session], None]") -> None:
-        """Call `callback` once with this session, as the last thing that its transaction does."""
+        """Call `callback` once with this session, just before its transaction commits."""
         if callback not in self.deferred.before_commit:
             self.deferred.before_commit.append(callback)
 
     def after_commit(self, callback: Callback) -> None:
-        """Call `callback` once when this transaction has been committed, and never if it is not."""
+        """Call `callback` once after this transaction has committed, but not if it is rolled back."""
         if callback not in self.deferred.after_commit:
             self.deferred.after_commit.append(callback)
 
     def wake(self, loop: str) -> None:
-        """Wake the loop of this process, where it has one of this name, when this transaction has been committed."""
+        """Wake the background loop of this name, if this process has it, after this transaction has committed."""
         if loop in self.owner.loops:
             self.after_commit(self.owner.loops[loop])
 
     def savepoint(self) -> Callback:
-        """Set a savepoint; returns what undoes all that comes after it, deferred work included."""
+        """Set a savepoint; returns a function that rolls back to it and drops the work deferred since."""
         transaction, deferred = self.begin_nested(), self.deferred.copy()
 
         def roll_back() -> None:
@@ -92,24 +92,24 @@ class Session(orm.Session):
         return roll_back
 
     def finish(self) -> None:
-        """Write the objects that were changed, and do what was put off until now."""
+        """Flush changed objects and run the `before_commit` callbacks."""
         if self.in_transaction():
             self.commit()
         for callback in self.deferred.before_commit:
             callback(self)
 
     def committed(self) -> None:
-        """Do what was put off until after the commit."""
+        """Run the `after_commit` callbacks."""
         for callback in self.deferred.after_commit:
             callback()
 
 
 Reader = Session | sa.Connection
-"""What a query runs on: the connection of `Database.read`, or the session of `Database.write`."""
+"""What a query runs on: the connection from `Database.read` or the session from `Database.write`."""
 
 
 class Database:
-    """One engine, built lazily and so after the fork: two processes must not share a connection."""
+    """One engine, created at first use and so after the fork: processes must not share a connection."""
 
     def __init__(self, url: str, pool_size: int = 8, owner: Owner | None = None):
         self.owner = owner or Owner()
@@ -137,28 +137,28 @@ class Database:
             self._kinds = {}
 
     def _kind(self, name: str, options: dict[str, Any]) -> sa.Engine:
-        """The engine for one kind of transaction, made once: to make it costs as much as a query."""
+        """The engine for one kind of transaction, cached, since creating it costs as much as a query."""
         if name not in self._kinds:
             self._kinds[name] = self.engine.execution_options(**options)
         return self._kinds[name]
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A snapshot, in which nothing is written: rows, not objects, since a Session costs more than a look-up by id.
-        Raises DependencyUnavailable when the database cannot be reached, Overloaded or StatementTimeout.
+        """A read-only snapshot. It yields a connection, since an ORM session costs more than a look-up by id. Raises
+        DependencyUnavailable when the database cannot be reached, Overloaded or StatementTimeout.
         """
         with _translating():
             # On SQLite every transaction is a snapshot.
             engine = self.engine if self.is_sqlite else self._kind("read", _SNAPSHOT)
             with engine.connect() as connection:
-                # Not with its first statement, which would keep the connection to a file that has been replaced.
+                # Explicitly: `begin` drops a connection to a SQLite file that has been replaced.
                 connection.begin()
                 yield connection
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
-        """One transaction. Without `durable` a power cut may undo it, though never a part of it: for leases and
-        marks that are made again anyway. Raises CommitInDoubt, Overloaded, StatementTimeout or DependencyUnavailable.
+        """One transaction. With `durable=False` a power failure may undo it as a whole; use that for leases and marks
+        that can be made again. Raises CommitInDoubt, Overloaded, StatementTimeout or DependencyUnavailable.
         """
         connection = self._begin(durable)
         session = Session(connection, self.owner)
@@ -169,7 +169,7 @@ class Database:
             try:
                 connection.commit()
             except sa.exc.DBAPIError as exc:
-                # The connection may still hold the transaction, and with it the lock: no one else may get it.
+                # The connection may still be in the transaction and hold its locks: it must not be used again.
                 connection.invalidate()
                 raise CommitInDoubt() from exc
         finally:
@@ -179,11 +179,11 @@ class Database:
         session.committed()
 
     def _end(self, connection: sa.Connection, durable: bool) -> None:
-        """Keep a connection of SQLite at hand: to take one from the pool costs as much as a statement."""
+        """Keep SQLite connections for the next write: taking one from the pool costs as much as a statement."""
         if not self.is_sqlite or connection.invalidated or len(self._writers[durable]) == MAX_WRITERS:
             try:
                 connection.close()
-            except sa.exc.DBAPIError:  # It rolls back first, and the server may be gone.
+            except sa.exc.DBAPIError:  # close() rolls back first, which fails if the server is gone
                 connection.invalidate()
             return
         if connection.in_transaction():

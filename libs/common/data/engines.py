@@ -1,8 +1,8 @@
-"""The engines of both databases: how connections are set up, how a transaction begins, what a failure means.
+"""The engines of both databases: connection setup, how transactions begin, and the translation of errors.
 
-SQLite runs in WAL mode with `synchronous=FULL`: what was committed survives a power cut. A writer takes the lock with
-BEGIN IMMEDIATE, since a transaction that upgrades from reading to writing fails or loses updates. It waits for the
-lock outside SQLite, in short sleeps that let other greenlets run: a wait inside would stop the whole event loop.
+SQLite runs in WAL mode with `synchronous=FULL`, so that commits survive a power failure. A writer takes the lock with
+BEGIN IMMEDIATE, since a transaction that upgrades from reading to writing can fail with SQLITE_BUSY. It polls for the
+lock with short sleeps, which let other greenlets run: SQLite's own busy handler would block the whole event loop.
 """
 
 import logging
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 LOCK_WAIT_SECONDS = 5.0
 
 READ_ONLY = "25006"
-"""SQLSTATE of what cannot be written, since the server is a standby or `default_transaction_read_only` is on."""
+"""SQLSTATE of a read-only transaction: the server is a standby, or `default_transaction_read_only` is on."""
 _BAD_VALUE = "22"
-"""Class of the SQLSTATEs whose message may quote the value that was refused."""
+"""Class of the SQLSTATEs whose message may quote the rejected value."""
 
 _PRAGMAS = (
     "busy_timeout=5000",
@@ -35,16 +35,16 @@ _PRAGMAS = (
     "foreign_keys=ON",
     # 512 KiB, not 2 MiB: there are many connections, and the kernel caches the file for all of them.
     "cache_size=-512",
-    # 16 MiB of log, not 4, before it is copied into the file: a page that changes often is copied once.
+    # Checkpoint at 16 MiB of WAL, not at 4: a page that changes often is then copied less often.
     "wal_autocheckpoint=4000",
-    # What a long transaction has added to the log is given back when it starts anew.
+    # Truncate the WAL after a checkpoint if a long transaction has made it larger than 64 MiB.
     "journal_size_limit=67108864",
 )
 
 
 class _File:
-    """The file of a SQLite database. A connection keeps the file that it has opened when that is removed or replaced,
-    and what it writes from then on is lost.
+    """The file of a SQLite database. When the file is removed or replaced, a connection still writes to the old one,
+    and these writes are lost; so each transaction checks the identity of the file.
     """
 
     def __init__(self, path: str):
@@ -52,7 +52,7 @@ class _File:
         self._was_there = False
 
     def identity(self) -> tuple[int, int]:
-        """Of the file that is there now; raises OperationalError where there is none."""
+        """Device and inode of the current file; raises OperationalError if there is none."""
         try:
             found = os.stat(self._path)
         except OSError as exc:
@@ -61,12 +61,14 @@ class _File:
         return found.st_dev, found.st_ino
 
     def before_connect(self, *arguments: Any) -> None:
-        """SQLite would put an empty file in the place of one that was removed, and make a new one for all to read."""
+        """Create a new database file with mode 0600, which SQLite would make readable for all, and refuse to replace a
+        file that was removed, which SQLite would do with an empty one.
+        """
         if self._was_there:
             self.identity()
             return
         try:
-            # Only one that is missing: to close a file ends all locks that this process holds on it.
+            # Only if it does not exist: closing a file releases all POSIX locks that this process holds on it.
             os.close(open_private(self._path, os.O_RDONLY | os.O_EXCL))
         except FileExistsError:
             pass
@@ -74,7 +76,7 @@ class _File:
             raise sqlite3.OperationalError(f"no file can be made: {exc.strerror}") from exc
 
     def drop_stale(self, connection: sa.Connection) -> None:
-        """Let the connection have the file that is there now."""
+        """Reconnect until the connection has the current file."""
         while connection.info["file"] != self.identity():
             connection.invalidate()
 
@@ -121,7 +123,7 @@ def sqlite_engine(url: sa.URL) -> sa.Engine:
 
 
 def _lock(driver: sqlite3.Connection) -> None:
-    """Begin a transaction that writes. Straight on the driver: somebody else may have the lock for a while."""
+    """Begin a write transaction: try for the lock until LOCK_WAIT_SECONDS or the deadline of the work has passed."""
     give_up = time.monotonic() + LOCK_WAIT_SECONDS
     if work := context.current():
         give_up = min(give_up, work.deadline)
@@ -157,7 +159,7 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
 
     @sa.event.listens_for(engine, "checkin")
     def checkin(connection: Any, record: Any) -> None:
-        # After a snapshot SQLAlchemy leaves False, which would overrule `default_transaction_read_only`.
+        # SQLAlchemy resets `read_only` to False, which would override `default_transaction_read_only`.
         if connection is not None and connection.read_only is False:
             connection.read_only = None
 
@@ -166,25 +168,27 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
 
 
 class StatementTimeout(Problem):
-    """A statement took longer than one may. The database is there: what asked for too much at once is at fault."""
+    """A statement exceeded the statement timeout. The database is up; the query asked for too much."""
 
     status, code, title = DeadlineExceeded.status, DeadlineExceeded.code, DeadlineExceeded.title
     retry_after = DeadlineExceeded.retry_after
 
 
 class StatementFailed(Exception):
-    """A statement cannot be executed with these values, whenever it is tried."""
+    """A statement can never be executed with these values; a retry is of no use."""
 
 
 _BUSY = ("55P03", "40P01", "40001")
-"""A lock that was not to be had in time, a deadlock, a conflict: another try may succeed (PostgreSQL, appendix A)."""
+"""SQLSTATEs of a lock timeout, a deadlock and a serialization failure: a retry may succeed (PostgreSQL, appendix A)."""
 _TOO_SLOW = "57014"
 _BEYOND_LIMITS = "54"
-"""The class of errors that tell of a value or a statement which exceeds a limit of PostgreSQL."""
+"""Class of the SQLSTATEs for values and statements that exceed a limit of PostgreSQL."""
 
 
 def _judge(failure: sa.engine.ExceptionContext) -> None:
-    """PostgreSQL tells the values of a row with its errors; they would end up in the log."""
+    """Remove the values of rows from PostgreSQL's error messages, since these are logged; drop the connection when the
+    server is read-only.
+    """
     driver: Any = failure.original_exception
     if sqlstate := getattr(driver, "sqlstate", None):
         told = "A value was refused." if sqlstate.startswith(_BAD_VALUE) else driver.diag.message_primary
@@ -192,21 +196,21 @@ def _judge(failure: sa.engine.ExceptionContext) -> None:
         if failure.sqlalchemy_exception:
             failure.sqlalchemy_exception.args = (f"({type(driver).__name__}) {driver}",)
     if is_read_only(failure.original_exception):
-        # The server may have become a standby, or the setting may be gone for new connections.
+        # A new connection may reach the new primary, or no longer have the read-only setting.
         failure.is_disconnect = True
 
 
 def is_read_only(exc: object) -> bool:
-    """Whether PostgreSQL says that nothing can be written now."""
+    """Whether PostgreSQL refused a write because the transaction is read-only."""
     return getattr(exc, "sqlstate", None) == READ_ONLY
 
 
 def is_unavailable(exc: sa.exc.SQLAlchemyError) -> bool:
-    """Whether the database failed, and not the statement."""
+    """Whether the database failed, as opposed to the statement."""
     if isinstance(exc, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)):
         return True
     driver = getattr(exc, "orig", None)
-    # Of sqlite3 the plain DatabaseError says that the file is damaged, or no database.
+    # sqlite3 raises a plain DatabaseError when the file is damaged or is not a database.
     return is_read_only(driver) or type(driver) is sqlite3.DatabaseError
 
 
@@ -215,7 +219,7 @@ def _is_locked(exc: Exception) -> bool:
 
 
 def translated(exc: Exception) -> Problem | StatementFailed:
-    """What a failure of the database means: it is busy, it is away, or the statement itself is at fault."""
+    """The error to raise for a failure: the database is busy or unavailable, or the statement itself is at fault."""
     cause = getattr(exc, "orig", None)
     state = getattr(cause, "sqlstate", None) or ""
     if state == _TOO_SLOW:

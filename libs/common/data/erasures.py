@@ -1,8 +1,8 @@
-"""Erasures in small steps: what a deleted user wrote may be in hundreds of thousands of rows, and no transaction may
-touch all of them.
+"""Erasure of a deleted user's data in small steps, since it may span hundreds of thousands of rows, too many for one
+transaction.
 
-Whoever learns of a deletion adds the user; a background loop then erases a page of rows in each transaction. It begins
-anew where it was killed, and what is erased already stays as it is.
+The handler of the deletion adds the user; a background loop then erases one page of rows per transaction. If it is
+killed, it starts again from the first row; erasing a row twice does no harm.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from libs.common.data.statements import Upsert
 LOOP = "erasure"
 """The name of the background loop."""
 PAGE = 200
-"""Rows that one transaction looks at."""
+"""Rows per transaction."""
 
 erasures = sa.Table("erasures", shared, sa.Column("user_id", Id, primary_key=True))
 
@@ -25,7 +25,7 @@ _add = Upsert(erasures, lambda insert: insert.on_conflict_do_nothing())
 
 
 def add(session: Session, user_ids: Iterable[str]) -> None:
-    """Erase what these users wrote, soon after the caller's transaction commits."""
+    """Have the background loop erase what these users wrote, once the caller's transaction has committed."""
     rows = [{"user_id": user_id} for user_id in sorted(user_ids)]
     if rows:
         session.connection().execute(_add(session), rows)
@@ -33,7 +33,7 @@ def add(session: Session, user_ids: Iterable[str]) -> None:
 
 
 class Erasure:
-    """`walk` gives the next rows of a user, oldest first, after a position and up to a limit; `erase` erases what the
+    """`walk` returns the next rows of a user, oldest first, after a position and up to a limit; `erase` erases what the
     user wrote in the rows with these ids. `step` is the work of a background loop.
     """
 
@@ -48,7 +48,7 @@ class Erasure:
         self._after: Position | None = None
 
     def step(self) -> bool:
-        """Erase a page; whether there may be more."""
+        """Erase one page; returns whether there may be more."""
         with self._db.read() as session:
             user_id = session.scalar(sa.select(erasures.c.user_id).order_by(erasures.c.user_id).limit(1))
             if user_id is None:

@@ -1,8 +1,8 @@
 """Idempotency-Key for operations of one transaction (draft-ietf-httpapi-idempotency-key-header).
 
 The key is claimed by a unique constraint in the transaction of the effect, and the answer is stored with it before
-the commit: a second request with the key waits for the first, or finds its answer. Nothing is looked up first and
-written later. (An order, which takes two transactions, keeps its key on its own row.)
+the commit: a second request with the same key waits for the first, or finds its answer. There is no gap between a
+check and a write. (An order, which takes two transactions, has its key in its own row.)
 """
 
 import hashlib
@@ -39,7 +39,7 @@ keys = sa.Table(
 
 
 def _number(value: Any) -> orjson.Fragment:
-    """A Decimal in JSON, the same for all ways to write it: 1.0 is 1, and 19.990 is 19.99."""
+    """A Decimal in canonical JSON: 1.0 becomes 1, and 19.990 becomes 19.99."""
     if not isinstance(value, Decimal):
         raise TypeError(type(value).__name__)
     sign, digits, exponent = value.as_tuple()
@@ -55,8 +55,8 @@ def _number(value: Any) -> orjson.Fragment:
 
 @dataclass(frozen=True)
 class Key:
-    """A client's key, scoped to the caller and the operation, and a keyed hash of the body that it came with. Of bodies
-    the value counts, and neither the order of members nor the notation of numbers.
+    """A client's key, scoped to the caller and the operation, and the HMAC of the request body. Bodies that differ only
+    in the order of members or the notation of numbers have the same fingerprint.
     """
 
     name: str
@@ -84,8 +84,8 @@ class Replayed:
 
 
 def claim(session: Session, key: Key) -> StoredAnswer | None:
-    """Claim the key for this transaction, or return the answer that it already has; raises IdempotencyKeyReused, or
-    RequestInFlight when the key is taken and freed again and again meanwhile.
+    """Claim the key for this transaction; returns the stored answer if there is one already. Raises
+    IdempotencyKeyReused, or RequestInFlight if the row was deleted after each of CLAIM_ATTEMPTS conflicts.
     """
     forgotten = time.time() - KEEP_SECONDS
     session.execute(sa.delete(keys).where(keys.c.key == key.name, keys.c.created_at < forgotten))
@@ -94,7 +94,7 @@ def claim(session: Session, key: Key) -> StoredAnswer | None:
     for _ in range(CLAIM_ATTEMPTS):
         if session.scalar(insert.on_conflict_do_nothing().returning(keys.c.key)):
             return None
-        # An erasure that commits between the two statements deletes the row, and the key is free again.
+        # If an erasure has deleted the row between the two statements, the key is free again.
         found = session.execute(sa.select(keys).where(keys.c.key == key.name)).one_or_none()
         if found:
             return _answer(found, key)
@@ -102,7 +102,9 @@ def claim(session: Session, key: Key) -> StoredAnswer | None:
 
 
 def find(session: Reader, key: Key) -> StoredAnswer | None:
-    """The answer that the key already has; raises IdempotencyKeyReused. Only `claim` can tell that it has none."""
+    """The stored answer of the key, if it is committed. None does not mean that the key is free: use `claim` for that.
+    Raises IdempotencyKeyReused.
+    """
     fresh = keys.c.created_at >= time.time() - KEEP_SECONDS
     found = session.execute(sa.select(keys).where(keys.c.key == key.name, fresh)).one_or_none()
     return _answer(found, key) if found else None
@@ -115,7 +117,7 @@ def _answer(found: sa.Row[Any], key: Key) -> StoredAnswer:
 
 
 def store(session: Session, key: Key, answer: StoredAnswer, resource_id: str | None = None) -> None:
-    """Keep the answer of the key that this transaction claimed."""
+    """Store the answer for the key that this transaction has claimed."""
     values = {
         "status": answer.status,
         "headers": orjson.dumps(answer.headers).decode(),
@@ -126,15 +128,15 @@ def store(session: Session, key: Key, answer: StoredAnswer, resource_id: str | N
 
 
 def forget(session: Session, *resource_ids: str) -> None:
-    """Delete the answers that show one of these resources, as when a user is erased."""
+    """Delete the stored answers that show one of these resources, for example when a user is erased."""
     found = sa.select(keys.c.key).where(keys.c.resource_id.in_(resource_ids)).order_by(keys.c.key).with_for_update()
     if locked := session.scalars(found).all():
         session.execute(sa.delete(keys).where(keys.c.key.in_(locked)))
 
 
 def redact(session: Session, resource_ids: Sequence[str], members: Iterable[str]) -> None:
-    """Set members of the answers that tell of these resources to null. The keys stay, so that a repetition of the
-    request finds its answer and has no effect.
+    """Set these members to null in the stored answers about these resources. The keys stay, so that a repeated request
+    still has no effect.
     """
     nulls = dict.fromkeys(members)
     query = sa.select(keys.c.key, keys.c.body).where(keys.c.resource_id.in_(resource_ids)).order_by(keys.c.key)
@@ -144,6 +146,6 @@ def redact(session: Session, resource_ids: Sequence[str], members: Iterable[str]
 
 
 def trim(db: Database) -> int:
-    """Drop answers that are over 24 hours old, at most `TRIM_ROWS` at a time; how many that were."""
+    """Delete up to `TRIM_ROWS` answers that are older than KEEP_SECONDS; returns how many."""
     with db.write(durable=False) as session:
         return delete_some(session, keys, keys.c.created_at < time.time() - KEEP_SECONDS, TRIM_ROWS)

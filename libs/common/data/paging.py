@@ -1,7 +1,7 @@
-"""Keyset pagination: a page begins after the last row of the one before, so page 10 000 costs what page 1 costs.
+"""Keyset pagination: a page begins after the last row of the previous one, so page 10 000 costs the same as page 1.
 
-A cursor carries the sort value and the id of that row, and a signature over them, the sort and the filters: a cursor
-that was not issued here, or for another question, is refused.
+A cursor holds the sort value and the id of that row, signed together with the sort order and the filters: a cursor
+that was not issued here, or was issued for another query, is rejected.
 """
 
 import base64
@@ -23,7 +23,7 @@ from libs.common.times import read_time, write_time
 
 @dataclass(frozen=True)
 class PageQuery:
-    """What a client asked of a list. `question` names the list and its filters: a cursor fits only its own."""
+    """The parameters of a list request. `question` names the list and its filters; a cursor is valid only for these."""
 
     limit: int
     sort: str
@@ -42,22 +42,22 @@ def page(
     session: Reader, query: sa.Select[Any], asked: PageQuery, sorts: Mapping[str, Any], tie: sa.ColumnElement[Any]
 ) -> Page:
     """One page of `query`, which selects the columns of a table, as mappings. `sorts` maps a sort name to its column;
-    `tie` is the unique column that settles ties, and each (sort column, tie) has an index. Raises MalformedRequest for
-    a bad cursor.
+    `tie` is a unique column that breaks ties; each (sort column, tie) needs an index. Raises MalformedRequest for an
+    invalid cursor.
     """
     column = sorts[asked.sort.lstrip("-")]
     return _page(list(session.execute(_section(query, asked, column, tie)).mappings()), asked, column, tie)
 
 
 Position = tuple[datetime, str]
-"""Creation and id of a row: where a walk over a table has come to."""
+"""Creation time and id of the last row that `walk` has returned."""
 
 
 def walk(
     session: Reader, table: sa.Table, after: Position | None, limit: int, *conditions: sa.ColumnElement[bool]
 ) -> list[Position]:
-    """The next rows of a table that meet the conditions, oldest first. The columns `created_at` and `id` need an index
-    behind those of the conditions.
+    """The next rows of a table that meet the conditions, oldest first. This needs an index on the columns of the
+    conditions, then `created_at` and `id`.
     """
     created_at, row_id = table.c.created_at, table.c.id
     query = sa.select(created_at, row_id).where(*conditions).order_by(created_at, row_id).limit(limit)
@@ -74,9 +74,9 @@ def merged_page(
     sorts: Mapping[str, Any],
     tie: sa.ColumnElement[Any],
 ) -> Page:
-    """One page of the rows of several `streams`: selects of disjoint parts of the table of `query`, each of which an
-    index gives in the order of the sort. Of each no more is read than a page has; `query` is asked for the rows of the
-    page alone. All else is as for `page`.
+    """One page of the merged rows of several `streams`: selects of disjoint parts of the table of `query`, each with an
+    index in sort order. At most one page is read of each stream; `query` then fetches the rows of the page by id.
+    Everything else is as for `page`.
     """
     column = sorts[asked.sort.lstrip("-")]
     sections = [sa.select(_section(s.with_only_columns(column, tie), asked, column, tie).subquery()) for s in streams]
@@ -89,7 +89,7 @@ def merged_page(
 
 
 def _section(query: sa.Select[Any], asked: PageQuery, column: Any, tie: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """What comes after the cursor, one more than a page has."""
+    """The rows after the cursor, limited to one more than a page, which shows whether there is a next page."""
     if asked.cursor is not None:
         edge = sa.tuple_(*_read_cursor(asked), types=[column.type, tie.type])
         here = sa.tuple_(column, tie)
@@ -130,7 +130,7 @@ def _read_cursor(asked: PageQuery) -> tuple[Any, str]:
     except (binascii.Error, ValueError):
         raise MalformedRequest("The cursor is not valid.") from None
     signature, payload = raw[:12], raw[12:]
-    # Base64 can write the same bytes in several ways, and only one of them was issued.
+    # Several base64 texts decode to the same bytes; only the canonical one was issued.
     if _written(raw) != text or not hmac.compare_digest(signature, _signature(asked, payload)):
         raise MalformedRequest("The cursor was not issued for this list and these filters.")
     tag, value, tie = orjson.loads(payload)

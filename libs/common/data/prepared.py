@@ -1,8 +1,7 @@
-"""Statements of the hot paths: SQLAlchemy writes them once, and the driver runs them.
+"""Statements of the hot paths, compiled once by SQLAlchemy and executed on the driver's cursor.
 
-To execute a statement of Core costs ten times what SQLite needs to run it: each time there is a context, a result and
-its rows. A Prepared one is compiled once for each engine; what is left to do each time is to convert the parameters
-and the columns, as the types of SQLAlchemy say.
+Executing a statement through SQLAlchemy Core costs ten times what SQLite needs to run it. A Prepared statement is
+compiled once for each engine; an execution only converts the parameters and the columns, by the SQLAlchemy types.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,16 +22,16 @@ class _Compiled:
     parameters: list[tuple[str, Convert]]
     constants: dict[str, Any]
     given: frozenset[str]
-    """The names that each execution must give."""
+    """The names of the parameters that each execution must pass."""
     positional: bool
     columns: list[tuple[str, Convert]] | None = None
-    """Known when the driver has told the types of the first result."""
+    """Name and conversion of each column; None until the driver has returned the column types of the first result."""
 
 
 class Prepared:
-    """`Prepared(statement)`, where each value is a `bindparam`; for an INSERT or an Upsert, `names` are the columns
-    that are given at execution. It runs on what `Database.read` or `Database.write` yields, and raises what
-    SQLAlchemy would, and TypeError where a name is missing or is not one of the statement's.
+    """A statement whose values are `bindparam`s; for an INSERT or an Upsert, `names` are the columns that are passed at
+    execution. It runs on what `Database.read` or `Database.write` yields. Raises the same errors as SQLAlchemy, and
+    TypeError for a missing or unknown parameter.
     """
 
     def __init__(self, statement: sa.Executable | Upsert, names: Sequence[str] = ()):
@@ -40,21 +39,21 @@ class Prepared:
         self._compiled: dict[str, _Compiled] = {}
 
     def rows(self, session: Reader, **parameters: Any) -> list[tuple[Any, ...]]:
-        """Run it once; its rows as tuples, in the order of its columns."""
+        """Execute it once; returns the rows as tuples."""
         return self._fetch(session, parameters)[0]
 
     def mappings(self, session: Reader, **parameters: Any) -> list[dict[str, Any]]:
-        """Run it once; its rows by the names of their columns."""
+        """Execute it once; returns the rows as dictionaries by column name."""
         rows, columns = self._fetch(session, parameters)
         names = [name for name, _ in columns]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def one(self, session: Reader, **parameters: Any) -> dict[str, Any] | None:
-        """Run it once; its only row, or None."""
+        """Execute it once; returns the first row as a dictionary, or None."""
         return next(iter(self.mappings(session, **parameters)), None)
 
     def write(self, session: Reader, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Run it for each of the rows, which are the parameters; for none it does nothing."""
+        """Execute it once for each row of parameters; does nothing if there are none."""
         connection = _connection(session)
         compiled = self._for(connection.dialect)
         given = [_given(compiled, row) for row in rows]
@@ -120,7 +119,7 @@ def _connection(session: Reader) -> sa.Connection:
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False, fetch: bool = False) -> Any:
-    """The description and the rows of the result, where these are to be fetched."""
+    """Execute the SQL; with `fetch`, returns the description and the rows of the result."""
     cursor = None
     try:
         cursor = connection.connection.cursor()

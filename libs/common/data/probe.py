@@ -1,4 +1,4 @@
-"""Whether the database can do its work: by a row that is written, since what can be read may be full or read-only."""
+"""A health check of the database that writes a row, since a database that can be read may be full or read-only."""
 
 import math
 import threading
@@ -15,12 +15,13 @@ from libs.common.data.statements import Upsert, epoch
 from libs.common.errors import DependencyUnavailable, Overloaded
 
 FRESH_SECONDS = 1.0
-"""How long a result serves all who ask, before the next row is written."""
+"""How long a result is reused before the next write."""
 STALE_SECONDS = 2.0
-"""How much longer it serves while that is under way: nobody waits for the other writers of an overload."""
+"""How much longer it is reused while that write is under way, so that a check does not wait behind other writers."""
 BUSY_SECONDS = 1.5
-"""How long the row may wait for the writers before it."""
+"""The deadline of the write: how long it may wait for other writers."""
 PATIENCE_SECONDS = 2.0
+"""How long a caller waits for the result of a write."""
 
 probes = sa.Table(
     "probes",
@@ -40,8 +41,8 @@ _touch = Prepared(
 
 
 class Probe:
-    """Writes at most one row a second, however many ask, and beside the requests: one that does not come to an end
-    holds nobody up.
+    """Writes at most one row a second for any number of callers, in a thread, so that a write that hangs does not block
+    them.
     """
 
     def __init__(self, db: Database):
@@ -52,7 +53,7 @@ class Probe:
         self._fresh_until = -math.inf
 
     def state(self) -> dict[str, Any]:
-        """`healthy`; `degraded` while the writers have to wait; else `unhealthy`."""
+        """{"status": ...}: `degraded` if the write did not get the lock in time, `unhealthy` if it failed."""
         with self._lock:
             if self._done.is_set() and time.monotonic() >= self._fresh_until:
                 self._done.clear()

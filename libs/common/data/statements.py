@@ -1,4 +1,4 @@
-"""SQL that both engines understand: sets of values in one parameter, upserts, the clock of the database."""
+"""SQL constructs for both engines: a list of values as one parameter, upserts, the clock of the database."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ _inserts: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 
 
 class _Array(sa.types.TypeDecorator[Any]):
-    """Values in one parameter: a JSON array on SQLite, an array on PostgreSQL."""
+    """A list of values as one parameter: a JSON array on SQLite, an array on PostgreSQL."""
 
     impl = sa.String
     cache_ok = True
@@ -31,8 +31,8 @@ class _Array(sa.types.TypeDecorator[Any]):
 
 
 class any_of(sa.sql.functions.FunctionElement[bool]):
-    """`any_of(column, "ids")`: the column is one of the values that are given at execution as `ids`. Unlike `IN`, it is
-    the same statement for any number of them, and is prepared once.
+    """`any_of(column, "ids")`: the column equals one of the values that are passed at execution as `ids`. Unlike `IN`,
+    the SQL is the same for any number of values and is prepared once.
     """
 
     type = sa.Boolean()
@@ -42,7 +42,7 @@ class any_of(sa.sql.functions.FunctionElement[bool]):
         super().__init__(column, sa.bindparam(name, type_=_Array(column.type)))
 
     def self_group(self, against: Any = None) -> "any_of":
-        """Not as `... = 1`, which would hide it from the planner of SQLite."""
+        """Keep SQLAlchemy from adding `= 1` to the expression, with which SQLite would not use an index."""
         return self
 
 
@@ -59,13 +59,13 @@ def _any_of_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
 
 
 def upsert(session: Session, table: sa.Table) -> Any:
-    """`INSERT` of this engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    """The `INSERT` of this engine's dialect, with `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return _inserts[session.get_bind().dialect.name](table)
 
 
 class Upsert:
-    """An upsert that is built once for each dialect: `_add = Upsert(table, lambda insert: insert.on_conflict_...)`,
-    then `session.execute(_add(session), rows)`.
+    """An upsert, built once for each dialect: `_add = Upsert(table, lambda insert: insert.on_conflict_...)`, then
+    `session.execute(_add(session), rows)`.
     """
 
     def __init__(self, table: sa.Table, build: Callable[[Any], Any]):
@@ -76,7 +76,7 @@ class Upsert:
 
 
 def delete_some(session: Session, table: sa.Table, which: sa.ColumnElement[bool], limit: int) -> int:
-    """Delete up to `limit` rows, leaving those out that somebody else has locked; how many that were."""
+    """Delete up to `limit` rows, skipping locked ones; returns how many were deleted."""
     key = table.primary_key.columns.values()
     chosen = sa.select(*key).where(which).limit(limit).with_for_update(skip_locked=True)
     deleted: Any = session.execute(sa.delete(table).where(sa.tuple_(*key).in_(chosen)))
@@ -84,7 +84,7 @@ def delete_some(session: Session, table: sa.Table, which: sa.ColumnElement[bool]
 
 
 class epoch(sa.sql.functions.FunctionElement[float]):
-    """Seconds since 1970 by the clock of the database: hosts need not agree on the time of a lease."""
+    """Seconds since 1970 by the clock of the database, so that leases do not depend on the clocks of the hosts."""
 
     type = sa.Double()
     inherit_cache = True
