@@ -1,13 +1,13 @@
 """The event transport over RabbitMQ, when BROKER_URL is set: CloudEvents in structured mode on a topic exchange.
 
     outbox ──publish, confirmed──▶ quintet.events ──routing key = event type──▶ order ──▶ inbox
-                                                                                 │ retry: order.retry.N waits, and
-                                                                                 │        comes back to the queue
+                                                                                 │ retry: order.retry.N holds it for N
+                                                                                 │        seconds, then returns it
                                                                                  └ given up: quintet.dead ──▶ order.dead
 
-Queues are durable quorum queues. Publishers and consumers alike declare all of them from libs/topology.py, so nothing
-is lost before a consumer's first start. There is one connection for each process. One at a time reads from it: the
-loop that consumes, or a relay that waits for confirms; whoever writes to it takes the lock.
+Queues are durable quorum queues. Publishers and consumers declare all of them from libs/topology.py, so that no event
+is lost before a consumer's first start. Each process has one connection. Only one thread at a time reads from it: the
+loop that consumes, or a relay that waits for confirms. Writers take the lock.
 """
 
 import logging
@@ -39,12 +39,12 @@ CONFIRM_SECONDS = 5.0
 IO_SECONDS = 5
 DRAIN_SECONDS = 0.25
 LEAVE_SECONDS = 0.5
-"""Both are part of the time in which a worker must have ended."""
+"""DRAIN_SECONDS and LEAVE_SECONDS must fit into the time that a worker has to stop."""
 RETRY_SECONDS = (1, 4, 16, 60)
 DELIVERY_LIMIT = 20
-"""After so many deliveries without an answer, as when an event kills its consumer, RabbitMQ gives an event up."""
+"""RabbitMQ dead-letters an event after this many unacknowledged deliveries, for example if it crashes its consumer."""
 SUSPICIOUS = 2
-"""An event that was delivered so often in vain may be what kills its consumer."""
+"""An event with this many unacknowledged deliveries may be the one that crashes its consumer."""
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def queues(service: str) -> list[kombu.Queue]:
 
 
 class Broker:
-    """The connection of one process. Every fault of it becomes DependencyUnavailable, and the next use reconnects."""
+    """The connection of one process. Connection errors are raised as DependencyUnavailable; the next use reconnects."""
 
     def __init__(self, url: str, service: str, inbox: Inbox | None):
         self._url, self._service, self._inbox = url, service, inbox
@@ -87,7 +87,9 @@ class Broker:
         return self._link is not None
 
     def send(self, batch: list[Claimed]) -> tuple[list[int], list[Claimed]]:
-        """Publish rows of the outbox and wait for the confirms: rows that the broker has, and rows to try again."""
+        """Publish rows of the outbox and wait for the confirms. Returns the `seq` of confirmed rows, and the rows to
+        retry.
+        """
         with self._translated():
             with self._lock:
                 link = self._open()
@@ -97,7 +99,7 @@ class Broker:
         return sent, [row for row, ok in zip(batch, taken, strict=True) if not ok]
 
     def step(self) -> bool:
-        """Drain the connection for a moment and handle what arrived; the work of a background loop."""
+        """Drain the connection for up to DRAIN_SECONDS and handle what arrived; the work of a background loop."""
         with self._translated():
             with self._lock:
                 link = self._open()
@@ -119,9 +121,9 @@ class Broker:
             link.given_up.popleft()
 
     def _handle(self, inbox: Inbox, link: "_Link") -> None:
-        """Handle what arrived, all at once. Those that may kill their consumer come one by one and in random order,
-        so that in the end only the guilty one is given up. What could not be tried waits here, where no delivery is
-        counted.
+        """Handle what arrived in one batch. Events that may crash their consumer are handled alone and in random order,
+        so that only the faulty one reaches the delivery limit. After a transient error the remaining messages stay in
+        memory, so that their delivery count does not grow.
         """
         arrived = [link.arrived.popleft() for _ in range(min(len(link.arrived), MAX_EVENTS))]
         suspects = [message for message in arrived if _deliveries(message) >= SUSPICIOUS]
@@ -137,13 +139,13 @@ class Broker:
             raise
 
     def _handle_batch(self, inbox: Inbox, link: "_Link", batch: list[Any]) -> None:
-        """Give events to the inbox, and acknowledge them when they are in effect or safe elsewhere."""
+        """Pass events to the inbox, and acknowledge them when they are handled, dead letters or in a retry queue."""
         results = inbox.receive([_read(message.body) for message in batch])
         again = [m for m, result in zip(batch, results, strict=True) if result["outcome"] == "retry"]
         with self._lock:
             tags = [self._put_off(link, message) for message in again]
         if not all(link.confirmed(tags)):
-            raise _Lost("an event was not taken back")
+            raise _Lost("an event was not requeued")
         self._acknowledge(batch)
 
     def _acknowledge(self, messages: list[Any]) -> None:
@@ -152,7 +154,7 @@ class Broker:
                 message.channel.basic_ack(message.delivery_tag)
 
     def _put_off(self, link: "_Link", message: Any) -> int:
-        """Let it wait in a queue of its own, longer each time, so that it holds up nobody."""
+        """Publish it to a retry queue, with a longer delay each time; returns the tag of the publish."""
         retries = int((message.headers or {}).get("x-retries", 0))
         seconds = RETRY_SECONDS[min(retries, len(RETRY_SECONDS) - 1)]
         return link.publish("", f"{self._service}.retry.{seconds}", message.body, {"x-retries": retries + 1})
@@ -163,8 +165,8 @@ class Broker:
         return self._link
 
     def close(self, *, politely: bool = True) -> None:
-        """Drop the connection; what was not acknowledged is delivered again. `politely` is with a word to the broker,
-        who so gets the last acknowledgements for sure.
+        """Close the connection; unacknowledged messages are delivered again. `politely` does the AMQP close handshake,
+        which makes sure that the broker has received the last acknowledgements.
         """
         with self._lock:
             link, self._link = self._link, None
@@ -184,21 +186,21 @@ class Broker:
 
 
 class _Lost(OSError):
-    """The connection is of no use any more."""
+    """The connection can no longer be used."""
 
 
 class _Link:
-    """One connection while it lasts: what was published on it and not yet confirmed, and what arrived."""
+    """One open connection, with its unconfirmed publishes and the messages that have arrived."""
 
     def __init__(self, url: str, consumer: str | None):
         options = {"connect_timeout": 3, "read_timeout": IO_SECONDS, "write_timeout": IO_SECONDS}
         self._connection = kombu.Connection(url, heartbeat=10, transport_options=options)
         self._connection.ensure_connection(max_retries=1, timeout=3)
-        # kombu's own methods would connect again behind our back; so would those of amqp, once it is collected.
+        # The methods of kombu would reconnect on their own; so would those of amqp after `collect`.
         self._amqp: Any = self._connection.connection
-        # One for ever: a reader that sets its own sets it for those who write meanwhile.
+        # The timeout is never changed: it belongs to the socket, so a reader would also change it for writers.
         self._amqp.sock.settimeout(IO_SECONDS)
-        # With this amqp reads before it publishes, beside the reader, and each gets half of a frame.
+        # With this capability amqp reads before it publishes; two concurrent readers would each get parts of a frame.
         self._amqp.client_properties.get("capabilities", {}).pop("connection.blocked", None)
         self.arrived: deque[Any] = deque()
         self.given_up: deque[Any] = deque()
@@ -232,20 +234,20 @@ class _Link:
         return sending
 
     def publish(self, exchange: str, routing_key: str, body: str, headers: dict[str, Any] | None = None) -> int:
-        """Send one message; returns the tag that its confirm will have."""
+        """Send one message; returns the delivery tag of its confirm."""
         self._last_tag += 1
         message = Message(
             body, content_type=EVENT_JSON, content_encoding="utf-8", delivery_mode=2,
             message_id=str(self._last_tag), application_headers=headers or {},
         )  # fmt: skip
         self._confirms[self._last_tag] = threading.Event()
-        # Mandatory where a queue must get it: an event that reaches none comes back.
+        # Mandatory if there must be a queue for it: the broker then returns a message that cannot be routed.
         mandatory = not exchange or bool(SUBSCRIPTIONS.get(routing_key))
         self._channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
         return self._last_tag
 
     def confirmed(self, tags: Sequence[int]) -> list[bool]:
-        """Wait until the broker has answered for each; whether it took it. Raises _Lost when it did not answer."""
+        """Wait for the confirms of these tags; returns whether each was accepted. Raises _Lost on a timeout."""
         give_up = time.monotonic() + CONFIRM_SECONDS
         for tag in tags:
             while not self._confirms[tag].is_set() and time.monotonic() < give_up:
@@ -260,22 +262,22 @@ class _Link:
         return taken
 
     def drain(self, seconds: float, *, wait: bool = True) -> bool:
-        """Take in what the broker sends; False when nothing came in that time, or another reads and we do not wait."""
+        """Read one frame; returns False if none came in that time, or if another thread reads and `wait` is false."""
         if not (self._reading.acquire(timeout=seconds) if wait else self._reading.acquire(blocking=False)):
             return False
         try:
             self._check()
-            # Who waited for his turn may find that what he waits for has come.
+            # While this thread waited for the lock, the other reader may have received what it wants.
             if not _is_readable(self._amqp.sock, 0.002 if wait and self.arrived else seconds):
                 return False
-            # One frame; `drain_events` waits for one more after a heartbeat, and a worker that ends has no time.
+            # Not `drain_events`, which waits for another frame after a heartbeat: that would delay a worker's stop.
             self._amqp.blocking_read(IO_SECONDS)
         finally:
             self._reading.release()
         return True
 
     def beat(self) -> None:
-        """Keep the connection alive; raises AMQPError when the other side is silent for too long."""
+        """Send a heartbeat if one is due; raises AMQPError if the broker has missed too many."""
         self._check()
         self._amqp.heartbeat_tick()
 
@@ -295,7 +297,7 @@ class _Link:
         self._closed = True
         for confirm in list(self._confirms.values()):
             confirm.set()
-        # Wakes whoever reads, who must be out before the connection is collected.
+        # Wakes the reader, which must have left before the connection is collected.
         if self._amqp.connected:
             with suppress(OSError):
                 self._amqp.sock.shutdown(socket.SHUT_RDWR)
@@ -318,7 +320,7 @@ class _Link:
 
 
 def _is_readable(sock: Any, seconds: float) -> bool:
-    """Whether something comes within that time."""
+    """Whether data arrives within that time."""
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return True
     waiting = select.poll()
@@ -327,12 +329,12 @@ def _is_readable(sock: Any, seconds: float) -> bool:
 
 
 def _deliveries(message: Any) -> int:
-    """How often it was delivered before in vain."""
+    """How often it was delivered before without being acknowledged."""
     return int((message.headers or {}).get("x-delivery-count", 0))
 
 
 def _read(body: str | bytes) -> Any:
-    """The CloudEvent, or the text itself where it is none: the inbox refuses that."""
+    """The CloudEvent. A body that is not JSON is returned as `data`, which the inbox refuses."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:

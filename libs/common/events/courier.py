@@ -1,4 +1,4 @@
-"""How events leave the outbox, whatever the transport: claim, send, mark, in batches that the transport takes."""
+"""The Courier sends events from the outbox over any transport: claim, send, mark, in batches of bounded size."""
 
 import logging
 import time
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 Send = Callable[[list[Claimed]], tuple[list[int], list[Claimed]]]
-"""Sends rows; returns those that the subscriber has, and those that it wants again. Raises DependencyUnavailable."""
+"""Sends rows; returns the `seq` of those that were accepted, and the rows to retry. Raises DependencyUnavailable."""
 
 
 class Courier:
-    """Sends what waits in the outbox for one subscriber; `step` is the work of a background loop."""
+    """Sends the events in the outbox for one subscriber; `step` is the work of a background loop."""
 
     def __init__(self, relay: Relay, send: Send):
         self._relay, self._send = relay, send
@@ -28,8 +28,8 @@ class Courier:
         self._run, self._since = 0, 0.0
 
     def step(self) -> int:
-        """Mark what the step before has sent, claim more and send it; returns how many rows were due. Raises
-        DependencyUnavailable when the subscriber is down.
+        """Mark what the previous step sent, claim more rows and send them. Returns how many rows were due; raises
+        DependencyUnavailable if the subscriber is down.
         """
         claimed = self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest])
         self._sent, self._again, self._rest = [], [], claimed
@@ -50,13 +50,13 @@ class Courier:
         return len(claimed)
 
     def finish(self) -> None:
-        """Mark what was sent and give back the rest: a worker that ends must not keep leases."""
+        """Mark what was sent and release the other leases, as before a worker stops."""
         if self._sent or self._again or self._rest:
             self._relay.exchange(self._sent, self._again, [row.seq for row in self._rest], limit=0)
             self._sent, self._again, self._rest = [], [], []
 
     def _log_rate(self) -> None:
-        """How fast the relay was in a long run, as when the subscriber was away."""
+        """Log the rate of a long run, for example after the subscriber was down."""
         if self._run >= LONG_RUN:
             seconds = time.monotonic() - self._since
             facts = {
@@ -69,7 +69,7 @@ class Courier:
 
 
 def _bounded(rows: list[Claimed]) -> tuple[list[Claimed], list[Claimed]]:
-    """As many as one request takes, at least one, and the rest."""
+    """The rows that fit into one request, at least one, and the rest."""
     size, taken = 2, 0
     for row in rows[:MAX_EVENTS]:
         size += len(row.body.encode()) + 1

@@ -1,7 +1,7 @@
-"""Events that could not be handled, with their last error: those that are tried again, and the dead letters.
+"""Events that could not be handled, with their last error: those that will be retried, and the dead letters.
 
-There are at most `MAX_FAILURES` of them and `MAX_BYTES_KEPT` bytes. What finds no room is not taken from its sender,
-and so waits there.
+At most `MAX_FAILURES` events and `MAX_BYTES_KEPT` bytes are stored. Beyond that an event is not accepted, and its
+sender keeps it.
 """
 
 import json
@@ -44,24 +44,24 @@ _forget = sa.delete(failures).where(any_of(failures.c.event_id, "ids"))
 
 
 def event_id_of(envelope: Any) -> str | None:
-    """The id of an event, where it has one that can be stored."""
+    """The id of an event, or None if it has none that can be stored."""
     given = envelope.get("id") if isinstance(envelope, dict) else None
     return given if isinstance(given, str) and 1 <= len(given) <= 64 and given.isprintable() else None
 
 
 def known_failures(session: Session, event_ids: Sequence[str]) -> dict[str, bool]:
-    """Of these events those that have failed before → whether each is a dead letter."""
+    """Ids of those events that have failed before → whether each is a dead letter."""
     return dict(_known.rows(session, ids=event_ids))
 
 
 def store(
     session: Session, envelope: Any, exc: Exception, *, refused: bool, letter_id: str | None = None
 ) -> bool | None:
-    """Count a failure of the event, `refused` for good or not; whether it is a dead letter now. None where there is no
-    room for one more. `letter_id` is that of a dead letter which was replayed.
+    """Record a failure of the event; returns whether it is now a dead letter, or None if there is no room. A `refused`
+    event becomes one at once. `letter_id` is the id of the dead letter if this was a replay.
     """
     body = _body(envelope)
-    # One without an id gets that of its content, so that it is the same dead letter when it comes again.
+    # Without an id, one is derived from the content, so that a second delivery is the same dead letter.
     event_id = letter_id or event_id_of(envelope) or str(uuid.uuid5(uuid.NAMESPACE_OID, body))
     row = {
         "event_id": event_id,
@@ -85,17 +85,17 @@ def store(
 
 
 def _body(envelope: Any) -> str:
-    """The envelope as it came. Not by orjson, which refuses what a bad one may hold: lone surrogates, huge numbers."""
+    """The envelope as JSON. Not with orjson, which rejects lone surrogates and huge numbers."""
     try:
         body = json.dumps(envelope, default=float)
     except RecursionError:
         return "null"
-    # No event of ours is as large: enough of it to see whose it is.
+    # No valid event is this large; the beginning is enough to see where it comes from.
     return body if len(body) <= MAX_BYTES else json.dumps(body[:1000])
 
 
 def _text(value: Any, length: int) -> str:
-    """What every engine can store of it."""
+    """The value as text that every engine can store: no lone surrogates, no NUL, at most `length` characters."""
     return str(value).encode("utf-8", "replace").decode().replace("\x00", "")[:length]
 
 
@@ -106,7 +106,7 @@ def _is_full(session: Session) -> bool:
 
 
 def forget(session: Session, event_ids: Sequence[str]) -> None:
-    """Drop the failures of events that were handled in the end."""
+    """Delete the failures of events that have been handled."""
     if event_ids:
         session.connection().execute(_forget, {"ids": event_ids})
 
@@ -127,18 +127,18 @@ def count(session: Reader) -> int:
 
 
 def read_body(body: str) -> Any:
-    """The envelope that a dead letter keeps."""
+    """The envelope of a stored dead letter."""
     return json.loads(body, parse_float=Decimal)
 
 
 def discard(db: Database, event_id: str) -> bool:
-    """Drop a dead letter for good; False when there is none with this id."""
+    """Delete a dead letter; returns False if there is none with this id."""
     with db.write() as session:
         gone = sa.delete(failures).where(failures.c.event_id == event_id, failures.c.dead)
         return bool(session.execute(gone).rowcount)  # type: ignore[attr-defined]
 
 
 def trim(session: Session, keep_seconds: float, limit: int) -> int:
-    """Forget failures that did not happen again; how many that were."""
+    """Delete up to `limit` failures that are not dead letters and older than this; returns how many."""
     since = datetime.fromtimestamp(time.time() - keep_seconds, UTC)
     return delete_some(session, failures, sa.and_(~failures.c.dead, failures.c.failed_at < since), limit)

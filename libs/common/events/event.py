@@ -1,6 +1,6 @@
-"""Events: what a service says happened. On the wire they are CloudEvents 1.0 in JSON (https://cloudevents.io).
+"""Events: facts that a service publishes, on the wire as CloudEvents 1.0 in JSON (https://cloudevents.io).
 
-A service declares each as a frozen dataclass of plain JSON values, ids and facts only, no personal data:
+A service declares each as a frozen dataclass of JSON values, without personal data:
 
     @dataclass(frozen=True, kw_only=True)
     class OrderShipped(Event):
@@ -9,7 +9,7 @@ A service declares each as a frozen dataclass of plain JSON values, ids and fact
         order_id: str
         shipped_at: str
 
-A consumer declares its own class with the members that it reads, and ignores the others.
+A consumer declares its own class with the members that it reads; others are ignored.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ MAX_BYTES = 512 * 1024
 
 
 class RefusedEvent(Exception):
-    """This event can never be handled, however often it comes."""
+    """The event is invalid: handling it will never succeed, so it is not retried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where an event came from: its id, and the request that caused it."""
+    """Where an event comes from: its id, and the correlation id and trace of the request that caused it."""
 
     event_id: str
     correlation_id: str
@@ -39,7 +39,7 @@ class Origin:
 
     @classmethod
     def current(cls) -> Self:
-        """The work that is under way; outside of any, an id of its own."""
+        """The current work as the origin; outside of any work, a new correlation id."""
         work = context.current()
         if work is None:
             return cls(event_id="", correlation_id=new_id(), traceparent="")
@@ -50,7 +50,7 @@ class Origin:
 class Event:
     TYPE: ClassVar[str]
     SUBJECT: ClassVar[str]
-    """The member whose value is the subject: events of one subject are sent in order."""
+    """The name of the member that is the subject. Events of one subject are sent in order."""
 
     origin: Origin | None = field(default=None, compare=False)
 
@@ -63,8 +63,8 @@ class Event:
 
     @classmethod
     def read(cls, envelope: Mapping[str, Any]) -> Self:
-        """The event of a CloudEvent; raises RefusedEvent when a member that is needed is missing, or when its subject
-        or a member whose name ends in `_id` is no UUID.
+        """Parse a CloudEvent. Raises RefusedEvent if a required member is missing, or if the subject or a member whose
+        name ends in `_id` is not a UUID.
         """
         data = envelope.get("data")
         if not isinstance(data, dict):
@@ -81,7 +81,7 @@ class Event:
 
 
 def _uuid(name: str, value: Any, *, optional: bool) -> str | None:
-    """A UUID as it is stored; raises RefusedEvent."""
+    """The UUID in lower case; raises RefusedEvent."""
     if value is None and optional:
         return None
     if not isinstance(value, str) or not UUID.fullmatch(value):
@@ -90,7 +90,7 @@ def _uuid(name: str, value: Any, *, optional: bool) -> str | None:
 
 
 def _origin(envelope: Mapping[str, Any]) -> Origin:
-    """An event is its own cause where it does not name one."""
+    """Without a valid correlation id, the id of the event is used."""
     return Origin(
         event_id=envelope["id"],
         correlation_id=context.known_request_id(envelope.get("correlationid")) or envelope["id"],
@@ -99,7 +99,7 @@ def _origin(envelope: Mapping[str, Any]) -> Origin:
 
 
 def envelope(event: Event, service: str) -> dict[str, Any]:
-    """The CloudEvent. Its correlation id is the request id of the work that causes it."""
+    """The CloudEvent. Its correlation id is that of the event's origin, else the request id of the current work."""
     work = context.current()
     correlation_id, traceparent = (work.request_id, work.traceparent) if work else (None, None)
     if event.origin:

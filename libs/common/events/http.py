@@ -1,4 +1,4 @@
-"""The embedded transport: CloudEvents over HTTP, in batches, straight to each subscriber, with no broker."""
+"""The event transport over HTTP, without a broker: batches of CloudEvents are posted to each subscriber."""
 
 import logging
 from typing import Any
@@ -20,7 +20,7 @@ class HttpSender:
         self._client = client
 
     def send(self, batch: list[Claimed]) -> tuple[list[int], list[Claimed]]:
-        """A 413 halves the batch, so that one large event does not hold up the others."""
+        """Post the batch. A 413 splits it in halves, so that one large event does not block the others."""
         body = [orjson.Fragment(row.body) for row in batch]
         headers = {"Content-Type": BATCH_JSON}
         answer = self._client.call("POST", "/events", json=body, headers=headers, idempotent=True)

@@ -1,10 +1,10 @@
-"""The inbox: an event is handled exactly once in effect, however often it is delivered.
+"""The inbox: the effect of an event happens exactly once, however often the event is delivered.
 
-The id of an event is written in the transaction of its effect: a second delivery finds it and changes nothing. A
-batch is handled in one transaction; if that fails, each event is tried in its own, so that a bad one fails no
-neighbour, and one that has failed before is tried in its own at once. What fails for its own sake is counted here, by
-the consumer, and is a dead letter after `MAX_ATTEMPTS`; an unreachable database is a transient error, which counts for
-nothing. A statement that takes too long belongs to the event whose handler asked for so much.
+The id of an event is stored in the transaction of its effect: a second delivery finds it and changes nothing. A batch
+is handled in one transaction. If that fails, each event is handled in a transaction of its own, so that a bad event
+does not fail the others; an event that has failed before is handled alone from the start. The consumer counts the
+failures of each event and makes it a dead letter after `MAX_ATTEMPTS`. Transient errors, such as an unreachable
+database, are not counted; a statement timeout is, since it is the fault of the event's handler.
 """
 
 import logging
@@ -37,14 +37,14 @@ inbox = sa.Table(
 )
 
 TRANSIENT = (DependencyUnavailable, Overloaded, DeadlineExceeded)
-"""Errors that count for nothing: the same event may succeed when the other side is back."""
+"""Transient errors, which are not counted: a retry may succeed."""
 
 _ALONE = "alone"
-"""Not tried yet, since it has failed before."""
+"""An internal outcome: to be handled in a transaction of its own."""
 
 Handlers = Mapping[type[Event], Callable[..., None]]
-"""Event class → a use case that takes the session and a list of events: all those of a batch that it is to handle, so
-that it can lock what they concern in one order.
+"""Event class → a use case that takes the session and the list of these events in a batch, so that it can lock the rows
+that they concern in a fixed order.
 """
 
 
@@ -54,8 +54,8 @@ class Inbox:
         self._handlers = {cls.TYPE: (cls, handler) for cls, handler in handlers.items()}
 
     def receive(self, envelopes: Sequence[Any]) -> list[dict[str, Any]]:
-        """Handle CloudEvents; one {"id", "outcome"} for each, in order. Outcomes: `done`, `duplicate`, `retry` (it
-        may succeed later) or `dead` (kept here as a dead letter). Raises a Problem when none could be tried.
+        """Handle CloudEvents; returns {"id", "outcome"} for each, in order. Outcomes: `done`, `duplicate`, `retry` (it
+        may succeed later) or `dead` (stored as a dead letter). Raises one of TRANSIENT if the whole batch failed.
         """
         started = time.perf_counter()
         outcomes = self._handle_all(envelopes)
@@ -63,7 +63,7 @@ class Inbox:
         return [self._report(event, outcome, elapsed) for event, outcome in zip(envelopes, outcomes, strict=True)]
 
     def replay(self, event_id: str) -> str | None:
-        """Handle a dead letter again; its outcome, or None when there is none with this id."""
+        """Handle a dead letter again; returns the outcome, or None if there is none with this id."""
         with self._db.read() as session:
             letter = dead_letters.find(session, event_id)
         if letter is None:
@@ -74,7 +74,7 @@ class Inbox:
         return outcome
 
     def bury(self, envelope: Any, error: str) -> None:
-        """Keep an event as a dead letter that the transport has given up; raises DependencyUnavailable."""
+        """Store an event that the transport has given up as a dead letter; raises DependencyUnavailable."""
         if self._count_failure(envelope, RefusedEvent(error)) != "dead":
             raise DependencyUnavailable("The dead letter could not be stored.")
 
@@ -93,7 +93,7 @@ class Inbox:
         ]
 
     def _alone(self, envelope: Any, *, replayed: str | None = None) -> str:
-        """Handle one event in a transaction of its own; `replayed` is the id of the dead letter that it is."""
+        """Handle one event in a transaction of its own; `replayed` is the id of the dead letter if it is a replay."""
         try:
             return self._handle([envelope], replayed=bool(replayed))[0]
         except TRANSIENT:
@@ -102,8 +102,8 @@ class Inbox:
             return self._count_failure(envelope, exc, replayed)
 
     def _handle(self, envelopes: Sequence[Any], *, replayed: bool = False) -> list[str]:
-        """All of them in one transaction, but for those that have failed before and have company now. A dead letter
-        stays one until it is replayed.
+        """Handle events in one transaction and return their outcomes. If there are several, those that have failed
+        before are left out as `_ALONE`. Dead letters are handled only when they are replayed.
         """
         parsed = [self._parse(envelope) for envelope in envelopes]
         event_ids = [event_id for event_id, _ in parsed]
@@ -116,7 +116,7 @@ class Inbox:
         return [outcomes.get(event_id) or _done_once(fresh, event_id) for event_id in event_ids]
 
     def _call_handlers(self, session: Session, fresh: Mapping[str, Event]) -> None:
-        """Handle events of which the ids are written, those of one handler together."""
+        """Call each handler once, with all of its events."""
         work: dict[Callable[..., None], list[Event]] = {}
         for event in fresh.values():
             work.setdefault(self._handlers[event.TYPE][1], []).append(event)
@@ -134,7 +134,7 @@ class Inbox:
         return event_id, self._handlers[event_type][0].read(envelope)
 
     def _count_failure(self, envelope: Any, exc: Exception, replayed: str | None = None) -> str:
-        """Store the failure; the last attempt, or a refusal, makes a dead letter. Returns the outcome."""
+        """Record the failure; returns the outcome: `dead` after the last attempt or for a RefusedEvent."""
         event_type = self._type(envelope)
         log.error("event.failed", extra={"event_id": event_id_of(envelope), "type": event_type}, exc_info=exc)
         refused = isinstance(exc, RefusedEvent)
@@ -146,12 +146,12 @@ class Inbox:
         return "dead" if dead else "retry"
 
     def _type(self, envelope: Any) -> str:
-        """The type of an event, where it is one that this service subscribes to."""
+        """The type of an event if this service subscribes to it, else "unknown"."""
         known = envelope if isinstance(envelope, dict) else {}
         return next((name for name in self._handlers if name == known.get("type")), "unknown")
 
     def _report(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
-        """Log and count one event; returns its part of the answer."""
+        """Log and count one event; returns its entry in the results."""
         known = envelope if isinstance(envelope, dict) else {}
         event_id, event_type = event_id_of(envelope), self._type(envelope)
         metrics.count_event(event_type, outcome)
@@ -170,12 +170,12 @@ class Inbox:
 
 
 def _decided(failed: Mapping[str, bool], *, alone: bool) -> dict[str, str]:
-    """The outcomes of events that have failed before and are not handled now."""
+    """The outcomes of the events that have failed before and are not to be handled in this transaction."""
     return {event_id: "dead" if dead else _ALONE for event_id, dead in failed.items() if dead or not alone}
 
 
 def _done_once(fresh: set[str], event_id: str) -> str:
-    """An event that comes twice in a batch is done once."""
+    """`done` for the first occurrence of a fresh id in a batch, else `duplicate`; removes the id from `fresh`."""
     if event_id not in fresh:
         return "duplicate"
     fresh.discard(event_id)
@@ -183,7 +183,7 @@ def _done_once(fresh: set[str], event_id: str) -> str:
 
 
 def _claim(session: Session, event_ids: list[str]) -> set[str]:
-    """Write the ids that are new, in one order so that two batches cannot deadlock, and return them."""
+    """Insert the ids, sorted so that two batches cannot deadlock; returns those that are new."""
     rows = [{"event_id": event_id, "handled_at": time.time()} for event_id in sorted(set(event_ids))]
     return set(session.connection().execute(_claim_new(session), rows).scalars()) if rows else set()
 
@@ -192,8 +192,8 @@ _claim_new = Upsert(inbox, lambda insert: insert.on_conflict_do_nothing().return
 
 
 def trim(db: Database) -> int:
-    """Forget failures and ids that are older than any retry, at most `TRIM_ROWS` of each at a time; the effects have
-    business keys of their own. How many that were.
+    """Delete up to `TRIM_ROWS` failures and as many ids that are older than KEEP_SECONDS, more than any retry takes;
+    returns how many. An even later delivery has no effect either, since handlers check their business keys.
     """
     with db.write(durable=False) as session:
         failures = dead_letters.trim(session, KEEP_SECONDS, TRIM_ROWS)

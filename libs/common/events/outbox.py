@@ -1,10 +1,10 @@
-"""The transactional outbox: an event is stored in the transaction of the change that it tells of, and sent later.
+"""The transactional outbox: an event is stored in the transaction of its change, and sent later.
 
-There is one row for each event and subscriber, so a subscriber that is down holds up nobody else. A row lives until
-its subscriber has it: sent is deleted, and nothing is left to trim. Relays of several processes share the rows by
-leases. A lease has a token, so that a relay that was away too long cannot mark what another has taken over, and it is
-judged by the database's clock. A row is claimed only together with all older rows of its subject, so no relay overtakes
-another.
+There is one row per event and subscriber, so that a subscriber that is down does not block the others. A row is
+deleted once its subscriber has accepted the event. Relays in several processes share the rows by leases, which expire
+by the database's clock. A lease has a token, so that a relay whose lease has expired cannot mark rows that another
+relay has claimed. A row is claimed only together with all older rows of its subject, so that events of one subject
+are sent in order.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ CLAIM = 100
 """Rows that a relay claims at a time."""
 MAX_BACKOFF_SECONDS = 60.0
 WINDOW = 1000
-"""How many rows one claim looks at, so that its cost does not grow with the backlog."""
+"""How many rows one claim reads, so that its cost does not grow with the backlog."""
 
 outbox = sa.Table(
     "outbox",
@@ -55,17 +55,17 @@ class Claimed(NamedTuple):
 
 
 class EventTooLarge(ValueError):
-    """No request takes an event of this size: it would hold up its subject for ever."""
+    """The event is larger than a subscriber accepts; it would block its subject for ever."""
 
 
 def add(session: Session, *events: Event) -> None:
     """Store the events in the caller's transaction, and wake the relays of this process when it commits. Raises
-    EventTooLarge, and then nothing of the transaction must be kept.
+    EventTooLarge; the caller must then roll back.
     """
     owner = session.owner
     rows = []
     for event in events:
-        # With a broker only that is sent to: it knows the subscribers.
+        # A broker gets each event once and routes it to the subscribers.
         subscribers = (BROKER,) if owner.has_broker else SUBSCRIPTIONS[event.TYPE]
         if subscribers:
             body = _body(event, owner.service)
@@ -78,7 +78,7 @@ def add(session: Session, *events: Event) -> None:
 
 def _body(event: Event, service: str) -> str:
     body = orjson.dumps(envelope(event, service))
-    # Alone in a request it is between two brackets.
+    # A batch of one event adds two brackets.
     if len(body) + 2 > MAX_BYTES:
         raise EventTooLarge(f"{event.TYPE} of {event.subject} has {len(body)} bytes")
     return body.decode()
@@ -90,7 +90,9 @@ def relay_to(subscriber: str) -> str:
 
 
 def targets(service: str, *, has_broker: bool) -> list[str]:
-    """Whom the service ever sends to. Rows of before a change of transport still find their way."""
+    """All subscribers that the service may have rows for. With a broker they include the direct ones, so that rows from
+    before a change of the transport are still sent.
+    """
     mine = (names for event, names in SUBSCRIPTIONS.items() if event.split(".")[0] == service)
     direct = sorted({name for names in mine for name in names})
     return [BROKER, *direct] if has_broker else direct
@@ -107,15 +109,15 @@ def _window() -> sa.Select[Any]:
 
 
 def _free(row: Any) -> sa.ColumnElement[bool]:
-    """Not leased, and due. A time far ahead was written before a clock was set back, and holds nothing up."""
-    # As a query of its own it is read once, and not for each row.
+    """Not leased, and due. A time too far ahead was written before the clock was set back, and is ignored."""
+    # As a scalar subquery it is evaluated once, not for each row.
     now = sa.select(epoch()).scalar_subquery()
     unleased = sa.or_(row.lease_until <= now, row.lease_until > now + LEASE_SECONDS)
     return sa.and_(unleased, sa.or_(row.due_at <= now, row.due_at > now + MAX_BACKOFF_SECONDS))
 
 
 def _claim() -> sa.UpdateBase:
-    """Claim the free rows of the window that no unclaimed row of their subject precedes, oldest first."""
+    """Claim the free rows of the window, oldest first, whose older rows of the same subject are all free too."""
     window = _window().cte("candidates")
     by_subject: Any = {"partition_by": window.c.subject, "order_by": window.c.seq}
     blocked = sa.func.sum(sa.case((_free(window.c), 0), else_=1)).over(**by_subject)
@@ -141,7 +143,7 @@ def _claim() -> sa.UpdateBase:
         .with_for_update(of=outbox, skip_locked=True)
         .cte("locked")
     )
-    # Another relay may have taken the first rows of a subject since they were read: then the others are its own too.
+    # If another relay has claimed the first rows of a subject in the meantime, leave the rest of the subject to it.
     number = sa.func.row_number().over(partition_by=locked.c.subject, order_by=locked.c.seq)
     numbered = sa.select(locked.c.seq, locked.c.place, number.label("number")).subquery()
     chosen = sa.select(numbered.c.seq).where(numbered.c.number == numbered.c.place)
@@ -171,14 +173,14 @@ class Relay:
 
     @cached_property
     def _token(self) -> str:
-        # Made at its first use, and so after the fork: two workers with one token could mark each other's rows.
+        # Created at first use and so after the fork: two workers with one token could mark each other's rows.
         return new_id()
 
     def exchange(
         self, sent: Sequence[int] = (), again: Sequence[Claimed] = (), back: Sequence[int] = (), limit: int = CLAIM
     ) -> list[Claimed]:
-        """Mark rows as sent, put off those that the subscriber could not handle yet, give back those that never
-        reached it, and claim up to `limit` others, oldest first: one transaction.
+        """In one transaction, delete the rows that were `sent`, delay those to be retried (`again`), release those that
+        were not sent (`back`), and claim up to `limit` others, oldest first.
         """
         with self._db.write(durable=False) as session:
             connection = session.connection()
@@ -195,7 +197,7 @@ class Relay:
             return self._claim(session, limit)
 
     def _claim(self, session: Session, limit: int) -> list[Claimed]:
-        """Rows of the first window that has any to claim: a long subject that waits holds up no other."""
+        """Rows of the first window that has any to claim, so that a long subject that waits does not block others."""
         after = 0
         while True:
             given = {"_subscriber": self.subscriber, "_after": after}
@@ -207,7 +209,7 @@ class Relay:
 
 
 def pending(session: Reader) -> dict[str, tuple[int, float]]:
-    """Subscriber → how many rows wait (counted up to 10 000) and the age of the oldest in seconds."""
+    """Subscriber → the number of its rows (counted up to 10 000) and the age of the oldest in seconds."""
     found = {}
     subscribers = {BROKER} | {name for names in SUBSCRIPTIONS.values() for name in names}
     for subscriber in sorted(subscribers):
