@@ -1,5 +1,5 @@
-"""Calls of other services over HTTP.
+"""HTTP calls to other services.
 
 client.py       ServiceClient: timeouts, deadline, retries      connections.py  the transport adapter of requests
-resilience.py   circuit breaker, bulkhead, retry budget         names.py        addresses of hosts
+resilience.py   circuit breaker, bulkhead, retry budget         names.py        DNS look-ups with a timeout
 """

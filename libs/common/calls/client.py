@@ -1,10 +1,10 @@
-"""Calls of other services: thin, on `requests`, safe without thinking.
+"""ServiceClient: HTTP calls to another service with timeouts, deadline, retries, circuit breaker and bulkhead.
 
-Every call has timeouts and a deadline. The deadline shrinks at each hop and travels in a header. A call that is safe
-to repeat (GET, PUT, DELETE, or declared idempotent) is tried up to CALL_ATTEMPTS times, with exponential backoff and
-full jitter, as long as the deadline lasts and the retry budget has a token. While the dependency is down a circuit
-breaker answers in its place, and a bulkhead bounds the calls under way; both are of this process alone
-(resilience.py). Foreign errors end here: a caller sees a Reply, DependencyUnavailable or DeadlineExceeded.
+The deadline is passed on in a header as the time left. A call that is safe to repeat (GET, HEAD, PUT, DELETE, or
+declared idempotent) is tried up to CALL_ATTEMPTS times, with exponential backoff and full jitter, until the deadline
+or until the retry budget is spent. While the dependency is down a circuit breaker refuses calls, and a bulkhead limits
+the concurrent ones; each process has its own (resilience.py). Errors of `requests` are translated: a caller gets a
+Reply, DependencyUnavailable or DeadlineExceeded.
 """
 
 import logging
@@ -24,18 +24,18 @@ from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
 
 HEALTH = ("/health", "/livez", "/readyz")
-"""What machines ask lies outside of the API."""
+"""Paths for probes, which are outside of /api/v1."""
 
 log = logging.getLogger(__name__)
 
 
 def user_agent(service: str) -> str:
-    """How a service names itself to those that it calls; their logs say who called."""
+    """The User-Agent of a service, by which the logs of other services name the caller."""
     return f"quintet-{service}"
 
 
 class Reply(NamedTuple):
-    """What a service said: any status below 500 except 429, and 503 of its health."""
+    """An answer of a service: any status below 500 except 429, and a 503 from a path in HEALTH."""
 
     status: int
     body: Any
@@ -43,7 +43,7 @@ class Reply(NamedTuple):
 
 
 class _Unavailable(DependencyUnavailable):
-    """No answer, or one that says to try again. `is_failure` says whether it counts for the breaker."""
+    """No answer, or one that may be retried. `is_failure`: whether it counts as a failure for the breaker."""
 
     def __init__(self, service: str, is_failure: bool, retry_after: str | None = None):
         known = retry_after and retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
@@ -53,13 +53,13 @@ class _Unavailable(DependencyUnavailable):
         self._seconds = seconds
 
     def pause(self, attempt: int) -> float:
-        """Before the next attempt: full jitter over 50, 100, 200 ms, or what the service asked for."""
+        """Seconds before the next attempt: full jitter over 50, 100, 200 ms, or Retry-After."""
         return self._seconds if self._seconds is not None else random.uniform(0.0, 0.05 * 2 ** (attempt - 1))
 
 
 class ServiceClient:
-    """Calls one service; safe to share between the threads or greenlets of a process. There is to be one for each
-    service in a process (`Service.client`), so that all who call it learn from each other that it is down.
+    """Calls one service; safe to share between threads or greenlets. A process should have one for each service
+    (`Service.client`), so that all callers share its breaker.
     """
 
     def __init__(self, service: str, settings: Settings):
@@ -69,7 +69,7 @@ class ServiceClient:
         self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
         self._deadline = settings.request_deadline_seconds
         self._attempts = settings.call_attempts
-        # Not a Session: what that adds is redirects and cookies, and there are none.
+        # Not a Session, which only adds redirects and cookies; there are none.
         self._adapter = Adapter(self._base)
         self._breaker = Breaker(
             settings.breaker_failures, settings.breaker_window_seconds, settings.breaker_reset_seconds,
@@ -93,15 +93,14 @@ class ServiceClient:
         deadline: float | None = None,
         attempts: int | None = None,
     ) -> Reply:
-        """Send a request to /api/v1 or, where `path` begins with another root such as /health, to that.
+        """Send a request to a path below /api/v1, or to one in HEALTH.
 
         `idempotent` says that a POST may be repeated; `deadline` is a time of `time.monotonic()`, by default that of
-        the current request; `attempts` are by default CALL_ATTEMPTS. Raises DependencyUnavailable, or DeadlineExceeded
-        when there was no time to call at all.
+        the current request; `attempts` is CALL_ATTEMPTS by default. Raises DependencyUnavailable, or DeadlineExceeded
+        if there is no time left for a call.
 
-        A question about its health is asked whatever the breaker thinks, and tells it nothing: who asks wants to know
-        how the service is, not what became of other calls. Its 503 is an answer too: the service says that it is not
-        well.
+        Calls to HEALTH paths bypass the breaker, since the caller wants to know the state of the service itself. Their
+        503 is an answer, not a failure.
         """
         work = context.current()
         if deadline is None:
@@ -134,7 +133,7 @@ class ServiceClient:
         if json is not None:
             sent.setdefault("Content-Type", "application/json")
             body = orjson.dumps(json)
-        # Step by step: of cookies, authentication and hooks there are none.
+        # Not `prepare()`, which also handles cookies, authentication and hooks.
         request = requests.PreparedRequest()
         request.prepare_method(method)
         request.prepare_url(self._base + root + path, None)
@@ -143,7 +142,7 @@ class ServiceClient:
         return request
 
     def _guarded(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Reply:
-        """Refusals are not logged: there may be thousands, and the reason for them has its line."""
+        """Send through the breaker. Its refusals are not logged: there may be thousands, and its opening is logged."""
         try:
             return self._breaker.call(self._send, request, deadline, repeatable, attempt)
         except CircuitOpen as exc:
@@ -152,7 +151,7 @@ class ServiceClient:
             raise DependencyUnavailable(f"The {self.service} service is unavailable.", retry_after=seconds) from None
 
     def _may_retry(self) -> bool:
-        if not self._breaker.closed:  # it would refuse
+        if not self._breaker.closed:  # it would refuse the retry
             return False
         allowed = self._budget.withdraw()
         metrics.count_retry(self.service, "made" if allowed else "over_budget")
@@ -166,7 +165,7 @@ class ServiceClient:
         attempt: int,
         answers: tuple[int, ...] = (),
     ) -> Reply:
-        """`answers` are further statuses that are no failures."""
+        """`answers`: statuses from 500, or 429, that count as answers and not as failures."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded()
@@ -195,12 +194,12 @@ class ServiceClient:
         return Reply(status, body, response.headers)
 
     def _blames(self, found: requests.Response | requests.RequestException | ValueError, left: float) -> bool:
-        """Whether this counts as a failure for the breaker; nowhere else is that decided. No connection does, no whole
-        answer in time, one that is not HTTP or not JSON, and status 500, 502 and 503.
+        """Whether this counts as a failure for the breaker: no connection, no complete answer in time, an answer that
+        is not HTTP or not JSON, and status 500, 502 and 503.
 
-        Not a time that was cut short because only `left` seconds were left: else a caller with little patience would
-        open the breaker for all. Not 503 `overloaded` and 429: the service is alive and says to come back. Not 504,
-        which says of our deadline what it says of the service.
+        Not counted are a timeout that was shortened to the `left` seconds, since callers with short deadlines would
+        otherwise open the breaker for all; 503 `overloaded` and 429, since the service is up and asks for a retry; and
+        504, which may be due to the caller's deadline.
         """
         match found:
             case requests.ConnectTimeout():
@@ -229,7 +228,7 @@ def _breaker_changed(service: str, opened: bool) -> None:
 
 
 def _code(response: requests.Response) -> object:
-    """The code of a problem document; None where there is none."""
+    """The code of a problem document, or None if the body is not one."""
     try:
         document = orjson.loads(response.content)
     except orjson.JSONDecodeError:

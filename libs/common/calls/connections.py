@@ -1,8 +1,8 @@
-"""The transport adapter of `requests` for calls between services: HTTP/1.1 over connections that are kept.
+"""A transport adapter for `requests`, for calls between services: HTTP/1.1 over persistent connections.
 
-The stock adapter's read timeout is that of one packet, so a peer that sends a byte now and then holds its caller for
-ever, and it costs three times the CPU. Here the read timeout is that of the whole answer. What is left out is what
-services do not say to each other: redirects, proxies, cookies, compression.
+The stock adapter needs three times the CPU, and its read timeout applies to each packet, so that a peer that sends a
+byte now and then can hold its caller for ever. Here the read timeout applies to the whole answer. Redirects, proxies,
+cookies and compression are left out, since services do not use them with each other.
 """
 
 import socket
@@ -20,9 +20,11 @@ from requests.structures import CaseInsensitiveDict
 from libs.common.calls.names import Name
 
 MAX_IDLE_SECONDS = 10.0
-"""Shorter than the server keeps an idle connection (gunicorn_conf.py), so that it does not close one under us."""
+"""Less than the server's `keepalive` (gunicorn_conf.py), so that it does not close a connection that is about to be
+used.
+"""
 MAX_AGE_SECONDS = 60.0
-"""A name may come to mean other hosts; old connections do not keep to the ones that it meant."""
+"""Connections are renewed after this time, so that a change of the host's address is noticed."""
 MAX_KEPT = 64
 MAX_HEAD = 65536
 
@@ -48,9 +50,9 @@ class Adapter(HTTPAdapter):
         repeatable: bool = False,
         **options: Any,
     ) -> requests.Response:
-        """`timeout` is the time to connect and the time for the whole answer, in seconds. Where the request is
-        `repeatable`, a connection that was kept and turns out to be closed is no failure. Raises
-        requests.ConnectTimeout, requests.ReadTimeout or requests.ConnectionError.
+        """`timeout` is the time to connect and the time for the whole answer, in seconds. A `repeatable` request is
+        sent again on a new connection if the peer has closed the reused one. Raises requests.ConnectTimeout,
+        requests.ReadTimeout or requests.ConnectionError.
         """
         try:
             response = self._exchange(request, *timeout, repeatable)
@@ -75,7 +77,7 @@ class Adapter(HTTPAdapter):
         try:
             return self._talk(connection, request)
         except ConnectionError:
-            # Closed by its peer as the request came, which no look at it beforehand can rule out; or the peer died.
+            # The peer closed the idle connection while the request was sent, which `fresh` cannot rule out; or it died.
             if not kept or kept.heard or not repeatable:
                 raise
         fresh = self._open(connect)
@@ -97,7 +99,7 @@ class Adapter(HTTPAdapter):
         return response
 
     def _take(self) -> "_Connection | None":
-        """The connection that was used last, unless its peer may be about to close it."""
+        """The idle connection that was used last; None if all are closed or too old."""
         while self._kept:
             connection = self._kept.pop()
             if connection.fresh():
@@ -118,7 +120,7 @@ class Adapter(HTTPAdapter):
             raise requests.ConnectTimeout("There was no connection in time.") from exc
 
     def _connect(self, deadline: float) -> socket.socket:
-        """To the first address of the host that takes it; those that are left share the time that is left."""
+        """Connect to the first address of the host that accepts; the remaining addresses share the remaining time."""
         addresses = self._name.addresses(deadline - time.monotonic())
         for place, address in enumerate(addresses, 1):
             left = deadline - time.monotonic()
@@ -141,7 +143,7 @@ class _Connection:
         self.heard = False
 
     def begin(self, deadline: float) -> None:
-        """One exchange. `heard` says whether any of the answer came."""
+        """Begin a request and its answer. `heard` becomes true when the first byte of the answer arrives."""
         self.deadline, self.heard = deadline, False
 
     def fresh(self) -> bool:
@@ -150,7 +152,7 @@ class _Connection:
             return False
         self._sock.settimeout(0.0)
         try:
-            self._sock.recv(1)  # an end, or what nobody asked for
+            self._sock.recv(1)  # end of file, or unexpected data
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
@@ -162,7 +164,7 @@ class _Connection:
         self._sock.sendall(data)
 
     def read_until(self, end: bytes) -> bytes:
-        """What comes before `end`, which is taken too."""
+        """The bytes before `end`; `end` is consumed."""
         while (found := self._buffer.find(end)) < 0:
             if len(self._buffer) > MAX_HEAD:
                 raise ValueError("The head of the answer is too long.")
@@ -177,7 +179,7 @@ class _Connection:
         return data
 
     def read_all(self) -> bytes:
-        """What comes until the peer closes."""
+        """All bytes until the peer closes the connection."""
         chunks = [self._buffer]
         while chunk := self._recv():
             chunks.append(chunk)
@@ -222,7 +224,7 @@ def _serialise(request: requests.PreparedRequest, host: str) -> bytes:
 
 
 def _read_response(connection: _Connection, no_body: bool) -> tuple[requests.Response, bool]:
-    """The answer, and whether the connection may be used again."""
+    """The answer, and whether the connection can be reused."""
     status = 100
     while status < 200:
         line, *lines = connection.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")

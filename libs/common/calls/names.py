@@ -1,7 +1,7 @@
-"""The addresses of a host: names are resolved within the time of the call that needs them.
+"""DNS look-ups with a timeout.
 
-The system's resolver has no timeout but its own, often tens of seconds. It runs in a thread, under gevent in one of its
-pool, for all who wait for the same name, and nobody waits longer than the time that its call has.
+`getaddrinfo` has only the resolver's own timeout, often tens of seconds. It runs in a thread here (under gevent, in
+gevent's thread pool). Callers that wait for the same name share the look-up, each until its own timeout.
 """
 
 import socket
@@ -28,7 +28,7 @@ class _Lookup:
 
 
 class Name:
-    """One host. However many ask, one look-up is under way, so that a resolver that hangs holds one thread."""
+    """One host. At most one look-up is under way, so that a resolver that hangs blocks only one thread."""
 
     def __init__(self, host: str, port: int):
         self._host, self._port = host, port
@@ -37,7 +37,7 @@ class Name:
         self._lookup: _Lookup | None = None
 
     def addresses(self, seconds: float) -> list[str]:
-        """Every address, in the order of preference. Raises TimeoutError, or OSError where there is none."""
+        """All addresses in order of preference. Raises TimeoutError after `seconds`, or OSError if there is none."""
         if self._literal:
             return [self._host]
         with self._lock:

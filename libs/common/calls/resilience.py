@@ -1,8 +1,8 @@
-"""What keeps a dependency that fails from taking its callers down with it, and its callers from keeping it down.
+"""Circuit breaker, bulkhead and retry budget, which keep the failure of a dependency from spreading to its callers.
 
-There is one of each for every dependency in every process: each process protects itself, and no answer's truth depends
-on them. They know nothing of what is called; what a failure is, the client says (client.py). They are safe to share
-between threads or greenlets, and hold no lock while a call is under way.
+Each process has its own for every dependency; correctness does not depend on them. They are independent of what is
+called; client.py decides what counts as a failure. They are safe to share between threads or greenlets, and hold no
+lock during a call.
 """
 
 import threading
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class CircuitOpen(Exception):
-    """The call was not made. The next probe is due in `seconds`; 0 while one is under way."""
+    """The breaker refused the call. The next probe is due in `seconds`; 0 while one is under way."""
 
     def __init__(self, seconds: float):
         super().__init__()
@@ -24,22 +24,23 @@ class CircuitOpen(Exception):
 
 
 class BulkheadFull(Exception):
-    """The call was not made."""
+    """The bulkhead refused the call."""
 
 
 class Breaker:
     """A circuit breaker (Nygard, "Release It!", chapter 5).
 
-        state      lets through            and becomes
-        closed     every call              open, at the last of `failures` within `window_seconds`
+        state      admits                  next state
+        closed     every call              open, after `failures` failures within `window_seconds`
         open       none                    half-open, after `reset_seconds`
-        half-open  one at a time, a probe  closed, if it succeeds; open, if it fails
+        half-open  one call, the probe     closed if it succeeds, open if it fails
 
-    A call that returns succeeds; one that raises fails where `is_failure` says so. Any other exception says nothing of
-    the dependency, as when the caller was killed: the state stays, and the next call may be the probe.
+    A call that returns is a success; one that raises is a failure if `is_failure` says so. Any other exception, such as
+    the one that kills the caller's greenlet, says nothing about the dependency: the state stays, and the next call may
+    be the probe.
 
-    What began while it was closed and ends after that counts no more. `on_change` is told True when it leaves closed,
-    and False when it closes again.
+    A call that was admitted in an earlier state does not count. `on_change(True)` is called when the breaker opens,
+    `on_change(False)` when it closes again.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Breaker:
         self._is_failure, self._on_change, self._clock = is_failure, on_change, clock
         self._lock = threading.Lock()
         self._recent: deque[float] = deque(maxlen=failures)
-        # What lets a call through is its pass. All calls of one time of being closed share one, and each probe has its
-        # own; so a pass that is neither of these two is from before, and its result is late.
+        # Each admitted call holds a permit: one shared by all calls of a closed period, or one of its own for a probe. A
+        # permit that is neither `_closed` nor `_probe` is from an earlier state, and its result does not count.
         self._closed: object | None = object()
         self._probe: object | None = None
         self._probe_at = 0.0
@@ -67,20 +68,20 @@ class Breaker:
         return self._closed is not None
 
     def call(self, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        """What `work` returns or raises; CircuitOpen where it is not let through."""
-        given = self._closed or self._begin_probe()
+        """Call `work` and return its result. Raises CircuitOpen if the call is not admitted."""
+        permit = self._closed or self._begin_probe()
         try:
             result = work(*args, **kwargs)
         except BaseException as exc:
-            self._raised(given, self._is_failure(exc))
+            self._raised(permit, self._is_failure(exc))
             raise
-        if given is not self._closed:
-            self._returned(given)
+        if permit is not self._closed:
+            self._returned(permit)
         return result
 
     def _begin_probe(self) -> object:
         with self._lock:
-            if self._closed:  # since a moment ago
+            if self._closed:  # another call has just closed it
                 return self._closed
             seconds = max(0.0, self._probe_at - self._clock())
             if self._probe or seconds:
@@ -88,35 +89,35 @@ class Breaker:
             self._probe = object()
             return self._probe
 
-    def _returned(self, given: object) -> None:
+    def _returned(self, permit: object) -> None:
         with self._lock:
-            if given is not self._probe:
+            if permit is not self._probe:
                 return
             self._probe, self._closed = None, object()
         self._on_change(False)
 
-    def _raised(self, given: object, failed: bool) -> None:
+    def _raised(self, permit: object, failed: bool) -> None:
         with self._lock:
-            if given is self._probe:
+            if permit is self._probe:
                 self._probe = None
                 if failed:
                     self._probe_at = self._clock() + self._reset
                 return
-            if given is not self._closed or not failed or not self._too_many(now := self._clock()):
+            if permit is not self._closed or not failed or not self._too_many(now := self._clock()):
                 return
             self._recent.clear()
             self._closed, self._probe_at = None, now + self._reset
         self._on_change(True)
 
     def _too_many(self, now: float) -> bool:
-        """Whether one more failure is one too many."""
+        """Record a failure; returns whether the breaker must open."""
         self._recent.append(now)
         return len(self._recent) == self._recent.maxlen and now - self._recent[0] <= self._window
 
 
 class Bulkhead:
-    """At most so many calls at once: a dependency that is slow must not take every greenlet of a process. `with` takes
-    a place and gives it back; it raises BulkheadFull where there is none.
+    """Limits the number of concurrent calls, so that a slow dependency does not occupy every greenlet of a process. Use
+    it with `with`, which raises BulkheadFull if no place is free.
     """
 
     def __init__(self, places: int):
@@ -134,19 +135,19 @@ class Bulkhead:
 
 
 class RetryBudget:
-    """A token bucket, as Finagle has it (https://finagle.github.io/blog/2016/02/08/retry-budgets): every first attempt
-    puts `share` of a token in, every retry takes one out. While all goes wrong, retries add that share to the load and
-    no more.
+    """A token bucket, as in Finagle (https://finagle.github.io/blog/2016/02/08/retry-budgets): every first attempt
+    deposits `share` of a token, every retry withdraws one. During an outage, retries add at most that share to the
+    load.
 
-    It holds few tokens, since what a quiet hour has saved would be spent in the first second of an outage. It begins
-    half full: a process that has just started often meets others that have, and has earned nothing yet. Left out are
-    Finagle's minimum of retries a second, which every process would add, and the age of tokens, of which there are few.
+    The capacity is small, since saved tokens would all be spent in the first second of an outage. The bucket starts
+    half full, since a new process often calls services that are still starting. Finagle's minimum of retries per second
+    is left out, since every process would add it; so is the expiry of tokens, since there are few.
     """
 
     CAPACITY = 10
 
     def __init__(self, share: float):
-        # In thousandths, since ten times 0.1 is less than 1.
+        # In integers of thousandths: ten deposits of 0.1 would add up to less than 1.
         self._deposit, self._full = round(share * 1000), self.CAPACITY * 1000
         self._tokens = self._full // 2
         self._lock = threading.Lock()
@@ -156,7 +157,7 @@ class RetryBudget:
             self._tokens = min(self._tokens + self._deposit, self._full)
 
     def withdraw(self) -> bool:
-        """Whether there was a token to take."""
+        """Take a token; returns False if there is none."""
         with self._lock:
             if self._tokens < 1000:
                 return False
