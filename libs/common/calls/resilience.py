@@ -57,7 +57,7 @@ class Breaker:
         self._is_failure, self._on_change, self._clock = is_failure, on_change, clock
         self._lock = threading.Lock()
         self._recent: deque[float] = deque(maxlen=failures)
-        # Each admitted call holds a permit: one shared by all calls of a closed period, or one of its own for a probe. A
+        # Each admitted call holds a permit, shared by all calls of a closed period; each probe has its own. A
         # permit that is neither `_closed` nor `_probe` is from an earlier state, and its result does not count.
         self._closed: object | None = object()
         self._probe: object | None = None

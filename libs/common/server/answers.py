@@ -1,4 +1,4 @@
-"""How answers leave: head and body in one system call, to a client that must read them in time."""
+"""Sending of answers: head and body in one system call, with a timeout for the client to read them."""
 
 import errno
 import socket
@@ -15,15 +15,17 @@ from gunicorn.http import wsgi
 from libs.common.server.waits import Wait
 
 ANSWER_SECONDS = 10.0
-"""In this time a client must have read all of an answer, but for what the system holds for it."""
+"""The time in which a client must have read an answer, except for what fits into the socket buffers."""
 DRAIN = 8 * 1024 * 1024
-"""A client that is still sending would see a reset instead of its answer; so much of what is too much is taken."""
+"""Bytes of an unwanted body that are read and discarded: a client that is still sending would get a reset instead of
+its answer.
+"""
 DRAIN_SECONDS = 10.0
 STEP = 4 * 1024
 
 
 def send(sock: Any, data: bytes, seconds: float) -> float:
-    """Send all of it, and return what is left of the seconds."""
+    """Send all of it; returns the seconds that are left. Raises BrokenPipeError if the client does not read in time."""
     try:
         sent = sock.send(data, 0, 0.0)
     except BlockingIOError:
@@ -34,7 +36,7 @@ def send(sock: Any, data: bytes, seconds: float) -> float:
     with Wait(seconds):
         sock.sendall(memoryview(data)[sent:])
         return give_up - time.monotonic()
-    # At once, or the system would keep for minutes what nobody reads.
+    # Reset the connection at once; otherwise the kernel would keep the unread data for minutes.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     raise BrokenPipeError(errno.EPIPE, "The client does not read.")
 
@@ -77,7 +79,7 @@ def _date(second: int) -> str:
     return f"Date: {util.http_date(second)}"
 
 
-# The only way to have another class for HTTP/1.1.
+# Gunicorn has no setting for the class of its HTTP/1.1 responses.
 wsgi.Response = Response
 
 
@@ -88,7 +90,7 @@ def refuse(sock: Any, status: int, connection: str, headers: list[tuple[str, str
 
 
 def let_send(sock: Any) -> None:
-    """Read what a client still sends: it would see a reset instead of its answer."""
+    """Read and discard what the client still sends: otherwise it would get a reset instead of its answer."""
     sock.shutdown(socket.SHUT_WR)
     left = DRAIN
     with Wait(DRAIN_SECONDS):

@@ -1,4 +1,4 @@
-"""How the body of a request arrives: all of it, within bounds of size and time, before the app is called."""
+"""Reading of request bodies: completely, within limits of size and time, before the app is called."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -14,16 +14,16 @@ from libs.common.web.admission import App
 from libs.common.web.messages import MAX_BODY, is_coding
 
 BODY_SECONDS = 10.0
-"""In this time all of a request's body must have come. Its head has the time of `keepalive` (gunicorn_conf.py)."""
+"""The time in which a request's body must have arrived; for the head it is `keepalive` (gunicorn_conf.py)."""
 ROOM = 32 * 1024 * 1024
-"""Bytes that the bodies of one process may hold at a time."""
+"""Bytes that the bodies of one process may occupy at a time."""
 
-# Gunicorn would read up to a mebibyte ahead, for each connection, and nobody would count it.
+# By default Gunicorn reads up to a mebibyte ahead on each connection, which would not be counted.
 SocketUnreader.max_body_chunk = STEP
 
 
 class _Broken:
-    """In the place of a body that broke off: reading it raises the reason."""
+    """Replaces a body that could not be read: `read` raises the error."""
 
     def __init__(self, fault: Exception):
         self._fault = fault
@@ -33,8 +33,6 @@ class _Broken:
 
 
 class _Body:
-    """A body that arrives."""
-
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.size = self.held = 0
@@ -48,10 +46,10 @@ class _Body:
 
 
 class Bodies:
-    """Counts what the bodies hold, those that arrive and those of requests that are under way. Where there is no more
-    room, the body that began to arrive first is given up, and its request refused.
+    """Counts the memory of bodies, both of those that are arriving and of requests in progress. When it exceeds `room`,
+    the body that began to arrive first is given up, and its request is refused.
 
-    A body of less than a step is not counted: it holds no more than its connection does.
+    A body smaller than STEP is not counted: it takes no more memory than its connection.
     """
 
     def __init__(self, room: int):
@@ -59,7 +57,7 @@ class Bodies:
         self._arriving: dict[_Body, None] = {}
 
     def hold(self, body: _Body, size: int) -> None:
-        """Raises Overloaded when it is this body that has to go."""
+        """Count `size` more bytes of the body. Raises Overloaded if this body is given up."""
         self._arriving.setdefault(body)
         body.held += size
         self._room -= size
@@ -81,9 +79,9 @@ class Bodies:
 
 
 class BodyFirst:
-    """A WSGI middleware: no request goes on before all of its body is there, so that a client who sends slowly takes up
-    no more than a connection. Afterwards its length is known, whichever way it came. A body with a Content-Encoding is
-    not read, and none is kept that is too large: the app refuses the request by its head.
+    """A WSGI middleware that reads the whole body before it calls the app, so that a slow client occupies only a
+    connection. It sets CONTENT_LENGTH for chunked bodies too. A body with a Content-Encoding is not read, and one that
+    is too large is discarded: the app refuses such requests by their heads.
     """
 
     def __init__(self, app: App):
@@ -102,15 +100,15 @@ class BodyFirst:
             self._bodies.release(body)
 
     def _receive(self, environ: dict[str, Any], body: _Body) -> None:
-        """Put the body in the place of the connection. Where it does not come in time, StopIteration tells gunicorn to
-        close the connection.
+        """Replace `wsgi.input` by the complete body. Raises Overloaded if the body is given up, and StopIteration,
+        which makes gunicorn close the connection, if it does not arrive in time.
         """
         with body.wait:
             try:
                 self._read(environ["wsgi.input"], body)
             except Overloaded:
                 raise
-            except Exception as exc:  # gunicorn's own, for a broken chunk
+            except Exception as exc:  # gunicorn's exceptions for a malformed chunk
                 environ["wsgi.input"] = _Broken(exc)
                 return
             self._bodies.has_arrived(body)
@@ -139,4 +137,4 @@ class BodyFirst:
                 stream.failed = True  # gunicorn closes the connection after the answer
                 break
             if step == STEP:
-                gevent.sleep(0)  # a fast sender would occupy the worker
+                gevent.sleep(0)  # let others run: a fast sender would otherwise occupy the worker

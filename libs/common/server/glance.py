@@ -1,7 +1,6 @@
-"""A quick look at the bytes of a request, to refuse it without parsing all of it.
+"""A quick parser for requests that are refused under overload.
 
-While a service refuses two thirds of what comes, gunicorn's parser, environ and response would cost it four times as
-much as all the rest of a refusal.
+For a refusal, gunicorn's parser, environ and response would cost four times as much as everything else.
 """
 
 import re
@@ -14,11 +13,11 @@ _beginning = re.compile(rb"(?:\r\n)?([!-~]+) (?:https?://[^/ ]*)?(/[!->@-~]*)[? 
 _request_id = re.compile(rb"\r\nX-Request-ID:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 _host = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?", re.ASCII)
 _NOT_PLAIN = {b"origin", b"transfer-encoding", b"expect", b"upgrade"}
-"""What these ask for, only the app and the server know."""
+"""Headers of requests that must take the normal way through the server and the app."""
 
 
 class Glance(NamedTuple):
-    """What a refusal needs to know of its request."""
+    """The parts of a request that its refusal needs."""
 
     path: str
     request_id: str | None
@@ -26,9 +25,10 @@ class Glance(NamedTuple):
 
 
 def glance(data: bytes) -> Glance | None:
-    """A request below /api that is plain, whole, and all that `data` holds; else None.
+    """Parse `data` if it is exactly one complete, simple request below /api; else None.
 
-    Where one request ends the next begins, so this must see no end where the parser would not see it.
+    It must be stricter than gunicorn's parser: if the two disagreed on the end of a request, a client could smuggle
+    another one.
     """
     head, end, body = data.partition(b"\r\n\r\n")
     line, *lines = head.split(b"\r\n")
@@ -52,12 +52,12 @@ def glance(data: bytes) -> Glance | None:
 
 
 def is_host(value: str) -> bool:
-    """Whether it is the name or the address of a host, with or without a port (RFC 9110, section 7.2)."""
+    """Whether it is a valid Host header: a host name or an address, with or without a port (RFC 9110, section 7.2)."""
     return _host.fullmatch(value) is not None
 
 
 def parse_leniently(data: bytes) -> Glance:
-    """The path and the id of a request that the parser refuses, as far as they can be found; else the path is `/`."""
+    """The path and the request id of a malformed request, as far as they can be found; the path is `/` by default."""
     beginning, request_id = _beginning.match(data), _request_id.search(data)
     return Glance(
         path=unquote(beginning[2].decode()) if beginning else "/",

@@ -1,12 +1,12 @@
-"""Gunicorn for every service: `SERVICE=order gunicorn -c python:libs.common.server.gunicorn_conf ...`.
+"""The Gunicorn configuration of every service: `SERVICE=order gunicorn -c python:libs.common.server.gunicorn_conf`.
 
-The app is loaded once, before the fork, so that the workers share its memory; its database connections and its
-background work begin after the fork.
+The app is loaded once, before the fork, so that the workers share its memory; database connections and background
+loops start after the fork.
 """
 
 from gevent import monkey
 
-# First of all: what is imported below must see the patched standard library.
+# Before all other imports, which must see the patched standard library.
 monkey.patch_all()
 
 import gc  # noqa: E402
@@ -24,20 +24,20 @@ try:
 except ConfigError as exc:
     raise SystemExit(str(exc)) from None
 
-# Set before the library of the metrics is loaded, with the app.
+# Must be set before prometheus_client is imported, with the app.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_files.make_folder(settings.run_dir / "metrics"))
 
-# What the command line names comes before this.
+# The command line overrides this.
 wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"
 bind = settings.listen_address
 workers = settings.web_concurrency
 worker_class = "libs.common.server.worker.Worker"
-# Before there are so many, the oldest of those that only wait for their client are closed (worker.py).
+# Not reached: from MAX_CONNECTIONS on, those that have waited longest for their client are closed (worker.py).
 worker_connections = 1000
 preload_app = True
 limit_request_line = MAX_INSTANCE
-# By default Gunicorn lets every process on this host, and whoever FORWARDED_ALLOW_IPS names, set the scheme and parts
-# of the path by headers. Here nobody may: TRUSTED_PROXIES alone names what a proxy says (flask_app.py).
+# By default Gunicorn lets local clients, and those in FORWARDED_ALLOW_IPS, set the scheme and parts of the path by
+# headers. Here none may: proxy headers are only used as TRUSTED_PROXIES says (flask_app.py).
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
@@ -46,24 +46,24 @@ protocol = "http"
 proxy_protocol = "off"
 http_protocols = "h1"
 http2_cleartext = "off"
-# Longer than a client keeps an idle connection (client.py), so that none is closed while it is about to be used.
+# Longer than clients keep an idle connection (connections.py), so that none is closed while it is about to be used.
 keepalive = 15
 timeout = 30
-# Under the five seconds that the launcher allows, and that a person waits after Ctrl-C.
+# Less than the five seconds that the launcher allows.
 graceful_timeout = 3
 control_socket_disable = True
-# The root of a container may be read-only, with its /tmp.
+# In a container the root file system may be read-only, and /tmp with it.
 worker_tmp_dir = str(settings.run_dir)
 proc_name = f"quintet-{settings.service}"
 logger_class = "libs.common.server.worker.Logger"
 accesslog = None
-# It would go past the head of the answer, which waits for the body (worker.py).
+# sendfile would bypass the head of the answer, which is sent together with the body (answers.py).
 sendfile = False
 
 
 def when_ready(server: Any) -> None:
-    # What was loaded before the fork is never garbage; the collector of a worker must not touch it, since a touched
-    # page is no longer shared.
+    # Exclude what was loaded before the fork from garbage collection: the collector writes to objects, and a page that
+    # is written to is no longer shared.
     gc.collect()
     gc.freeze()
 
@@ -76,5 +76,5 @@ def child_exit(server: Any, worker: Any) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
-    # The master has files of its own, since it has loaded the app.
+    # The master has metrics files too, since it has loaded the app.
     metrics_files.bury(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), {os.getpid(), *server.WORKERS})

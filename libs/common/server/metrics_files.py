@@ -1,8 +1,8 @@
-"""The files by which any worker of a master answers for the metrics of all of them.
+"""The metrics files of prometheus_client, through which any worker reports the metrics of all workers of its master.
 
-Each master has a folder of its own, which it holds by a lock, and removes those of masters that are gone: two of them
-may run on one DATA_DIR, as when one hands its socket to a successor. The figures of workers that have died are added up
-in one file of each kind, so that a scrape does not take longer with every restart.
+Each master locks a folder of its own and removes those of masters that have ended; two masters may share a DATA_DIR,
+for example while one hands its socket to a successor. The metrics of dead workers are merged into one file of each
+kind, so that a scrape does not take longer with every restart.
 """
 
 import fcntl
@@ -19,16 +19,16 @@ from libs.common.files import make_private_folder, open_private
 ADDED_UP = ("counter", "histogram", "summary")
 NEWEST = "gauge_mostrecent"
 DEAD = "dead"
-"""In the name of a file, where that of a worker has its process id."""
+"""In the name of a merged file, in the place of the process id of a worker."""
 
 log = logging.getLogger(__name__)
 
 _held: list[int] = []
-"""Locks that end with the process, and with those that are forked from it."""
+"""Descriptors of the locked folders. They are never closed, so a lock lasts until the master and its workers end."""
 
 
 def make_folder(parent: Path) -> Path:
-    """A new folder for the process that calls, and for its workers."""
+    """Create and lock a folder for this process and its workers; removes the folders of masters that have ended."""
     make_private_folder(parent)
     with open(parent / "lock", "w", opener=open_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -44,7 +44,7 @@ def make_folder(parent: Path) -> Path:
 
 
 def _hold(folder: Path) -> int | None:
-    """The descriptor by which this process holds the folder; None while another one does."""
+    """Lock the folder; returns the descriptor that holds the lock, or None if another process has it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,8 +55,8 @@ def _hold(folder: Path) -> int | None:
 
 
 def bury(folder: Path, alive: Container[int]) -> None:
-    """Add up what processes have left behind that are not `alive`. While a worker reads the files nothing is done: the
-    next time is early enough.
+    """Merge the files of processes that are not `alive`. Does nothing while a worker reads the files; they are then
+    merged the next time.
     """
     with suppress(BlockingIOError), _alone(folder):
         for path in sorted(folder.glob("*.db")):
@@ -85,6 +85,6 @@ def _merge(path: Path, kind: str) -> None:
                 elif timestamp > known_since:
                     dead.write_value(key, value, timestamp)
             dead.close()
-    except Exception:  # of a file that is damaged; the master must not die of it
+    except Exception:  # the file is damaged; the master must survive that
         log.exception("metrics.lost", extra={"file": path.name})
     path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How requests arrive: each is parsed, refused after a quick look, or answered with a problem if it is malformed."""
+"""Reading of request heads: a request is parsed, or refused under overload without that, or rejected as malformed."""
 
 import io
 from typing import Any
@@ -13,17 +13,17 @@ from libs.common.server.glance import Glance, glance, is_host, parse_leniently
 from libs.common.web.messages import is_coding
 
 MAX_HEAD = 32 * 1024
-"""Bytes of all headers of a request. With Gunicorn's bounds for their number and for each of them, a connection could
-hold 800 KiB that belong to no request yet.
+"""Bytes of all headers of a request. Gunicorn limits their number and the size of each, and so would buffer up to
+800 KiB per connection.
 """
 
 
 class Request(GunicornRequest):  # type: ignore[misc]
-    """Refuses what Gunicorn's parser lets through and the standard does not."""
+    """Rejects what Gunicorn's parser accepts contrary to RFC 9110 and 9112."""
 
     headers: list[tuple[str, str]]
     is_coded = False
-    """Whether its body has a Content-Encoding. Such a body is not read: the request is refused without it."""
+    """Whether its body has a Content-Encoding. Such a body is not read, and the request is refused."""
 
     def parse(self, unreader: Any) -> bytes:
         self.max_buffer_headers = MAX_HEAD
@@ -45,13 +45,15 @@ class Request(GunicornRequest):  # type: ignore[misc]
             self._check_content_coding(fields)
 
     def _join(self, name: str) -> None:
-        """Two headers become one with a space in it, which is no key. Gunicorn would join them to one that is."""
+        """Join repeated headers with a comma and a space, which makes an invalid key; Gunicorn's join makes a valid
+        one.
+        """
         values = [value for each, value in self.headers if each == name]
         if len(values) > 1:
             self.headers = [header for header in self.headers if header[0] != name] + [(name, ", ".join(values))]
 
     def _check_transfer_codings(self) -> None:
-        """Gunicorn takes gzip, deflate and compress before chunked, and undoes only the chunks."""
+        """Only `chunked` is accepted. Gunicorn accepts gzip, deflate and compress too, but does not decode them."""
         for name, value in self.headers:
             if name == "TRANSFER-ENCODING" and {part.strip().lower() for part in value.split(",")} != {"chunked"}:
                 raise http_errors.UnsupportedTransferCoding(value)
@@ -65,7 +67,7 @@ class Request(GunicornRequest):  # type: ignore[misc]
 
 
 class Refused:
-    """In the place of a request that is refused without being parsed."""
+    """A request that is refused without being parsed; takes the place of a Request."""
 
     proxy_protocol_info = None
     body = io.BytesIO()
@@ -78,7 +80,7 @@ class Refused:
 
 
 class Unreadable(Exception):
-    """The request is malformed or not accepted: the problem, and what is known of the request."""
+    """The request is malformed: the problem, and what is known of the request."""
 
     def __init__(self, problem: errors.Problem, seen: Glance):
         super().__init__(problem.code)
@@ -86,7 +88,7 @@ class Unreadable(Exception):
 
 
 def seen_of(req: Request | None) -> Glance:
-    """What a refusal names of a request that failed after it was read."""
+    """The Glance of a request that failed after it was parsed."""
     if req is None:
         return Glance("/", None)
     return Glance(unquote(req.path), dict(req.headers).get(context.REQUEST_ID.upper()), req.method == "HEAD")
@@ -98,11 +100,11 @@ _PROBLEMS: dict[type[Exception], type[errors.Problem]] = {
     http_errors.LimitRequestLine: errors.UriTooLong,
     http_errors.UnsupportedTransferCoding: errors.UnsupportedTransferCoding,
 }
-"""Exception of the parser → problem; all others are malformed requests."""
+"""Exception of the parser → problem; any other is a MalformedRequest."""
 
 
 def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | Refused:
-    """The next request of a connection, as soon as some of it is there; raises Unreadable."""
+    """Read the next request of a connection; under overload it may be a Refused. Raises Unreadable."""
     data = unreader.read()
     if cfg.admission.is_full() and (seen := glance(data)):
         return Refused(seen)

@@ -1,4 +1,4 @@
-"""Waits for a client: each has an end, and all of them end soon when the worker stops."""
+"""Waits for a client, with a timeout; all of them end early when the worker stops."""
 
 import math
 from typing import Any, ClassVar, Self
@@ -7,13 +7,13 @@ import gevent
 
 
 class Wait(gevent.Timeout):
-    """A wait for a client. It ends silently when its time is over, when the worker stops, and when there are too many
-    connections.
+    """A context manager around a wait for a client. It ends the wait silently after the timeout, when the worker stops,
+    or when there are too many connections.
     """
 
     longest: ClassVar[float] = math.inf
     _under_way: ClassVar[dict["Wait", Any]] = {}
-    """Wait → greenlet; those that began first come first."""
+    """Wait → greenlet, oldest first."""
     is_ending = False
 
     def __init__(self, seconds: float):
@@ -38,15 +38,15 @@ class Wait(gevent.Timeout):
 
     @classmethod
     def end_oldest(cls) -> None:
-        """The oldest of the waits for a request, or of all where there is none of these."""
+        """End the oldest wait for a request, or, if there is none, the oldest wait of any kind."""
         waits = [wait for wait in cls._under_way if not wait.is_ending]
         if waits:
             next((wait for wait in waits if isinstance(wait, Idle)), waits[0]).end()
 
     def _end(self) -> None:
-        if self in self._under_way:  # else what it waited for has come meanwhile
+        if self in self._under_way:  # otherwise it has ended in the meantime
             self._under_way[self].throw(self)
 
 
 class Idle(Wait):
-    """The wait for a request."""
+    """A wait for the next request of a connection."""

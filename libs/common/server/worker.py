@@ -1,5 +1,5 @@
-"""The gunicorn worker: gevent's, which drains in an orderly way, and refuses what it cannot take with a problem
-document; and a logger that writes our JSON lines.
+"""The gunicorn worker: a GeventWorker with graceful shutdown and problem documents for refused requests; and the
+logger class.
 """
 
 import logging
@@ -22,17 +22,15 @@ from libs.common.web.admission import encode_problem
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 0.5
-"""How long a worker that stops waits for a client: what it waits for may be under way already."""
-
-
+"""How long a stopping worker still waits for its clients, since data may be on its way."""
 MAX_CONNECTIONS = 800
-"""Where there are more, the one that has waited for its client for the longest is closed. Gunicorn takes 1000
-(gunicorn_conf.py), and a process may usually open 1024 files: so there is always room for another one.
+"""With more, the connection that has waited longest for its client is closed. Gunicorn accepts up to 1000
+(gunicorn_conf.py), and a process may usually open 1024 files, so there is always room for a new one.
 """
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
-    """Leaves the handlers to libs.common.logs."""
+    """Uses the handlers of libs.common.logs."""
 
     def setup(self, cfg: Any) -> None:
         self.error_log.propagate = True
@@ -41,8 +39,8 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 
 
 class _Listener(StreamServer):
-    """Accepts one connection in each turn of the loop, so that the workers share them evenly. A worker without a free
-    place accepts all that wait: its turns are long, and a refusal or an answer about its health must not wait for them.
+    """Accepts one connection in each iteration of the event loop, so that the workers share connections evenly. A busy
+    worker accepts up to 100: its iterations are long, and refusals and health checks must not wait for them.
     """
 
     is_busy: ClassVar[Callable[[], bool]]
@@ -53,24 +51,24 @@ class _Listener(StreamServer):
 
     @max_accept.setter
     def max_accept(self, value: int) -> None:
-        """Gunicorn's, which is always 1."""
+        """Ignore the value that gunicorn sets, which is always 1."""
 
 
 ggevent.StreamServer = _Listener
 
 
 class Worker(ggevent.GeventWorker):  # type: ignore[misc]
-    """On SIGTERM: not ready, stop accepting, finish what runs, hand back leases, exit 0.
+    """On SIGTERM: report not ready, stop accepting, finish the requests in progress, release the leases, exit 0.
 
-    Connections that only wait for their client are closed. The stock worker waits for them until the master kills it,
-    and its leases would hold up events until they expire.
+    It closes connections that only wait for their client. The stock worker waits for them until the master kills it,
+    and the leases would delay events until they expire.
     """
 
     connections = 0
 
     def init_process(self) -> None:
         logs.start_batching()
-        # Gunicorn looks each setting up in a table, twenty times a request; an attribute is found first.
+        # Gunicorn looks settings up in a table, twenty times per request; attributes are found before that.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
 
@@ -90,13 +88,13 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         super().handle_exit(sig, frame)
         service = self.app.callable.extensions["quintet"]
         service.ready.drain()
-        # Now, and not after the last request, which may leave them no time.
+        # Start to stop the loops now: after the last request there may be no time left.
         gevent.spawn(service.stop)
         Wait.longest = LINGER_SECONDS
         gevent.spawn_later(LINGER_SECONDS, Wait.end_all)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """All that happens on one connection."""
+        """Serve one connection."""
         self.connections += 1
         if self.connections > MAX_CONNECTIONS:
             Wait.end_oldest()
@@ -106,7 +104,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             self.connections -= 1
 
     def timeout_ctx(self) -> Wait:
-        """Around the wait for a request."""
+        """The context manager around the wait for a request."""
         return Idle(self.cfg.keepalive)
 
     def handle_request(self, listener_name: Any, req: Request | Refused, sock: Any, addr: Any) -> None:
@@ -127,7 +125,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             raise
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
-        """Gunicorn's answer is HTML. It closes the connection afterwards."""
+        """Answer with a problem document instead of gunicorn's HTML. The caller closes the connection."""
         if isinstance(exc, Unreadable):
             problem, seen = exc.problem, exc.seen
         else:
@@ -141,6 +139,6 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         else:
             log.error("request.failed", exc_info=exc, extra=extra)
         headers, body = encode_problem(problem, seen.path, request_id)
-        with suppress(OSError):  # the client has gone
+        with suppress(OSError):  # the client may have disconnected
             refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
             let_send(client)
