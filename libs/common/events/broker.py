@@ -109,14 +109,14 @@ class Broker:
             with self._lock:
                 link.beat()
             if self._inbox:
-                self._bury(self._inbox, link)
+                self._store_given_up(self._inbox, link)
                 self._handle(self._inbox, link)
         return True
 
-    def _bury(self, inbox: Inbox, link: "_Link") -> None:
+    def _store_given_up(self, inbox: Inbox, link: "_Link") -> None:
         while link.given_up:
             message = link.given_up[0]
-            inbox.bury(_read(message.body), "given up by the broker")
+            inbox.give_up(_read(message.body), "given up by the broker")
             self._acknowledge([message])
             link.given_up.popleft()
 

@@ -73,7 +73,7 @@ class Inbox:
         self._report(envelope, outcome, round((time.perf_counter() - started) * 1000, 2))
         return outcome
 
-    def bury(self, envelope: Any, error: str) -> None:
+    def give_up(self, envelope: Any, error: str) -> None:
         """Store an event that the transport has given up as a dead letter; raises DependencyUnavailable."""
         if self._count_failure(envelope, RefusedEvent(error)) != "dead":
             raise DependencyUnavailable("The dead letter could not be stored.")

@@ -77,4 +77,4 @@ def child_exit(server: Any, worker: Any) -> None:
 
     mark_process_dead(worker.pid)
     # The master has metrics files too, since it has loaded the app.
-    metrics_files.bury(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), {os.getpid(), *server.WORKERS})
+    metrics_files.merge_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), {os.getpid(), *server.WORKERS})

@@ -54,7 +54,7 @@ def _hold(folder: Path) -> int | None:
     return descriptor
 
 
-def bury(folder: Path, alive: Container[int]) -> None:
+def merge_dead(folder: Path, alive: Container[int]) -> None:
     """Merge the files of processes that are not `alive`. Does nothing while a worker reads the files; they are then
     merged the next time.
     """

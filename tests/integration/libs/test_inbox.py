@@ -247,14 +247,14 @@ def test_a_dependency_that_fails_for_one_event_leaves_the_others_done(db: Databa
 
 def test_what_was_given_up_elsewhere_is_kept(db: Database) -> None:
     event = an_event()
-    Inbox(db, {Confirmed: count}).bury(event, "given up by the broker")
+    Inbox(db, {Confirmed: count}).give_up(event, "given up by the broker")
     (row,) = failures(db)
     assert (row["event_id"], row["dead"], row["error"]) == (event["id"], True, "RefusedEvent: given up by the broker")
 
 
 def test_what_was_given_up_elsewhere_and_cannot_be_kept_is_told(db: Database, open_database: Any) -> None:
     with pytest.raises(DependencyUnavailable):
-        Inbox(open_database("sqlite:////nowhere/x.db"), {Confirmed: count}).bury(an_event(), "given up by the broker")
+        Inbox(open_database("sqlite:////nowhere/x.db"), {Confirmed: count}).give_up(an_event(), "given up by the broker")
 
 
 def test_a_failure_that_cannot_be_counted_is_wanted_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ ADD_UP = """
 import os, sys
 from pathlib import Path
 from libs.common.server import metrics_files
-metrics_files.bury(Path(sys.argv[1]), ())
+metrics_files.merge_dead(Path(sys.argv[1]), ())
 """
 SCRAPE = """
 import os, sys
@@ -92,7 +92,7 @@ def test_the_files_of_the_living_are_left_alone(folder: Path) -> None:
     run(WORK, folder, 1)
     (pid,) = {int(name.removesuffix(".db").rpartition("_")[2]) for name in files(folder)}
     before = files(folder)
-    metrics_files.bury(folder, {pid})
+    metrics_files.merge_dead(folder, {pid})
     assert files(folder) == before
 
 
