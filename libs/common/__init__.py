@@ -1,2 +1,2 @@
 VERSION = "0.1.0"
-"""Of the services and of the distribution; setup.cfg reads it here."""
+"""The version of the services and of the distribution; setup.cfg reads it here."""

@@ -1,4 +1,4 @@
-"""What every service's `create_app` begins with: database, routes, events, health, and the work beside the requests."""
+"""Service: the frame of every service's `create_app` with its database, routes, events, health and background loops."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from libs.common.events.broker import Broker
 
 LINGER_SECONDS = 0.2
-"""An event may wait this long for others to share its round."""
+"""How long a relay waits for further events before it sends a batch."""
 SWEEP_SECONDS = 1.0
-"""How often a relay looks for what nobody has woken it for."""
+"""How often a relay polls the outbox without being woken."""
 SWEEP_ALONE_SECONDS = 0.25
-"""The same where the requests are answered by other processes, which cannot wake it."""
+"""The same with ROLE=worker, where other processes answer the requests and cannot wake the relay."""
 TRIM_SECONDS = 3600.0
 PAUSE_SECONDS = 0.05
-"""Between two steps of trimming: the requests of the process, and other writers, go on meanwhile."""
+"""The pause between two steps of a loop that works in small steps, for requests and other writers."""
 
 
 class Service:
-    """One service as it runs in one process: the Flask app and what stands around it.
+    """One service in one process: the Flask app, the database, the clients of other services and the background loops.
 
     service = Service(settings, "user_service")
     service.handle(HANDLERS)
@@ -64,21 +64,21 @@ class Service:
         self.every("trim", self._trim, interval_seconds=TRIM_SECONDS, linger_seconds=PAUSE_SECONDS)
 
     def client(self, service: str) -> ServiceClient:
-        """The one of this process: relays and requests share its connections and its breaker."""
+        """The process's only client of that service: relays and requests share its connections and its breaker."""
         if service not in self._clients:
             self._clients[service] = ServiceClient(service, self.settings)
         return self._clients[service]
 
     def every(self, name: str, step: Callable[[], int], **options: Any) -> None:
-        """Do `step` beside the requests, in every worker process unless that is for requests alone (`ROLE=web`); the
-        options are those of background.Loop.
+        """Add a background loop, which runs in every worker process unless ROLE=web; the options are those of
+        background.Loop.
         """
         loop = Loop(name, step, **options)
         self.loops.append(loop)
         self.owner.loops[name] = loop.wake
 
     def handle(self, handlers: Handlers) -> None:
-        """Take events: `POST /events` gives each to its handler, exactly once in effect."""
+        """Receive events at `POST /events` or from the broker, and pass each to its handler, exactly once in effect."""
         self.handlers = handlers
         self._inbox = Inbox(self.db, handlers)
         self.app.register_blueprint(events.blueprint(self._inbox))
@@ -91,14 +91,14 @@ class Service:
         dependencies: Mapping[str, object] | None = None,
         checks: Mapping[str, health.Check] | None = None,
     ) -> Flask:
-        """Add the service's routes, its document and its health; returns the finished app. Raises TypeError when a view
-        names what its route does not give.
+        """Add the service's routes, OpenAPI document, health checks and commands; returns the finished app. Raises
+        TypeError if a view has a parameter that its route does not provide.
         """
         self._relay_events()
         install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
         broker: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
         checks = {**broker, **(checks or {})}
-        # As text, which is small; it is asked for as it is.
+        # Kept as text, which takes less memory than the objects; it is served unchanged.
         document = orjson.dumps(openapi.document(self.name, VERSION, description, routes))
         self.app.register_blueprint(health.blueprint(self.name, VERSION, self.db, checks, self.ready))
         self.app.register_blueprint(documents.blueprint(self._package, document))
@@ -108,13 +108,13 @@ class Service:
         return self.app
 
     def start(self) -> None:
-        """Begin the work beside the requests; called once in each worker process."""
+        """Start the background loops; called once in each worker process."""
         if self.settings.role != "web":
             for loop in self.loops:
                 loop.start()
 
     def stop(self, seconds: float = 2.0) -> None:
-        """Let each loop finish its step, so that it gives back what it holds."""
+        """Stop the loops after their current steps, so that they release their leases, and close the broker."""
         for loop in self.loops:
             loop.stop()
         give_up = time.monotonic() + seconds
@@ -127,7 +127,7 @@ class Service:
         if self.settings.role == "web":
             return
         if self.settings.broker_url:
-            # Imported only here: the embedded system needs none of it.
+            # Imported only here, since most installations have no broker.
             from libs.common.events.broker import Broker
 
             self.broker = Broker(self.settings.broker_url, self.name, self._inbox)
@@ -143,7 +143,7 @@ class Service:
             )  # fmt: skip
 
     def _broker_health(self) -> dict[str, Any]:
-        """Orders do not wait for the broker; their effects elsewhere do."""
+        """Never `unhealthy`: without the broker events are late, but requests are answered."""
         return {"status": "healthy" if self.broker and self.broker.connected else "degraded"}
 
     def _trim(self) -> bool:

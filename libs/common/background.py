@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests of a worker: relays, senders, recovery jobs."""
+"""Background loops of a worker process: relays, senders, recovery jobs."""
 
 import logging
 import math
@@ -15,13 +15,13 @@ MAX_PAUSE_SECONDS = 5.0
 
 
 class Loop:
-    """Calls `step`, which returns how much it did, until there is nothing to do; then waits for `wake` or
+    """Calls `step`, which returns how much it did, until that is nothing; then waits for `wake` or about
     `interval_seconds`.
 
-    A step that raises is tried again after a pause that doubles up to five seconds, without limit: a dependency that
-    is down comes back some day. Each step has `deadline_seconds` for its calls of other services. Before a step the
-    loop rests for `linger_seconds`: where nobody waits for an answer, more work shares each step. After a step that did
-    `full` or more it does not rest, since work would pile up. `finish` runs at the end.
+    A step that raises is retried without limit, after a pause that doubles up to MAX_PAUSE_SECONDS. Each step has
+    `deadline_seconds` for its calls of other services. Between steps the loop pauses for `linger_seconds`, so that a
+    step gets more work at once, but not after a step that did `full` or more: a backlog would grow. `finish` is called
+    when the loop ends.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Loop:
         self._woken.set()
 
     def stop(self) -> None:
-        """Ask it to end after the step that runs."""
+        """Tell the loop to end after its current step; does not wait for that."""
         self._stopping.set()
         self._woken.set()
 
@@ -82,7 +82,7 @@ class Loop:
             finally:
                 context.end()
             if not done:
-                # Spread out, so that the workers of a service do not sweep in step.
+                # Jitter, so that the workers of a service do not poll at the same time.
                 self._woken.wait(self._interval * random.uniform(0.75, 1.25))
             if self._linger and done < self._full:
                 self._stopping.wait(self._linger)

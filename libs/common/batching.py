@@ -1,8 +1,8 @@
-"""Natural batching: those who need the same thing at the same moment get it in one call, and no timer delays anyone.
+"""Natural batching: concurrent callers share one call (a commit, a network call), without a timer that delays them.
 
-Whoever finds nobody at work leads at once. Those who come meanwhile wait, and are the next batch, led by the first of
-them. Alone, a caller waits for nothing; under load a commit or a network call is shared by all who are there.
-It works with threads, and with greenlets where gevent has patched the standard library.
+A caller that finds no batch in progress becomes the leader at once. Callers that come during a batch form the next
+one, led by the first of them. So a single caller never waits, and under load the cost of a call is shared. It works
+with threads, and with greenlets if gevent has patched the standard library.
 """
 
 import logging
@@ -20,14 +20,14 @@ from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overload
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 0.005
-"""How long a batch waits for a call that is under way elsewhere: two such calls, when all is well."""
+"""How long a batch waits for a call of the Batcher that feeds it; normally such a call takes half of that."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class _Entry(Generic[Item, Result]):
-    """One caller: what it brings, until when it waits (None: without end), and what becomes of it."""
+    """One caller: its item, its deadline (None: it waits for ever) and its result."""
 
     __slots__ = ("deadline", "done", "item", "result", "woken", "work")
 
@@ -41,19 +41,18 @@ class _Entry(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """`flush` gets the items of one batch and returns one result each, in order; a result that is an exception is
-    raised to its caller, and a Problem raised by `flush` to all of them. Any other exception of `flush` makes each item
-    go alone, so that one that breaks the call fails no neighbour.
+    """`flush` gets the items of one batch and returns one result for each, in order. A result that is an exception is
+    raised to its caller; a Problem raised by `flush` is raised to all callers. After any other exception of `flush`
+    each item is flushed alone, so that a bad item does not fail the others.
 
-    Those who are `feeding` this one with callers come back from their calls together: where such a call is under way, a
-    batch waits a moment for it, and two batches become one.
+    `feeding` is a Batcher whose callers call this one next, all at once when their batch is done. While one of its
+    batches is under way, a batch here waits up to PATIENCE_SECONDS for them, so that two batches become one.
 
-    A caller leaves with DeadlineExceeded at its deadline (a time of `time.monotonic()`, by default that of its
-    request): one that still waits takes its item along. More than `max_waiting` callers get Overloaded.
+    A caller whose deadline passes (a time of `time.monotonic()`, by default that of its request) while it waits gets
+    DeadlineExceeded, and its item is not flushed. Beyond `max_waiting` waiting callers the next one gets Overloaded.
 
-    `flush` runs in the context of its batch, which has the request id of its leader and the latest deadline of its
-    members: a caller with little time does not cut its neighbours short. An exception that is raised to several callers
-    is raised to each as a copy of its own.
+    `flush` runs in a context with the request id of the leader and the latest deadline of the batch, so that a caller
+    with little time does not shorten the others' deadline. An exception for several callers is copied for each.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Batcher(Generic[Item, Result]):
                 return
             raise DeadlineExceeded()
         except BaseException:
-            # Out of time, or killed. If the lead was just handed to this one, somebody else must take it.
+            # The deadline has passed, or the greenlet was killed. If this entry was just made leader, appoint another.
             with self._lock:
                 if entry in self._waiting:
                     self._waiting.remove(entry)
@@ -119,7 +118,7 @@ class Batcher(Generic[Item, Result]):
         except Exception as exc:
             _hand_out(batch, [exc] * len(batch))
         except BaseException:
-            # Killed, and nobody else with it: before the batch was taken, or while it was under way.
+            # The leader's greenlet was killed, before or after it took the batch; the other callers must get a result.
             with self._lock:
                 if leader in self._waiting:
                     self._waiting.remove(leader)
@@ -134,7 +133,9 @@ class Batcher(Generic[Item, Result]):
                 entry.woken.set()
 
     def _gather(self) -> None:
-        """Let those who are ready to run join: calls to SQLite never yield, so without this a batch is always one."""
+        """Yield, so that callers that are ready to run can join: SQLite calls never yield, and without this every batch
+        would have one item.
+        """
         time.sleep(0)
         if self._feeding and not self._feeding._idle.is_set():
             self._feeding._idle.wait(PATIENCE_SECONDS)
@@ -148,7 +149,6 @@ class Batcher(Generic[Item, Result]):
         except Exception as exc:
             if len(items) == 1:
                 raise
-            # One item that breaks the call must not fail its neighbours.
             log.error("batch.failed", extra={"items": len(items)}, exc_info=exc)
             return [self._alone(item) for item in items]
 
@@ -159,7 +159,7 @@ class Batcher(Generic[Item, Result]):
             return exc
 
     def _hand_over(self) -> None:
-        """The first who waits leads next; if nobody does, the next to come leads."""
+        """Make the first waiting entry the leader; if there is none, the next caller will be."""
         with self._lock:
             heir = self._waiting[0] if self._waiting else None
             self._led = heir is not None
@@ -168,7 +168,7 @@ class Batcher(Generic[Item, Result]):
 
 
 def _context_of(leader: _Entry[Any, Any], batch: Iterable[_Entry[Any, Any]]) -> context.Context | None:
-    """That of the leader with the latest deadline of all; none where a member waits without end."""
+    """The leader's context with the latest deadline of the batch; None if a member has no deadline."""
     deadlines = [math.inf if entry.deadline is None else entry.deadline for entry in batch]
     if leader.work is None or math.inf in deadlines:
         return None
@@ -176,8 +176,8 @@ def _context_of(leader: _Entry[Any, Any], batch: Iterable[_Entry[Any, Any]]) -> 
 
 
 def _hand_out(batch: Sequence[_Entry[Any, Any]], results: Sequence[Any]) -> None:
-    """Give each member its result. Of an exception that is the result of several, each gets a copy: to raise it adds a
-    traceback, and its caller may change its members.
+    """Give each entry its result. An exception that several entries share is copied for each, since raising it adds a
+    traceback, and the caller may modify it.
     """
     times = Counter(id(result) for result in results)
     for entry, result in zip(batch, results, strict=True):

@@ -21,17 +21,17 @@ def _db(service: str, package: str, db: Database) -> click.Group:
 
     @group.command("upgrade")
     def upgrade() -> None:
-        """Apply every migration that is missing; many may start this at once."""
+        """Apply all missing migrations; safe to run in several processes at once."""
         click.echo(f"{service}: {migrate.upgrade(db, package)}")
 
     @group.command("current")
     def current() -> None:
-        """Print the revisions that the database has."""
+        """Print the revisions of the database."""
         click.echo(", ".join(migrate.current(db, package)) or "none")
 
     @group.command("check")
     def check() -> None:
-        """Fail when the models and the migrations differ."""
+        """Fail if the models and the migrated database differ."""
         if differences := migrate.differences(db, package):
             click.echo("\n".join(differences))
             sys.exit(1)
@@ -45,7 +45,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
 
     @group.command("list")
     def list_all() -> None:
-        """One line for each dead letter."""
+        """Print one line for each dead letter."""
         with db.read() as session:
             for row in dead_letters.find_all(session):
                 known = f"{row.event_id}  {row.type}  {row.attempts} attempts  {row.failed_at:%FT%TZ}  {row.error}"
@@ -54,7 +54,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
     @group.command("show")
     @click.argument("event_id")
     def show(event_id: str) -> None:
-        """The event and its last error."""
+        """Print an event and its last error."""
         with db.read() as session:
             letter = dead_letters.find(session, event_id)
         if letter is None:
@@ -83,7 +83,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
     @group.command("discard")
     @click.argument("event_id")
     def discard(event_id: str) -> None:
-        """Drop a dead letter for good."""
+        """Delete a dead letter."""
         if not dead_letters.discard(db, event_id):
             _none(event_id)
         click.echo(f"{event_id}  discarded")
@@ -94,7 +94,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
 def _openapi(document: bytes) -> click.Command:
     @click.command("openapi")
     def openapi() -> None:
-        """Print the OpenAPI document, as it is committed in docs/openapi."""
+        """Print the OpenAPI document, in the form of docs/openapi."""
         logs.to_stderr()
         click.echo(json.dumps(json.loads(document), indent=2, ensure_ascii=False))
 
@@ -102,7 +102,7 @@ def _openapi(document: bytes) -> click.Command:
 
 
 def _printable(text: str) -> str:
-    """On one line and without what a terminal would obey: what was sent may come from anybody."""
+    """Escape line breaks and control characters: the text comes from outside, and a terminal would interpret them."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

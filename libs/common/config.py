@@ -1,10 +1,10 @@
-"""Settings from the environment: declared once, typed, every fault reported together.
+"""Settings from the environment: declared once, typed, with all faults reported together.
 
 A service adds its own by subclassing:
 
     @dataclass(frozen=True, kw_only=True)
     class OrderSettings(Settings):
-        recovery_seconds: float = setting(5.0, "How often abandoned orders are looked for, in seconds.")
+        recovery_seconds: float = setting(5.0, "The interval of the search for abandoned orders, in seconds.")
 
     settings = OrderSettings.load("order")
 
@@ -28,12 +28,10 @@ import sqlalchemy as sa
 from libs.topology import PORT_OFFSETS, SERVICES
 
 DEVELOPMENT_KEY = "development-only-key-never-use-it-in-production"
-MAX_REQUEST_LINE = 8190
-"""Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
 MAX_PORT = 65535
 _origin = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?", re.ASCII)
 DATABASE_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
-"""What SQLAlchemy calls those that are installed."""
+"""SQLAlchemy's names of the installed drivers."""
 
 
 class ConfigError(Exception):
@@ -54,7 +52,7 @@ def setting(
     secret: bool = False,
     per_service: bool = False,
 ) -> Any:
-    """Declare one setting; its type is the field's annotation (str, int, float, bool or tuple[str, ...])."""
+    """Declare a setting. Its type is the field's annotation: str, int, float, bool or tuple[str, ...]."""
     rules = {
         "doc": doc, "choices": choices, "minimum": minimum, "maximum": maximum, "secret": secret,
         "per_service": per_service,
@@ -64,7 +62,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every service can be told. Durations are in seconds, sizes in bytes."""
+    """The settings of every service. Durations are in seconds, sizes in bytes."""
 
     environment: str = setting(
         "development", "In production, secrets and CORS origins must be named.", choices=("development", "production")
@@ -170,7 +168,7 @@ class Settings:
         return settings
 
     def contradictions(self) -> Iterable[str]:
-        """Faults that no single variable shows; a subclass may add its own."""
+        """Faults beyond the type and the range of a single variable; a subclass may add its own."""
         if self.environment == "production":
             if self.secret_key == DEVELOPMENT_KEY:
                 yield "SECRET_KEY: must be set in production"
@@ -195,7 +193,7 @@ class Settings:
         yield from self._wrong_urls()
 
     def _wrong_urls(self) -> Iterable[str]:
-        """They are not shown, since each may hold a password."""
+        """Faults of the URLs. The messages do not show the URLs, which may hold a password."""
         if not _is_database_url(self.database):
             yield "DATABASE_URL: must be postgresql://user:password@host/name or sqlite:///file"
         if self.broker_url and not is_url(self.broker_url, "amqp", "amqps"):
@@ -213,7 +211,7 @@ class Settings:
 
     @property
     def listen_host(self) -> str:
-        """HOST without the brackets that an IPv6 address has in a URL."""
+        """HOST, without the brackets around an IPv6 address."""
         return self.host[1:-1] if self.host.startswith("[") and self.host.endswith("]") else self.host
 
     @property
@@ -222,9 +220,9 @@ class Settings:
 
     @property
     def reachable_host(self) -> str:
-        """Where this host reaches what listens on HOST; over the loopback where that is every address."""
+        """The address at which processes on this host reach a server on HOST: loopback for 0.0.0.0 and ::."""
         if self.listen_host == "localhost":
-            return "127.0.0.1"  # Of a name gunicorn takes the IPv4 address.
+            return "127.0.0.1"  # gunicorn listens on the IPv4 address of a name
         address = _ip_address(self.listen_host)
         if address and address.is_unspecified:
             return "127.0.0.1" if address.version == 4 else "::1"
@@ -232,7 +230,7 @@ class Settings:
 
     @property
     def run_dir(self) -> Path:
-        """Files of the running processes, safe to lose."""
+        """The directory for files of the running processes, which may be deleted while the service is stopped."""
         return Path(self.data_dir) / "run" / self.service
 
     @property
@@ -252,12 +250,12 @@ class Settings:
 
 
 def host_and_port(host: str, port: int) -> str:
-    """As both are written in a URL, where an IPv6 address has brackets."""
+    """`host:port` as in a URL, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_url(url: str, *schemes: str) -> bool:
-    """Whether it has one of these schemes, a host, and no port that cannot be."""
+    """Whether the URL has one of these schemes, a host, and no invalid port."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -288,7 +286,7 @@ def env_example(classes: Iterable[type[Settings]]) -> str:
 
 
 def _is_host(host: str) -> bool:
-    """An address with a zone (fe80::1%eth0) is none: the URLs of the services cannot name it."""
+    """Whether it is a host name or an address. One with a zone (fe80::1%eth0) is not: it cannot be used in a URL."""
     is_name = re.fullmatch(r"\w[\w.-]*", host, re.ASCII)
     return bool(is_name) or (_ip_address(host) is not None and "%" not in host)
 
@@ -309,7 +307,7 @@ def _is_database_url(url: str) -> bool:
         parts = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
         return False
-    # sqlite://file, with two slashes, names a host.
+    # sqlite://file, with two slashes, has a host and no path.
     return parts.drivername in DATABASE_DRIVERS and not (parts.host and parts.get_backend_name() == "sqlite")
 
 
@@ -318,7 +316,7 @@ def _declared(cls: type[Settings]) -> list[Field[Any]]:
 
 
 def _find(declared: Field[Any], service: str, environ: Mapping[str, str], faults: list[str]) -> tuple[str, str | None]:
-    """The variable that sets this, and its text; None when nothing sets it."""
+    """The name of the variable that sets this, and its text; None if it is not set."""
     base = declared.name.upper()
     names = [f"{base}_{service.upper()}", base] if declared.metadata["per_service"] else [base]
     for name in names:

@@ -1,8 +1,8 @@
-"""What travels with one piece of work, over calls and events: request id, trace context, deadline.
+"""The context of a piece of work, passed on with calls and events: request id, trace context, deadline.
 
-It lives in a context variable, which every thread and every greenlet has of its own. The trace context is W3C's
-`traceparent` (https://www.w3.org/TR/trace-context/). The deadline travels as the time that is left, so that the
-clocks of two hosts need not agree.
+It is kept in a context variable, so every thread and every greenlet has its own. The trace context is W3C's
+`traceparent` (https://www.w3.org/TR/trace-context/). The deadline is passed on as the time left, so that it does not
+depend on the clocks of two hosts.
 """
 
 import os
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 REQUEST_ID = "X-Request-ID"
 TRACEPARENT = "traceparent"
 TIMEOUT_MS = "X-Request-Timeout-Ms"
-"""Milliseconds that the caller will still wait."""
+"""The header with the milliseconds that the caller will still wait."""
 
 _request_id = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _traceparent = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
@@ -43,29 +43,29 @@ _current: ContextVar[Context | None] = ContextVar("quintet_context", default=Non
 
 
 def limited(seconds: float, timeout_ms: str | None) -> float:
-    """`seconds`, or less where the caller says so."""
+    """The smaller of `seconds` and `timeout_ms`, the value of the header TIMEOUT_MS."""
     if timeout_ms and timeout_ms.isascii() and timeout_ms.isdecimal():
         return min(seconds, int(timeout_ms[:9]) / 1000)
     return seconds
 
 
 def known_request_id(given: object) -> str | None:
-    """What was given, if it is an id."""
+    """The value if it is a valid request id, else None."""
     return given if isinstance(given, str) and _request_id.fullmatch(given) else None
 
 
 def request_id_of(given: str | None) -> str:
-    """What was given, if it is an id, or a fresh one."""
+    """The value if it is a valid request id, else a new one."""
     return known_request_id(given) or os.urandom(16).hex()
 
 
 def known_traceparent(given: object) -> str | None:
-    """What was given, if it is a trace context."""
+    """The value if it is a valid `traceparent`, else None."""
     return given if isinstance(given, str) and _traceparent.fullmatch(given) else None
 
 
 def trace_id_of(traceparent: object) -> str | None:
-    """The trace of a trace context, if it is one."""
+    """The trace id in a `traceparent`, or None if that is not valid."""
     known = known_traceparent(traceparent)
     return known and known.split("-")[1]
 
@@ -77,8 +77,8 @@ def begin(
     timeout_ms: str | None = None,
     waited: float = 0.0,
 ) -> Context:
-    """Start a piece of work that has `seconds`, or less where the caller says so, less those that it has waited; bad
-    headers count as absent.
+    """Start a piece of work and make its context current. Its deadline is in `seconds`, or in `timeout_ms` if that is
+    less, minus the seconds that it has `waited` already. Invalid headers are ignored.
     """
     parent = _traceparent.fullmatch(traceparent) if traceparent else None
     fresh = os.urandom(24).hex()
@@ -99,7 +99,7 @@ def current() -> Context | None:
 
 @contextmanager
 def within(work: Context | None) -> Iterator[None]:
-    """Do a part in another context than that of the caller."""
+    """Make `work` the current context for a block."""
     token = _current.set(work)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Errors and the problem document (RFC 9457) that each becomes: the one table from exception to status.
+"""Errors and their problem documents (RFC 9457): the only mapping from exceptions to statuses.
 
     Problem
     ├── MalformedRequest 400      ├── PayloadTooLarge 413        ├── InternalError 500
@@ -10,8 +10,8 @@
     ├── RequestInFlight 409       ├── RateLimited 429
     └── PreconditionFailed 412    └── HeadersTooLarge 431
 
-A service adds its own beside its rules (`class InsufficientStock(Problem)`) and every class says its status, its
-stable code and its title. `detail` is for people and must name nothing internal: no host, path, SQL or traceback.
+A service defines its own next to its rules (`class InsufficientStock(Problem)`). Every class has a status, a stable
+code and a title. `detail` is for people and must not reveal internals: no host, path, SQL or traceback.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ from urllib.parse import quote
 
 PROBLEM_JSON = "application/problem+json"
 NO_STORE = "no-store"
-"""The Cache-Control of every answer that names no other, and so of every problem."""
+"""The default Cache-Control of answers, and so of every problem."""
 MAX_INSTANCE = 8190
-"""Characters of `instance`: those of the longest request line that is taken."""
+"""Characters of `instance`: the length of the longest request line that is accepted."""
 MAX_PATH = MAX_INSTANCE // 3
-"""Bytes of a path that `instance` shows. Encoded, each may take three."""
+"""Bytes of a path that `instance` shows; percent-encoded, each may take three characters."""
 MAX_FAULTS = 100
-"""How many a problem document lists: a body may have as many as it has bytes."""
+"""How many faults a problem document lists; without a limit a body could cause as many as it has bytes."""
 
 Raised = TypeVar("Raised", bound=BaseException)
 
@@ -46,17 +46,17 @@ class ProblemDocument(TypedDict):
 
 
 class Problem(Exception):
-    """An error that the caller gets as a problem document. `errors` is a list of {"pointer", "detail"}, pointers as in
-    RFC 6901; a long one is cut off.
+    """An error that the caller gets as a problem document. `errors` is a list of {"pointer", "detail"} with JSON
+    pointers (RFC 6901), cut off at MAX_FAULTS.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
     retry_after: ClassVar[int | None] = None
-    """Seconds; every 429, 503 and 504 names them."""
+    """Seconds for Retry-After; every 429, 503 and 504 has it."""
     example: ClassVar[Mapping[str, Any]] = {}
-    """What it is made with in the examples of the OpenAPI document."""
+    """The constructor's arguments for the example in the OpenAPI document."""
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class Problem(Exception):
             self.headers["Retry-After"] = str(seconds)
 
     def document(self, instance: str, request_id: str) -> ProblemDocument:
-        """The problem document. `type` resolves on every service to a page that explains the code; `instance` is the
-        path of the request, not encoded, which becomes a URI reference (RFC 3986).
+        """The problem document. `type` is the path of a page, on every service, that explains the code. `instance` is
+        the path of the request, not encoded; the document has it as a URI reference (RFC 3986).
         """
         body: ProblemDocument = {
             "type": f"/errors/{self.code}",
@@ -227,7 +227,7 @@ class DeadlineExceeded(Problem):
 
 
 class StoredProblem(Problem):
-    """The problem document that an earlier request got, to be sent again as it was."""
+    """The stored problem document of an earlier request, which is sent again unchanged."""
 
     def __init__(self, document: ProblemDocument, *, replayed: bool = False):
         known = all_problems().get(document["code"], Problem)
@@ -242,8 +242,8 @@ class StoredProblem(Problem):
 
 
 def copy_of(exc: Raised) -> Raised:
-    """The same exception for another caller, who may change what a Problem tells; the original is its cause. It is not
-    made by its constructor, since that of a subclass may take other arguments.
+    """A copy of the exception for another caller, who may modify a Problem; the original is its cause. The constructor
+    is not called, since that of a subclass may take other arguments.
     """
     twin = type(exc).__new__(type(exc), *exc.args)
     vars(twin).update(deepcopy(vars(exc)) if isinstance(exc, Problem) else vars(exc))
@@ -252,7 +252,7 @@ def copy_of(exc: Raised) -> Raised:
 
 
 def all_problems() -> dict[str, type[Problem]]:
-    """Every problem that is imported, by code; the error pages are made from it."""
+    """Code → class of every imported problem, as for the error pages."""
     found: dict[str, type[Problem]] = {}
     queue = Problem.__subclasses__()
     while queue:

@@ -1,7 +1,7 @@
 """JSON logs: one object a line, with the request id and the trace id of the work that wrote it.
 
-A log event is a fixed name with identifiers as fields: `log.info("order.rejected", extra={"order_id": ...})`. Never
-an address, a token, a name or an object: the lines hold no personal data.
+A log event is a fixed name with identifiers as fields: `log.info("order.rejected", extra={"order_id": ...})`. Log
+lines hold no personal data: never log an address, a token, a name or a whole object.
 """
 
 import atexit
@@ -33,7 +33,7 @@ class Formatter(OrjsonFormatter):
         self.service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """As the base class does, which takes three times as long for what has neither arguments nor an exception."""
+        """A fast path for records without arguments or exception; the base class takes three times as long for them."""
         if record.args or record.exc_info or record.stack_info or not isinstance(record.msg, str):
             return super().format(record)
         log_data = {**self._head(record), "event": record.msg}
@@ -60,7 +60,7 @@ class Formatter(OrjsonFormatter):
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         try:
             return super().jsonify_log_record(log_data)
-        except TypeError:  # a lone surrogate or a number beyond 64 bits: no line is lost for its values
+        except TypeError:  # orjson refuses lone surrogates and integers of more than 64 bits
             return orjson.dumps({name: _printable(value) for name, value in log_data.items()}).decode()
 
 
@@ -71,8 +71,8 @@ def _printable(value: Any) -> str:
 class BatchingHandler(logging.Handler):
     """Writes lines to a file descriptor, which it owns, many with one system call.
 
-    Warnings and worse leave at once. The rest leaves with the 64th line, or when `flush` is called: a worker does so
-    five times a second. Until `batching` is set, every line leaves at once.
+    Warnings and errors are written at once, other lines at the 64th or when `flush` is called, as a worker does five
+    times a second. Until `batching` is set, every line is written at once.
     """
 
     def __init__(self, descriptor: int):
@@ -110,7 +110,7 @@ class BatchingHandler(logging.Handler):
 _handlers: list[BatchingHandler] = []
 
 
-# Not asked for in any line, and dear to find out (see "Optimization" in the logging HOWTO).
+# No line shows these, and they are expensive to determine (see "Optimization" in the logging HOWTO).
 logging._srcfile = None
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
@@ -132,27 +132,25 @@ def configure(settings: Settings) -> None:
     for handler in _handlers:
         handler.setFormatter(Formatter(settings.service))
     logging.basicConfig(level=settings.log_level, handlers=list(_handlers), force=True)
-    # One line a request is ours; these would add one for each of their own.
+    # These libraries log their own requests and steps at INFO.
     for noisy in ("urllib3", "gunicorn.access", "alembic", "amqp", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def to_stderr() -> None:
-    """For a command, whose standard output is its answer."""
+    """Send log lines to standard error, in a command whose standard output is its result."""
     for handler in _handlers:
         os.close(handler.descriptor)
         handler.descriptor = _copy_of(sys.stderr)
 
 
 def _copy_of(stream: TextIO) -> int:
-    """A descriptor of our own: the number of the stream may come to mean another file, a database even, if the stream
-    is closed.
-    """
+    """A duplicate descriptor: if the stream is closed, its number may be reused for another file, even a database."""
     return os.dup(stream.fileno())
 
 
 def start_batching() -> None:
-    """From now on, in this process, lines leave five times a second and at exit."""
+    """From now on, in this process, write lines five times a second and at exit."""
     for handler in _handlers:
         handler.batching = True
     atexit.register(flush)
@@ -161,7 +159,7 @@ def start_batching() -> None:
 
 def flush() -> None:
     for handler in _handlers:
-        with suppress(OSError):  # a full disk costs lines, and neither the thread that writes nor an orderly end
+        with suppress(OSError):  # a full disk may lose lines, but must not end the thread or disturb the shutdown
             handler.flush()
 
 

@@ -1,4 +1,4 @@
-"""The metrics of a process. Under gunicorn, PROMETHEUS_MULTIPROC_DIR lets any worker answer for all of them."""
+"""The Prometheus metrics. Under gunicorn, PROMETHEUS_MULTIPROC_DIR lets any worker report those of all workers."""
 
 import fcntl
 import os
@@ -48,43 +48,43 @@ def _with(metric: Any, *labels: Any) -> Any:
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request that was answered. The labels must be few, since each combination costs memory."""
+    """Count an answered request. The labels must have few values, since each combination costs memory."""
     _with(REQUESTS, method, route, status).inc()
     _with(LATENCY, route).observe(seconds)
 
 
 def count_call(service: str, outcome: str) -> None:
-    """Count a call of another service: answered, failed, short_circuited or bulkhead_full."""
+    """Count a call of another service; `outcome` is answered, failed, short_circuited or bulkhead_full."""
     _with(CALLS, service, outcome).inc()
 
 
 def count_retry(service: str, outcome: str) -> None:
-    """Count a retry: made or over_budget."""
+    """Count a retry; `outcome` is made or over_budget."""
     _with(RETRIES, service, outcome).inc()
 
 
 def count_open_breaker(service: str, change: int) -> None:
-    """Add 1 when a breaker leaves closed, -1 when it closes, and 0 for the series to be seen before that."""
+    """Add 1 when a breaker opens and -1 when it closes; 0 creates the series."""
     _with(BREAKERS_OPEN, service).inc(change)
 
 
 def count_event(event_type: str, outcome: str) -> None:
-    """Count an event that was received."""
+    """Count a received event."""
     _with(EVENTS, event_type, outcome).inc()
 
 
 def count_stalled(loop: str) -> None:
-    """Count a round of a background loop in which nothing that was due could be done."""
+    """Count a round of a background loop in which no due work could be done."""
     _with(STALLED, loop).inc()
 
 
 def exposition() -> bytes:
-    """The text format of Prometheus, for all workers of the service."""
+    """The metrics of all workers of the service in Prometheus' text format."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(LOCAL)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    # Not while the master adds up what dead workers have left behind: it would be counted twice, or not at all.
+    # Not while the master merges the files of dead workers, whose metrics would be counted twice or not at all.
     with open(os.path.join(os.environ["PROMETHEUS_MULTIPROC_DIR"], "lock"), "w", opener=open_private) as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         return generate_latest(registry)

@@ -1,7 +1,7 @@
-"""Migrations with alembic: two chains in each database, the library's tables and the service's own.
+"""Migrations with Alembic: each database has two chains, for the library's tables and for the service's own.
 
-They run under a lock, so that many processes may start them at once: an advisory lock on PostgreSQL, a lock file
-beside the database on SQLite.
+They run under a lock, so that several processes may start them at once: an advisory lock on PostgreSQL, a lock file
+next to the database on SQLite.
 """
 
 import fcntl
@@ -20,11 +20,11 @@ from libs.common.events import dead_letters, inbox, outbox  # noqa: F401 - they 
 from libs.common.files import make_private_folder, open_private
 
 LOCK = 0x51_75_69_6E
-"""The key of the advisory lock; every service has a database of its own, so one key serves all."""
+"""The key of the advisory lock; one key suffices, since every service has its own database."""
 
 
 def upgrade(db: Database, package: str) -> str:
-    """Bring the database to the newest revision; returns what it is at."""
+    """Migrate the database to the newest revisions; returns them."""
     from alembic import command
 
     with _locked(db) as connection:
@@ -39,7 +39,7 @@ def current(db: Database, package: str) -> list[str]:
 
 
 def differences(db: Database, package: str) -> list[str]:
-    """What separates the models from the migrated database; empty when they are equal."""
+    """The differences between the models and the migrated database."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -71,7 +71,7 @@ def _config(package: str, connection: sa.Connection) -> Any:
     own = Path(importlib.import_module(package).__path__[0]) / "migrations"
     common = Path(__file__).parent / "migrations"
     config = Config()
-    # Alembic would take a % in a path for the beginning of a variable.
+    # Alembic interpolates variables that begin with %.
     config.set_main_option("script_location", str(common).replace("%", "%%"))
     config.set_main_option("version_locations", f"{common / 'versions'}\n{own}".replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
@@ -81,13 +81,14 @@ def _config(package: str, connection: sa.Connection) -> Any:
 
 @contextmanager
 def _locked(db: Database) -> Iterator[sa.Connection]:
-    """A connection that no other migration shares the database with."""
+    """A connection that holds the lock for migrations."""
     if db.is_sqlite:
         path = Path(db.url.database or "")
         make_private_folder(path.parent)
         with open(f"{path}.lock", "w", opener=open_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Not before: a new file is switched to WAL by whoever connects first, and SQLite waits for nobody then.
+            # Connect under the lock: the first connection switches a new file to WAL, and SQLite does not wait for
+            # the others that do so at the same time.
             with db.engine.connect() as connection:
                 yield connection
     else:

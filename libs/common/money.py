@@ -1,4 +1,4 @@
-"""Amounts of money: `Decimal` inside, a string with the currency's digits outside, never a binary float."""
+"""Amounts of money: `Decimal` in the code, a string with the currency's digits in JSON, never a binary float."""
 
 from decimal import Decimal
 
@@ -13,10 +13,10 @@ _DIGITS = {
     4: "CLF UYW",
 }
 CURRENCIES: dict[str, int] = {code: digits for digits, codes in _DIGITS.items() for code in codes.split()}
-"""ISO 4217 code → digits after the point."""
+"""ISO 4217 code → number of digits after the point."""
 
 SCALE = 4
-"""Digits after the point that every stored amount has; no currency has more."""
+"""Digits after the point of every stored amount; no currency has more."""
 
 _QUANTA = {digits: Decimal(1).scaleb(-digits) for digits in range(SCALE + 1)}
 
@@ -37,6 +37,6 @@ def format_amount(amount: Decimal, currency: str) -> str:
 
 
 def fits(amount: Decimal, currency: str) -> bool:
-    """Whether the amount has no more digits than its currency."""
+    """Whether the amount has no more digits after the point than its currency."""
     exponent = amount.normalize().as_tuple().exponent
     return isinstance(exponent, int) and -exponent <= CURRENCIES[currency]

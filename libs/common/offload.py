@@ -1,4 +1,4 @@
-"""Work that keeps the CPU busy for long, beside the event loop: in a few threads, so that other requests go on."""
+"""Offload: CPU-bound work in a few threads, so that it does not block the event loop."""
 
 import threading
 import time
@@ -15,10 +15,10 @@ Result = TypeVar("Result")
 
 
 class Offload:
-    """`Offload(2)(function, argument)`: at most two run at a time in this process. Who waits for its turn leaves with
-    DeadlineExceeded at the deadline of its request, and its work is not begun.
+    """`Offload(2)(function, argument)` calls the function in a thread; at most two calls run at a time in this process.
+    Raises DeadlineExceeded if the deadline of the request passes before the call can start.
 
-    Without gevent the caller is a thread already, and does it by itself.
+    Without gevent the caller is a thread itself and makes the call directly.
     """
 
     def __init__(self, threads: int):
@@ -33,7 +33,7 @@ class Offload:
         try:
             if not monkey.is_module_patched("threading"):
                 return function(*arguments)
-            # Not before: the threads of a process are not those of the process that it was forked from.
+            # Created at first use and so after the fork, which does not copy threads.
             self._pool = self._pool or ThreadPool(self._threads)
             result: Result = self._pool.apply(function, arguments)
             return result

@@ -1,4 +1,4 @@
-"""Times: aware and in UTC inside, RFC 3339 outside."""
+"""Times: timezone-aware datetimes in UTC in the code, RFC 3339 in JSON."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -21,8 +21,8 @@ def read_time(text: str) -> datetime:
 
 
 def read_foreign_time(text: str) -> datetime:
-    """Any time of RFC 3339, in UTC; raises ValueError or OverflowError. What is finer than a microsecond is cut off. A
-    leap second, which only the end of a month can have, is the first second of the next day, as for POSIX.
+    """Any RFC 3339 time, converted to UTC; raises ValueError or OverflowError. Digits beyond microseconds are cut off.
+    A leap second, allowed only at the end of a month, becomes the first second of the next day, as in POSIX.
     """
     found = _rfc_3339.fullmatch(text)
     if not found:
