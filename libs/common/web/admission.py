@@ -1,7 +1,7 @@
-"""Load shedding: a worker process works on so many requests at a time, lets so many wait, and refuses the rest at once.
+"""Load shedding: a worker process limits its concurrent requests, queues some more, and refuses the rest at once.
 
-Without it every request of an overload is answered, and each of them too late. The queue is there for bursts, after the
-controlled delay of Facebook (Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015): it may grow long, but not stay so.
+Without it, every request of an overload would be answered too late. The queue absorbs bursts and is kept short in a
+lasting overload, like the controlled delay of Facebook (Ben Maurer, "Fail at Scale", ACM Queue 13(8), 2015).
 """
 
 import threading
@@ -16,20 +16,20 @@ from libs.common import context, metrics
 from libs.common.errors import NO_STORE, PROBLEM_JSON, Overloaded, Problem
 
 REFUSED = "quintet.refused"
-"""In the environ of a request that the app is to refuse."""
+"""Environ key: true if the app is to refuse the request."""
 WAITED = "quintet.waited"
-"""In the environ of a request that had to wait: for how many seconds."""
+"""Environ key: the seconds that the request has waited in the queue."""
 
 CALM_SECONDS = 0.25
-"""When nobody has had to wait for so long, an overload is over. That nobody waits at the moment says nothing: places
-come free many at a time, with the commit that they shared.
+"""An overload is over when no request has had to wait for this time. An empty queue alone is no sign of that: places
+become free many at a time, after a commit that several requests share.
 """
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def encode_problem(problem: Problem, path: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body of a refusal that is made without the app."""
+    """Headers and body of a problem that is answered without the app."""
     body = orjson.dumps(problem.document(path, request_id))
     headers = {
         "Content-Type": PROBLEM_JSON,
@@ -44,10 +44,9 @@ def encode_problem(problem: Problem, path: str, request_id: str) -> tuple[list[t
 
 
 class Admission:
-    """A WSGI middleware. Of the requests below /api `places` are under way at a time, and up to `queue` others wait, in
-    order: for `patience` seconds at most, and not past their own time. Once requests have had to wait for as long as
-    that without a break, only as many may wait as there are places, so that waiting at most doubles the time that an
-    answer takes.
+    """A WSGI middleware that admits up to `places` concurrent requests below /api. Up to `queue` others wait in order,
+    for at most `patience` seconds and not past their own timeout. When requests have had to wait for `patience` seconds
+    without a break, the queue is limited to the number of places, so that waiting at most doubles the response time.
     """
 
     def __init__(self, app: App, places: int, queue: int, patience: float):
@@ -58,7 +57,7 @@ class Admission:
         self._busy_since = self._busy_until = 0.0
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        # A browser asks by OPTIONS whether it may read the answer to come, which may be a refusal.
+        # A CORS preflight (OPTIONS) is always admitted: without it a browser could not read a refusal.
         if not environ["PATH_INFO"].startswith("/api/") or environ["REQUEST_METHOD"] == "OPTIONS":
             return self._app(environ, start_response)
         if not self._enter(environ):
@@ -71,20 +70,20 @@ class Admission:
             self._leave()
 
     def is_busy(self) -> bool:
-        """Whether a request that comes now has to wait."""
+        """Whether a new request would have to wait."""
         return not self._free
 
     def is_full(self) -> bool:
-        """Whether a request that comes now is refused at once."""
+        """Whether a new request would be refused at once."""
         return not self._free and len(self._waiting) >= self._may_wait(time.monotonic())
 
     def refusal(self, path: str, request_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
-        """Headers and body of a 503, which is counted."""
+        """Count a refusal; returns the headers and the body of its 503."""
         metrics.SHED.inc()
         return encode_problem(Overloaded(), path, context.request_id_of(request_id))
 
     def _enter(self, environ: dict[str, Any]) -> bool:
-        """Whether there is a place, at once or in time."""
+        """Take a place, if need be after a wait in the queue; returns False if the request is to be refused."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -97,7 +96,7 @@ class Admission:
         metrics.QUEUED.inc()
         try:
             turn.wait(context.limited(self._patience, environ.get("HTTP_X_REQUEST_TIMEOUT_MS")))
-        except BaseException:  # killed, and perhaps it has just been given a place
+        except BaseException:  # the greenlet was killed, perhaps just after it got a place
             if not self._withdraw(turn):
                 self._leave()
             raise
@@ -109,19 +108,19 @@ class Admission:
     def _leave(self) -> None:
         with self._lock:
             if self._waiting:
-                self._waiting.popleft().set()  # the place changes hands
+                self._waiting.popleft().set()  # pass the place on
             else:
                 self._free += 1
 
     def _may_wait(self, now: float) -> int:
-        """How many, now that there is no place."""
+        """The length that the queue may have now; to be called only when no place is free."""
         if now > self._busy_until + CALM_SECONDS:
             self._busy_since = now
         self._busy_until = now
         return self._in_a_burst if now < self._busy_since + self._patience else self._in_an_overload
 
     def _withdraw(self, turn: threading.Event) -> bool:
-        """Whether it has waited in vain."""
+        """Leave the queue; returns False if the request has got a place in the meantime."""
         with self._lock:
             if turn.is_set():
                 return False
@@ -130,7 +129,7 @@ class Admission:
 
     def _refuse(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if "HTTP_ORIGIN" in environ:
-            # A browser hides the answer from the page unless it has the headers that the app adds.
+            # The app must answer: without its CORS headers a browser hides the answer from the page.
             metrics.SHED.inc()
             environ[REFUSED] = True
             return self._app(environ, start_response)

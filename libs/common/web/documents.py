@@ -1,6 +1,4 @@
-"""What a service says of itself to people and generators: its OpenAPI document, the schemas of its events, Swagger UI,
-and the pages that explain its error codes.
-"""
+"""Pages about a service: its OpenAPI document, the JSON Schemas of its events, Swagger UI, and the error codes."""
 
 import html
 from importlib import import_module
@@ -20,7 +18,7 @@ _SWAGGER_POLICY = (
 
 
 def _page_headers(policy: str) -> dict[str, str]:
-    """Of a page for people. No other site may show it in a frame of its own."""
+    """Security headers of an HTML page: a content policy, and no frames on other sites."""
     return {"Content-Security-Policy": policy, "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
 
 
@@ -50,7 +48,7 @@ def blueprint(package: str, document: bytes) -> Blueprint:
 
 
 def swagger_ui(service: str) -> Blueprint:
-    """Swagger UI at /docs, its files served from the package that carries them. It asks no validator elsewhere."""
+    """Swagger UI at /docs, served from its package and without the online validator."""
     config = {"app_name": f"Quintet {service} service", "validatorUrl": None}
     made: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config)
 

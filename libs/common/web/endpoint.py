@@ -1,6 +1,6 @@
-"""What happens between a request and a view: parse, run the view in its unit of work, dump.
+"""Endpoints: parse the request, run the view in its unit of work, dump the result.
 
-What a view may ask for is in routes.py.
+The parameters that a view can have are listed in routes.py.
 """
 
 import re
@@ -30,7 +30,7 @@ _visible_ascii = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def install(app: Flask, routes: Routes, db: Database, secret: str, dependencies: Mapping[str, object]) -> None:
-    """Register every route under its canonical path and, in this one place, under its alias without a version."""
+    """Register every route under its canonical path and under the alias without a version."""
     for route in routes.all:
         endpoint = Endpoint(route, db, secret, dependencies)
         for prefix in (PREFIX, ALIAS):
@@ -39,7 +39,7 @@ def install(app: Flask, routes: Routes, db: Database, secret: str, dependencies:
 
 
 class Endpoint:
-    """One operation, called with the parameters of its path."""
+    """The Flask view of one operation, called with the parameters of its path."""
 
     def __init__(self, route: Route, db: Database, secret: str, dependencies: Mapping[str, object]):
         self._route, self._db, self._secret = route, db, secret
@@ -84,7 +84,7 @@ class Endpoint:
             return self._once(session, key, call)
 
     def _read_body(self) -> Any:
-        # A body in chunks has a length by now, unless it is broken (bodies.py).
+        # A chunked body has a Content-Length by now, unless it is malformed (bodies.py).
         if self._route.body_optional and not request.content_length and "Transfer-Encoding" not in request.headers:
             return {}
         return read_json(MERGE_PATCH if self._patch else self._route.media_type)
@@ -97,7 +97,7 @@ class Endpoint:
         try:
             response = self._dump(self._route.view(**call))
         except errors.Problem as problem:
-            # A refusal on the merits is an answer too, and is kept; its effects are undone.
+            # A conflict is the result of the operation, so it is stored too; the effects of the view are rolled back.
             if problem.status != 409:
                 raise
             roll_back()
@@ -110,7 +110,7 @@ class Endpoint:
         return response
 
     def _find(self, key: idempotency.Key) -> idempotency.StoredAnswer | None:
-        """The answer of an earlier request: it stands, whatever `before` would say now."""
+        """The stored answer of an earlier request with this key, which is valid whatever `before` would do now."""
         if not self._unit:
             return None
         with self._db.read() as session:
@@ -127,7 +127,7 @@ class Endpoint:
         if self._route.sorts:
             limit, cursor = query.pop("limit"), query.pop("cursor", None)
             sort = query.pop("sort", f"-{self._route.sorts[0]}")
-            # By their values: a cursor fits the same filters in another notation.
+            # The parsed values, so that a cursor is valid for the same filters in another notation.
             question = f"{self._route.rule}?{urlencode(sorted((name, str(value)) for name, value in query.items()))}"
             args["page"] = PageQuery(limit, sort, cursor, question, self._secret)
         return query
@@ -144,12 +144,12 @@ class Endpoint:
         return lambda current: _load(self._body, merge_patch(self._writable(current), {**raw, **made}))
 
     def _writable(self, current: Any) -> dict[str, Any]:
-        """The current resource as a client could have sent it."""
+        """The current resource in the form of a request body."""
         assert self._body is not None
         return {name: value for name, value in self._body.dump(current).items() if value is not None}
 
     def _parse_key(self, path: dict[str, str], raw: Any) -> idempotency.Key | None:
-        """The parameters of the path are canonical: an id in capitals is the same id."""
+        """The idempotency.Key of the request, if it has one. `path` has canonical ids, in lower case."""
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return None
@@ -206,7 +206,7 @@ def _member(resource: Any, name: str) -> Any:
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396: null removes a member, an object merges, all else replaces."""
+    """JSON Merge Patch (RFC 7396): null removes a member, objects are merged, other values replace."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}
@@ -226,16 +226,18 @@ def _load(schema: ma.Schema, data: Any) -> Any:
 
 
 def _make(schema: ma.Schema, loaded: dict[str, Any]) -> dict[str, Any]:
-    """What is dear to make of a valid body, such as a hash, is made before the transaction, and once; those members."""
+    """Compute expensive values of a valid body, such as a hash, once and before the transaction; returns the members
+    that have them.
+    """
     names = [name for name, field in schema.fields.items() if getattr(field, "made_once", False)]
-    dear = {name: loaded[name] for name in names if loaded.get(name) is not None}
-    for value in dear.values():
-        value.make()
+    for name in names:
+        if loaded.get(name) is not None:
+            loaded[name].make()
     return {name: loaded[name] for name in names if name in loaded}
 
 
 def _pointers(messages: Any, pointer: str = "") -> Iterator[dict[str, str]]:
-    """Marshmallow's nested messages as JSON pointers."""
+    """Marshmallow's nested messages as {"pointer", "detail"} with JSON pointers (RFC 6901)."""
     if isinstance(messages, dict):
         for name, inner in messages.items():
             escaped = str(name).replace("~", "~0").replace("/", "~1").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Where events arrive over HTTP: `POST /events`, the other end of the embedded transport."""
+"""`POST /events`: receives events over HTTP and passes them to the inbox."""
 
 from flask import Blueprint, Response
 

@@ -1,7 +1,7 @@
-"""Marshmallow fields that refuse what the stock ones let through, and say the same in OpenAPI.
+"""Marshmallow schemas and fields that are stricter than the stock ones, with matching JSON Schema for OpenAPI.
 
-The stock Integer takes "1_000" and 2.7, the stock Decimal rounds 1.005 in silence, and the stock String passes NUL
-and lone surrogates, which PostgreSQL then refuses.
+The stock Integer accepts "1_000" and 2.7, the stock Decimal silently rounds 1.005, and the stock String accepts NUL
+and lone surrogates, which PostgreSQL rejects.
 """
 
 import re
@@ -21,29 +21,27 @@ from libs.common.times import read_foreign_time, write_time
 
 MAX_AMOUNT = Decimal("99999999999.9999")
 MAX_COUNT = 2**53
-"""The highest whole number that every reader of JSON can take (RFC 8259, section 6)."""
+"""The highest integer that is exact in every JSON implementation (RFC 8259, section 6)."""
 _ANY_TEXT = r"^[^\x00]*$"
 _SOME_TEXT = r"^[^\x00]*[^\x00\s][^\x00]*$"
 _amount = re.compile(r"\d{1,11}(\.\d{1,4})?")
-
-
 _MAX_TIME = 64
-"""Characters of a time that a client writes."""
+"""Characters of a time in a request."""
 
 
 class Schema(ma.Schema):
-    """What a request carries: members in declared order; unknown ones are refused.
+    """The schema of a request; unknown members are rejected.
 
-    The docstring of a schema, and of each field its `doc`, its `example` and its `metadata`, which are keywords of JSON
-    Schema, go into the OpenAPI document.
+    The OpenAPI document has the docstring of a schema, and the `doc`, the `example` and the `metadata` (keywords of
+    JSON Schema) of each field.
     """
 
     class Meta:
         unknown = ma.RAISE
 
     def load(self, data: Any, **options: Any) -> Any:
-        """As the base class does. What is right, which most is, takes half the time: the machinery that gathers faults
-        runs when there is one. It gathers no more than are reported.
+        """As the base class does, but in half the time for valid data; the base class runs only to collect faults, no
+        more than are reported.
         """
         if not options and not any(self._hooks.values()):
             try:
@@ -53,7 +51,7 @@ class Schema(ma.Schema):
         return super().load(self._shortened(data), **options)
 
     def _shortened(self, data: Any) -> Any:
-        """Without most of the unknown members, where there are many."""
+        """The data with at most MAX_FAULTS + 1 unknown members."""
         if not isinstance(data, dict) or len(data) <= len(self.load_fields) + MAX_FAULTS:
             return data
         known = {field.data_key or name for name, field in self.load_fields.items()}
@@ -71,11 +69,11 @@ class Schema(ma.Schema):
             if value is not ma.missing:
                 loaded[field.attribute or name] = value
         if known < len(data):
-            raise ValidationError("There are others.")
+            raise ValidationError("There are unknown members.")
         return loaded
 
     def _serialize(self, obj: Any, *, many: bool = False) -> Any:
-        """A dictionary, field by field; the base class also looks for dotted names and attributes."""
+        """A fast path for dictionaries; the base class also looks for dotted names and attributes."""
         if many or not isinstance(obj, dict):
             return super()._serialize(obj, many=many)
         shown = {}
@@ -87,15 +85,15 @@ class Schema(ma.Schema):
 
 
 class Answer(Schema):
-    """What is answered: every member is there, null where it has no value, except for those that are `optional`. Later
-    versions may have more members.
+    """The schema of an answer. It has every member, null if there is no value, except for those in `optional`. Later
+    versions may add members.
     """
 
     optional: ClassVar[tuple[str, ...]] = ()
 
 
 class Documented(ma.fields.Field):
-    """A field that says what it is."""
+    """A field with a description and an example for the OpenAPI document."""
 
     keywords: ClassVar[Mapping[str, Any]] = {}
     """Keywords of JSON Schema that all fields of the class have."""
@@ -107,11 +105,11 @@ class Documented(ma.fields.Field):
 
 
 class Boolean(Documented, ma.fields.Boolean):
-    """True or false, in an answer."""
+    """A boolean in an answer."""
 
 
 class Float(Documented, ma.fields.Float):
-    """A number that is not negative, in an answer."""
+    """A non-negative number in an answer."""
 
     keywords: ClassVar = {"minimum": 0}
 
@@ -121,7 +119,7 @@ class Nested(Documented, ma.fields.Nested):
 
 
 class Dumped(Documented, ma.fields.Dict):
-    """An object that is dumped already, in one of these shapes: a schema, or the name of one of the document."""
+    """An object that has been dumped before. `shapes` are its possible schemas, or their names in the document."""
 
     def __init__(self, *shapes: type[Schema] | str, **kwargs: Any):
         super().__init__(**kwargs)
@@ -129,11 +127,11 @@ class Dumped(Documented, ma.fields.Dict):
 
 
 class Dict(Documented, ma.fields.Dict):
-    """An object whose members have names of one kind and values of another."""
+    """An object with arbitrary names; `keys` and `values` are fields."""
 
 
 class List(Documented, ma.fields.List):
-    """`min` to `max` items. The length is checked first, and no more faults are gathered than are reported."""
+    """`min` to `max` items. The length is checked first, and no more faults are collected than are reported."""
 
     def __init__(self, inner: ma.fields.Field, *, min: int = 0, max: int, **kwargs: Any):
         self._length = validate.Length(min=min or None, max=max)
@@ -159,18 +157,18 @@ class List(Documented, ma.fields.List):
         return loaded
 
     def _validate(self, value: Any) -> None:
-        """That was done first."""
+        """Done in `_deserialize`, before the items."""
 
 
 def _count(messages: Any) -> int:
-    """Of marshmallow's nested messages."""
+    """The number of marshmallow's nested messages."""
     if isinstance(messages, dict):
         return sum(_count(inner) for inner in messages.values())
     return len(messages)
 
 
 class _Pattern(validate.Regexp):
-    """Covers the whole text: for `re.match`, `$` also means before a newline at the end."""
+    """Matches the whole text; with `re.match`, `$` would also match before a newline at the end."""
 
     def __call__(self, value: Any) -> Any:
         if not self.regex.fullmatch(value):
@@ -179,8 +177,8 @@ class _Pattern(validate.Regexp):
 
 
 class String(Documented, ma.fields.String):
-    """Text that every engine can store: no NUL, no lone surrogate. Length counts characters. Text with a minimum length
-    must not be blank.
+    """Text that both engines can store: no NUL, no lone surrogates. `min` and `max` count characters. With a `min`, the
+    text must not be blank.
     """
 
     keywords: ClassVar = {"pattern": _ANY_TEXT}
@@ -201,7 +199,7 @@ class String(Documented, ma.fields.String):
         return value
 
     def _validate(self, value: Any) -> None:
-        """The length was checked first."""
+        """The length was checked in `_deserialize`."""
         if self._pattern:
             self._pattern(value)
         elif self._length.min and value.isspace():
@@ -209,10 +207,10 @@ class String(Documented, ma.fields.String):
 
 
 class Choice(Documented, ma.fields.String):
-    """One of these words; the first of them is the example.
+    """One of these words; the first one is the example.
 
-    A subclass names the words once for all schemas. It is a component of the document, which has its name and its
-    docstring, so that a generated client has one type for it.
+    A subclass declares the words once for all schemas. It becomes a component of the OpenAPI document, with its name
+    and its docstring, so that a generated client has one type for it.
     """
 
     words: tuple[str, ...] = ()
@@ -223,7 +221,7 @@ class Choice(Documented, ma.fields.String):
 
 
 class Integer(Documented):
-    """A whole JSON number; "2", true and 1.5 are not. 2.0 is, as JSON Schema has it."""
+    """An integer as in JSON Schema: 2.0 is one; "2", true and 1.5 are not."""
 
     def __init__(self, *, min: int, max: int, **kwargs: Any):
         width = "int32" if min >= -(2**31) and max < 2**31 else "int64"
@@ -234,7 +232,7 @@ class Integer(Documented):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
             raise ValidationError("Must be a whole number.")
-        # Compared first: int() of a Decimal such as 1e999999 would be very long.
+        # Check the range first: int() of a Decimal such as 1e999999 takes very long.
         if not self.min <= value <= self.max:
             raise ValidationError(f"Must be from {self.min} to {self.max}.")
         if value != int(value):
@@ -252,7 +250,7 @@ class Version(Integer):
 
 
 class QueryInteger(Integer):
-    """The same in a query string, where all is text."""
+    """An integer in a query string."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", str(value)):
@@ -261,13 +259,13 @@ class QueryInteger(Integer):
 
 
 class Count(Documented, ma.fields.Integer):
-    """How many there are, in an answer."""
+    """A count in an answer."""
 
     keywords: ClassVar = {"format": "int64", "minimum": 0, "maximum": MAX_COUNT}
 
 
 class QueryBoolean(Documented):
-    """`true` or `false`."""
+    """`true` or `false` in a query string."""
 
     keywords: ClassVar = {"type": "boolean"}
 
@@ -283,11 +281,11 @@ def _amount_text(digits: int) -> dict[str, Any]:
 
 
 class Money(Documented):
-    """An amount, not negative, of at most eleven digits and four after the point; which of these the currency has,
-    the schema checks. Read from a string or a number.
+    """A non-negative amount with at most eleven digits before the point and four after it, as a string or a number.
+    Whether the currency has these digits is checked by the schema.
     """
 
-    # How many digits a number may have, JSON Schema cannot say: to `multipleOf`, 19.99 is no multiple of 0.01.
+    # JSON Schema cannot limit the digits of a number: for implementations with floats, 19.99 is no multiple of 0.01.
     keywords: ClassVar = {
         "anyOf": [_amount_text(11), {"type": "number", "minimum": 0, "maximum": float(MAX_AMOUNT)}],
     }
@@ -297,25 +295,25 @@ class Money(Documented):
             return Decimal(value).normalize() + 0
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
             amount = Decimal(value)
-            # Bounds first: normalize() of a very long number is work for nothing.
+            # Check the range first: normalize() of a very long number is expensive.
             if amount.is_finite() and 0 <= amount <= MAX_AMOUNT and amount == round(amount, 4):
                 return round(amount, 4).normalize() + 0
         raise ValidationError('Must be an amount such as "19.99": not negative, at most four digits after the point.')
 
     def _serialize(self, value: Any, attr: Any, obj: Any, **kwargs: Any) -> str | None:
-        """With the digits of the object's `currency`."""
+        """The amount with the digits of the object's `currency`."""
         currency = obj["currency"] if isinstance(obj, Mapping) else obj.currency
         return None if value is None or currency is None else format_amount(value, currency)
 
 
 class QueryMoney(Money):
-    """The same in a query string, where all is text."""
+    """An amount in a query string."""
 
     keywords: ClassVar = _amount_text(11)
 
 
 class Amount(Money):
-    """An amount in an answer: always a string, with so many digits before the point and those of the object's
+    """An amount in an answer: a string with up to `digits` digits before the point, and those of the object's
     `currency` after it.
     """
 
@@ -326,7 +324,7 @@ class Amount(Money):
 
 
 class WrittenAmount(Documented, ma.fields.String):
-    """The same where the string is there already."""
+    """An amount in an answer that is a string already."""
 
     def __init__(self, *, digits: int = 11, **kwargs: Any):
         super().__init__(metadata=_amount_text(digits), **kwargs)
@@ -339,7 +337,7 @@ class Currency(Choice):
 
 
 class CurrencyCode(Documented, ma.fields.String):
-    """The same in an answer, where another one may come some day."""
+    """An ISO 4217 code in an answer: not an enumeration, since codes may be added."""
 
     keywords: ClassVar = {"pattern": "^[A-Z]{3}$", "maxLength": 3, "description": "A code of ISO 4217."}
 
@@ -373,7 +371,7 @@ class IdList(Documented):
 
 
 class Timestamp(Documented):
-    """RFC 3339. Read with any offset, written in UTC with `Z`."""
+    """An RFC 3339 time, read with any offset and written in UTC with `Z`."""
 
     keywords: ClassVar = {"type": "string", "format": "date-time", "maxLength": 32}
 
@@ -390,6 +388,6 @@ class Timestamp(Documented):
 
 
 class QueryTimestamp(Timestamp):
-    """The same in a query string: with as many digits of a second as the client likes."""
+    """A time in a query string, with any number of digits of a second."""
 
     keywords: ClassVar = {"type": "string", "format": "date-time", "maxLength": _MAX_TIME}

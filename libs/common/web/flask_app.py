@@ -1,4 +1,4 @@
-"""The Flask app of a service, and what it does before and after each view."""
+"""The Flask app of a service, with its hooks before and after each view and its error handlers."""
 
 import logging
 import re
@@ -30,15 +30,15 @@ log = logging.getLogger("quintet.request")
 EXPOSED = ["ETag", "Location", "Link", "Retry-After", "X-Request-ID", "Idempotent-Replayed", "RateLimit"]
 
 CALLERS = {user_agent(service): service for service in SERVICES}
-"""Looked up, and not cut out: whatever else a client calls itself is kept out of the log."""
+"""User-Agent → service. Other values of User-Agent are not logged."""
 METHODS = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 
 PATIENCE = 0.25
-"""The share of its deadline that a request may wait for others to end."""
+"""The share of its deadline that a request may wait in the queue."""
 
 
 class _Uuid(BaseConverter):
-    """`<id:user_id>`: a UUID in any case; anything else is not found."""
+    """`<id:user_id>`: a UUID in upper or lower case; for anything else there is no such path."""
 
     regex = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 
@@ -48,11 +48,11 @@ class _Uuid(BaseConverter):
 
 class _App(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """As it is: no view here is a coroutine, and Flask asks six times a request."""
+        """Return the function unchanged: no view is a coroutine, and Flask calls this six times per request."""
         return func
 
     def handle_http_exception(self, e: HTTPException) -> Any:
-        """A redirect names a path: the host would be whatever the client says, and a proxy may have another scheme."""
+        """Make redirects relative: Flask would take the host from the client, and a proxy may have another scheme."""
         if isinstance(e, RequestRedirect):
             place = urlsplit(e.new_url)
             e.new_url = urlunsplit(("", "", "/" + place.path.lstrip("/"), place.query, ""))
@@ -68,17 +68,17 @@ class _OrjsonProvider(JSONProvider):
 
 
 def make_flask(settings: Settings) -> Flask:
-    """A Flask app with everything around a view: request context, limits, CORS, metrics, log lines, problems."""
+    """A Flask app with admission, request context, rate limits, CORS, metrics, log lines and problem documents."""
     app = _App(f"{settings.service}_service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json = _OrjsonProvider(app)
     app.url_map.converters["id"] = _Uuid
-    app.url_map.merge_slashes = False  # no redirect to whatever host a client names: there is no such path
+    app.url_map.merge_slashes = False  # answer 404 to `//` instead of a redirect
     _add_hooks(app, settings, _limiter(app, settings))
     app.register_error_handler(errors.Problem, problem_response)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
-    # The outermost, since a refusal must cost little.
+    # The outermost middleware, since refusals must be cheap.
     app.wsgi_app = admission.Admission(  # type: ignore[method-assign]
         app.wsgi_app,
         settings.max_concurrent_requests,
@@ -96,7 +96,7 @@ def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") ->
         max_age=600,
         always_send=False,
     )
-    # Called where a browser asks. For the others, to find out that nobody does costs more than to say that it counts.
+    # Called only for requests with an Origin; for the others `finish` adds the Vary header, which is cheaper.
     add_cors = app.after_request_funcs[None].pop()
 
     @app.before_request
@@ -114,7 +114,7 @@ def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") ->
         if admission.REFUSED in environ:
             raise errors.Overloaded()
         if request.path.startswith(ALIAS) and g.work.seconds_left() <= 0:
-            raise errors.DeadlineExceeded()  # whoever asked has given up
+            raise errors.DeadlineExceeded()  # the caller has given up
         if limiter and request.path.startswith(ALIAS):
             g.limits = limiter.check(request.remote_addr or "")
 
@@ -141,14 +141,14 @@ def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") ->
 
 
 def _literally(origin: str) -> str | re.Pattern[str]:
-    """Flask-CORS takes text with one of several characters, such as the brackets of an address, for an expression."""
+    """A pattern for the origin. Flask-CORS would take an origin with brackets (IPv6) for a regular expression."""
     return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
 
 
 def _record(status: int, seconds: float) -> None:
     """Count the current request, and write its log line."""
     rule = request.url_rule.rule if request.url_rule else "unknown"
-    # A client may invent any number of methods, and each label costs memory.
+    # A client may send any number of methods, and each label value costs memory.
     method = request.method if request.method in METHODS else "other"
     metrics.count_request(method, rule, status, seconds)
     fields = {"route": rule, "status": status, "latency_ms": round(seconds * 1000, 2)}
@@ -164,7 +164,7 @@ def _limiter(app: Flask, settings: Settings) -> "RateLimiter | None":
         )
     if not settings.rate_limit:
         return None
-    # Imported only here: few run with limits on their own machine.
+    # Imported only here, since rate limits are off by default.
     from libs.common.web.limits import RateLimiter
 
     return RateLimiter(settings.rate_limit, settings.redis_url, settings.service, settings.rate_limit_exempt)
@@ -183,7 +183,7 @@ _HTTP_ERRORS = {
 
 
 def _http_error(exc: HTTPException) -> Response:
-    """Werkzeug's own errors, as problem documents."""
+    """Werkzeug's errors as problem documents."""
     problem = _HTTP_ERRORS.get(exc.code or 500, errors.MalformedRequest)
     allowed = getattr(exc, "valid_methods", None)
     return problem_response(problem(headers={"Allow": ", ".join(sorted(allowed))} if allowed else None))

@@ -1,7 +1,7 @@
-"""What machines ask of a running service: liveness, readiness, health, metrics.
+"""Liveness, readiness, health and metrics of a running service.
 
-`/livez` says that the process answers. `/readyz` says that it can do its work, which is to write into its database, and
-turns 503 first when it drains. `/health` tells people which part is not well.
+`/livez` answers if the process runs. `/readyz` answers 503 if the database cannot be written, or as soon as the worker
+drains. `/health` shows the state of each part.
 """
 
 import logging
@@ -25,11 +25,11 @@ STUCK_SECONDS = 60.0
 """An outbox whose oldest event is older than this makes the service degraded."""
 
 Check = Callable[[], dict[str, Any]]
-"""A part's state: {"status": "healthy" | "degraded" | "unhealthy", ...}."""
+"""Returns the state of a part: {"status": "healthy" | "degraded" | "unhealthy", ...}."""
 
 
 class Readiness:
-    """Whether this process takes work. `drain` makes `/readyz` answer 503."""
+    """Whether this process accepts requests. `drain` makes `/readyz` answer 503."""
 
     def __init__(self) -> None:
         self.draining = False
@@ -89,7 +89,7 @@ def _tried(check: Check) -> dict[str, Any]:
 
 
 def _events(db: Database) -> dict[str, Any]:
-    """How many events wait to be sent, and how many were given up; the gauges are set on the way."""
+    """The state of the outbox and the dead letters; also sets their gauges."""
     with db.read() as session:
         waiting, dead = outbox.pending(session), dead_letters.count(session)
     for subscriber in waiting.keys() | {name for (name,) in metrics.OUTBOX_PENDING._metrics}:

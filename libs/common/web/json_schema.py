@@ -1,4 +1,4 @@
-"""The JSON Schema and an example of what a request or an answer carries, made from its marshmallow schema."""
+"""JSON Schemas and examples for the OpenAPI document, made from marshmallow schemas."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ EXAMPLE_TIME = "2026-01-31T12:00:00.000000Z"
 
 
 class JsonSchemas(OpenAPIConverter):
-    """Makes JSON Schemas, and collects in `found` those that others refer to."""
+    """Makes JSON Schemas, and collects the components that are referred to in `found`."""
 
     def __init__(self) -> None:
         super().__init__("3.1.0", None, None)  # type: ignore[arg-type]
@@ -24,7 +24,7 @@ class JsonSchemas(OpenAPIConverter):
         return {"$ref": COMPONENTS + name}
 
     def resolve_nested_schema(self, schema: Any) -> dict[str, Any]:
-        """A reference to the schema, which is an instance, a class or the name of one that is in `found`."""
+        """A reference to the schema, which is an instance, a class or the name of a component in `found`."""
         if isinstance(schema, str):
             return {"$ref": COMPONENTS + schema}
         made = schema if isinstance(schema, ma.Schema) else schema()
@@ -44,7 +44,7 @@ class JsonSchemas(OpenAPIConverter):
     def field2property(self, field: ma.fields.Field) -> dict[str, Any]:
         found: dict[str, Any] = super().field2property(field)
         if "default" in found and found["default"] is None:
-            del found["default"]  # that it may be left out and may be null is said already
+            del found["default"]  # implied, since the member is optional and nullable
         if isinstance(field, fields.Choice) and type(field) is not fields.Choice:
             named = self._named(field)
             others = {name: value for name, value in found.items() if name in ("description", "default", "examples")}
@@ -62,7 +62,7 @@ class JsonSchemas(OpenAPIConverter):
 
 
 def example_of(schema: ma.Schema) -> dict[str, Any]:
-    """An object that fits the schema. Of a request it has the members that are required or have an example."""
+    """A valid example for the schema. For a request it has only the members that are required or have an example."""
     whole = isinstance(schema, fields.Answer)
     return {
         field.data_key or name: example_value(field, f"{type(schema).__name__.lower()}_id" if name == "id" else name)
@@ -72,7 +72,7 @@ def example_of(schema: ma.Schema) -> dict[str, Any]:
 
 
 def example_value(field: ma.fields.Field, name: str) -> Any:
-    """A value that fits the field; None where nothing tells one."""
+    """A valid example for the field; None if there is none."""
     if "examples" in field.metadata:
         return field.metadata["examples"][0]
     if field.allow_none:

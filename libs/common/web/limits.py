@@ -1,8 +1,8 @@
-"""Rate limits, off until RATE_LIMIT is set: so many requests of one client address in a moving window.
+"""Rate limits per client address with a sliding window; off unless RATE_LIMIT is set.
 
-With REDIS_URL all processes of all hosts share the count. Without it, or while Redis is down, each process counts for
-itself, so that a client gets at most the limit times the number of processes: availability before exactness. A failure
-of Redis is logged and counted, and Redis is asked again after a few seconds.
+With REDIS_URL all processes of all hosts share the counters. Without it, or while Redis is down, each process counts
+for itself, so that a client gets at most the limit times the number of processes. A failure of Redis is logged and
+counted, and Redis is tried again after RETRY_SECONDS.
 """
 
 import ipaddress
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 
 
 class RateLimiter:
-    """`rate` is such as "600/minute"; clients in one of the `exempt` networks are not counted."""
+    """`rate` is, for example, "600/minute"; clients in one of the `exempt` networks are not limited."""
 
     def __init__(self, rate: str, redis_url: str, service: str, exempt: tuple[str, ...]):
         self._limit = limits.parse(rate)
         self._service = service
         self._exempt = [ipaddress.ip_network(network) for network in exempt]
         self._redis_url = redis_url
-        # Both are made at their first use, and so after the fork.
+        # Both are created at first use and so after the fork.
         self._own: SlidingWindowCounterRateLimiter | None = None
         self._shared: SlidingWindowCounterRateLimiter | None = None
         self._ask_again_at = 0.0
 
     def check(self, address: str) -> dict[str, str]:
-        """Count a request; returns the `RateLimit` fields of its answer, raises RateLimited when it is one too many."""
+        """Count a request; returns the `RateLimit` headers of its answer. Raises RateLimited above the limit."""
         address, is_exempt = self._client(address)
         if is_exempt:
             return {}
@@ -63,8 +63,8 @@ class RateLimiter:
         return fields
 
     def _client(self, address: str) -> tuple[str, bool]:
-        """Whom a request is counted for, and whether it is not. A client of IPv6 has a network of its own, in which it
-        may take any of 2**64 addresses.
+        """The key to count a request under, and whether the client is exempt. IPv6 clients are counted by their /64
+        network, since a client usually has a whole one.
         """
         try:
             client = ipaddress.ip_address(address)

@@ -1,4 +1,4 @@
-"""What goes over the wire: JSON bodies, their media types and limits, conditional requests, problem documents."""
+"""HTTP messages: JSON bodies, their media types and limits, conditional requests, problem documents."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,18 +14,18 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 MAX_BODY = 1024 * 1024
 MAX_CONTAINERS = 20_000
-"""Arrays and objects of a body, twice what any operation takes. Each is made before its schema can refuse it, and a
-mebibyte has room for 350,000.
+"""The limit of arrays and objects in a body, twice what any operation needs. They are created before the schema can
+reject the body, and a mebibyte can hold 350,000 of them.
 """
 MAX_REQUEST_LINE = errors.MAX_INSTANCE
-"""Bytes. The filter `ids` takes two hundred ids, and gunicorn takes no more than this."""
-
-
+"""Bytes. The filter `ids` has up to two hundred ids; gunicorn accepts no longer lines."""
 _NO_CODING = {"Accept-Encoding": "identity"}
 
 
 def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
-    """The JSON of the request's body, numbers with a point as Decimal; raises 400, 413 or 415."""
+    """Parse the request's body as JSON, with decimals as Decimal. Raises MalformedRequest, PayloadTooLarge or
+    UnsupportedMediaType.
+    """
     if is_coding(request.environ.get("HTTP_CONTENT_ENCODING", "")):
         raise errors.UnsupportedMediaType("Send the body without a Content-Encoding.", headers=_NO_CODING)
     declared = request.content_length or 0
@@ -35,9 +35,9 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
     if request.mimetype not in accepted:
         raise errors.UnsupportedMediaType(f"Send {' or '.join(accepted)}.")
     try:
-        # Not by Flask's get_data(), which cuts a long body in chunks off at the limit in silence.
+        # Not with Flask's get_data(), which silently truncates a chunked body at the limit.
         raw = request.environ["wsgi.input"].read(limit + 1)
-    except Exception as exc:  # the server's own, for a broken chunk
+    except Exception as exc:  # gunicorn's exceptions for a malformed chunk
         raise errors.MalformedRequest("The body cannot be read.") from exc
     if len(raw) > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
@@ -54,7 +54,7 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
 
 
 def is_coding(content_encoding: str) -> bool:
-    """Whether a body with this Content-Encoding would have to be decoded, which is done nowhere here."""
+    """Whether a body with this Content-Encoding would have to be decoded, which no service does."""
     return any(part.strip().lower() not in ("", "identity") for part in content_encoding.split(","))
 
 
@@ -63,7 +63,7 @@ def _no_constant(name: str) -> None:
 
 
 class _RepeatedMember(Exception):
-    """Which of the two counts, every reader of JSON decides for itself (RFC 8259, section 4)."""
+    """An object has a member twice; parsers differ in which of the two they use (RFC 8259, section 4)."""
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class JsonResponse(Response):
         super().__init__(orjson.dumps(content), status, headers, content_type=media_type)
 
     def get_wsgi_headers(self, environ: Any) -> Any:
-        """As they are: the length is among them, and a Location is made of ASCII."""
+        """The headers unchanged: they include Content-Length, and Location is ASCII."""
         return self.headers
 
 
@@ -94,8 +94,8 @@ def problem_response(problem: errors.Problem) -> Response:
 
 
 def check_match(version: int | None) -> None:
-    """Refuse when a precondition of the request does not hold for this version (RFC 9110, section 13.2.2). None stands
-    for a resource that does not exist.
+    """Check the preconditions of the request against the version of the resource, or None if there is no resource
+    (RFC 9110, section 13.2.2). Raises PreconditionFailed or NotFound.
     """
     environ = request.environ
     if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
@@ -103,7 +103,7 @@ def check_match(version: int | None) -> None:
 
 
 def check_preconditions(environ: Mapping[str, Any], version: int | None, *, is_safe: bool = False) -> bool:
-    """Whether the resource may be shown or changed; False says that the caller of a safe method has it already."""
+    """Like `check_match`. For a safe method, returns False if `If-None-Match` names the version: the answer is 304."""
     expected, known = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_NONE_MATCH")
     if version is None:
         if expected is not None:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of a service, made from its routes.
 
-What a document says of something stands beside it: in the docstring of a view, of a schema or of a problem, in the
-`doc` and the `example` of a field. Whole bodies are examples that are put together from those of their members.
+Descriptions come from the docstrings of views, schemas and problems, and from the `doc` of fields. The examples of
+bodies are made from those of their members.
 """
 
 import re
@@ -31,7 +31,7 @@ _FAULT = {
     "type": "object",
     "description": "One fault of a request. Some codes add members of their own.",
     "properties": {
-        # It may hold the name of a member that is not known, however long that is.
+        # It may contain the name of an unknown member, of any length.
         "pointer": {"type": "string", "format": "json-pointer", "maxLength": 2 * MAX_BODY,
                     "description": "Where it is (RFC 6901): a member of the body, a parameter or a header."},
         "detail": {**_TEXT, "maxLength": 2000, "description": "What is wrong there, for people."},
@@ -98,12 +98,12 @@ _CACHE_CONTROL = {
     REVALIDATE: ("Revalidated", "The caller's own cache may keep this, and asks each time whether it is still so."),
     SHORTLY: ("StoredShortly", "Every cache may keep this for some seconds."),
 }
-"""Cache-Control → the name of its component, and what it means."""
+"""Cache-Control → the name of its component, and its description."""
 _ON_ALL = ("X-Request-ID", "RateLimit", "RateLimit-Policy", "Access-Control-Allow-Origin")
 
 
 def document(service: str, version: str, description: str, routes: Routes) -> dict[str, Any]:
-    """The document as plain JSON values."""
+    """The document as JSON values."""
     made = _Document()
     paths: dict[str, dict[str, Any]] = {}
     for route in routes.all:
@@ -208,7 +208,7 @@ class _Document:
         return {"description": description, "headers": headers, "content": content}
 
     def _refusal(self, route: Route, status: int, problems: list[type[errors.Problem]]) -> dict[str, Any]:
-        """Shared by all operations that are refused with this status for the same reasons."""
+        """A response component, shared by all operations with the same problems for this status."""
         sent: dict[str, bool] = {
             "Retry-After": any(problem.retry_after is not None for problem in problems),
             "Allow": errors.MethodNotAllowed in problems,
@@ -254,7 +254,7 @@ def _paragraphs(doc: str) -> list[str]:
 
 
 def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
-    """Every problem that the operation can answer with, by status."""
+    """Status → the problems that the operation can answer with."""
     found: list[type[errors.Problem]] = [errors.MethodNotAllowed, errors.ValidationFailed, *route.refuses]
     if "<" in route.rule:
         found.append(errors.NotFound)
@@ -277,11 +277,11 @@ def _problems(route: Route) -> dict[int, list[type[errors.Problem]]]:
 
 
 def _is_kept(route: Route, problem: type[errors.Problem]) -> bool:
-    """Whether a repetition with the same key may get this refusal again: those on the merits are kept. Of a view
-    that leaves its key to the library these are the 409s; one that takes it, to keep its own answers, keeps others too.
+    """Whether this problem may be stored and replayed for the same Idempotency-Key. Endpoint stores the 409s of a view;
+    a view with a `key` parameter stores its own answers, and so may store others too.
     """
-    on_the_merits = route.idempotent and problem in route.refuses
-    return on_the_merits and (problem.status == 409 or "key" in route.needs)
+    is_declared = route.idempotent and problem in route.refuses
+    return is_declared and (problem.status == 409 or "key" in route.needs)
 
 
 def _page(item: dict[str, Any]) -> dict[str, Any]:

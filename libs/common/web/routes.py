@@ -1,4 +1,4 @@
-"""The routes of a service: each operation is declared once, checked at start, and written into the OpenAPI document.
+"""The routes of a service: operations are declared once, checked at start, and described in the OpenAPI document.
 
     routes = Routes()
 
@@ -6,24 +6,24 @@
     def create_user(session: Session, body: dict[str, Any]) -> User:
         return use_cases.create_user(session, body)
 
-A view names what it needs, and gets it by name:
+A view gets its arguments by name:
 
     session            one unit of work: a transaction that is committed when the view returns, or for GET a snapshot
-    body, query        the request, checked by its schema; for PUT and PATCH, `body` is a function (see below)
-    raw                the body as it was sent, which the schema has found to be well-formed
-    page               what was asked of a list: limit, sort, cursor
-    match              call it with the resource's version, or None where there is no such resource: it refuses when a
-                       precondition of the request, `If-Match` or `If-None-Match`, does not hold
+    body, query        the request, validated by its schema; for PUT and PATCH, `body` is a function (see below)
+    raw                the body as it was sent, after validation
+    page               the data.paging.PageQuery of a list
+    match              the data.changes.VersionCheck of the request: call it with the version of the resource, or None
+                       if there is no resource; it raises if `If-Match` or `If-None-Match` does not hold
     key                the idempotency.Key of the request, or None
-    work               the context.Context of the request: its id, its trace, its deadline
+    work               the context.Context of the request
     <path parameter>   as in the rule
-    anything else      a dependency that create_app gave to `Service.serve`
+    anything else      a dependency that create_app has passed to `Service.serve`
 
-A view that names anything else is refused at start.
+A view with any other parameter raises TypeError at start.
 
 PUT replaces and PATCH merges (RFC 7396). For both, `body` is a function from the current resource to the validated
-new members, so that one use case serves them. What needs a network call before the transaction goes into `before`, a
-function that takes parts of the same list, `session` and `match` excepted.
+new members, so that one use case serves both. A network call that must precede the transaction belongs in `before`, a
+function with parameters from the same list, without `session` and `match`.
 """
 
 import copy
@@ -40,9 +40,9 @@ from libs.common.web.fields import Choice, QueryInteger, Schema
 from libs.common.web.messages import JSON
 
 REVALIDATE = "private, no-cache"
-"""The Cache-Control of a resource with an ETag: only the caller's own cache keeps it, and asks each time."""
+"""The Cache-Control of a resource with an ETag: private caches may store it and must revalidate it."""
 SHORTLY = "public, max-age=10"
-"""The Cache-Control of what is shown to everybody, where it does no harm if it is some seconds old."""
+"""The Cache-Control of public data that may be some seconds old."""
 
 PREFIX = "/api/v1"
 ALIAS = "/api"
@@ -52,19 +52,19 @@ Returned = TypeVar("Returned")
 
 
 def path_template(rule: str) -> str:
-    """`/users/{user_id}` of `/users/<id:user_id>`."""
+    """`/users/{user_id}` for `/users/<id:user_id>`."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
 class Decorator(Protocol):
-    """Adds a view to the routes, and leaves it as it is."""
+    """Adds a view to the routes and returns it unchanged."""
 
     def __call__(self, view: Callable[Given, Returned]) -> Callable[Given, Returned]: ...
 
 
 @dataclass(frozen=True)
 class Route:
-    """One operation: what it takes, what it answers, and the view that does it."""
+    """One operation: its request, its answers, and its view."""
 
     method: str
     rule: str
@@ -80,18 +80,18 @@ class Route:
     refuses: Sequence[type[errors.Problem]] = ()
     idempotent: bool = False
     degrades: bool = False
-    """Whether it answers without what is down, and says so: then it never refuses with DependencyUnavailable."""
+    """Whether it gives partial answers while a dependency is down, and so never raises DependencyUnavailable."""
     before: Callable[..., None] | None = None
     cache: str = ""
-    """The Cache-Control of what a GET shows. Without it: REVALIDATE where there is an ETag, and NO_STORE elsewhere."""
+    """The Cache-Control of a GET; by default REVALIDATE if there is an ETag, else NO_STORE."""
     media_type: str = JSON
     location: str = ""
     example: Mapping[str, Any] | None = None
-    """The body of the document's example, where that of its schema does not do."""
+    """The example of the request body in the OpenAPI document, instead of that of the schema."""
     shows: Mapping[str, Any] = field(default_factory=dict)
-    """The members in which the document's example of the answer is not that of its schema."""
+    """Members that replace those of the schema in the example of the answer."""
     needs: tuple[str, ...] = field(init=False)
-    """What the view names."""
+    """The names of the view's parameters."""
     before_needs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,32 +104,32 @@ class Route:
         return re.findall(r"<(?:\w+:)?(\w+)>", self.rule)
 
     def gives(self) -> set[str]:
-        """The names that a view of this route may ask for, dependencies apart."""
+        """The names of the parameters that a view of this route can have, without dependencies."""
         given = {"session", "work", "match", *self.path_parameters}
         offered = {"body": self.body, "raw": self.body, "query": self.query, "page": self.sorts, "key": self.idempotent}
         return given | {name for name, has in offered.items() if has}
 
     @property
     def versioned(self) -> bool:
-        """Whether it answers with a single resource that has an ETag."""
+        """Whether the answer is a single resource with an ETag."""
         return self.returns is not None and not self.many and "version" in self.returns._declared_fields
 
     @property
     def cache_control(self) -> str:
-        """The Cache-Control of its success."""
+        """The Cache-Control of a successful answer."""
         if self.method != "GET":
             return errors.NO_STORE
         return self.cache or (REVALIDATE if self.versioned else errors.NO_STORE)
 
     @property
     def conditional(self) -> bool:
-        """Whether it obeys `If-Match` and `If-None-Match`."""
+        """Whether it evaluates `If-Match` and `If-None-Match`."""
         return "match" in self.needs or (self.versioned and self.method == "GET")
 
 
 class Routes:
-    """The operations of one service, in the order of their declaration. `tags` says what the resources are, by the
-    first part of their paths.
+    """The operations of one service, in the order of their declaration. `tags` maps the first part of a path to the
+    description of the resource.
     """
 
     def __init__(self, **tags: str) -> None:
@@ -140,8 +140,8 @@ class Routes:
         return self._add("GET", rule, options)
 
     def list(self, rule: str, *, query: type[Schema], sorts: tuple[str, ...], **options: Any) -> Decorator:
-        """A GET that answers with a page; `sorts` are the names that may be sorted by, the first one descending is
-        the default.
+        """A GET that returns a page of a list; `sorts` are the names of the sort orders, the default is the first one
+        descending.
         """
         options |= {"query": _list_query(query, sorts), "sorts": sorts, "many": True}
         return self._add("GET", rule, options)
@@ -171,7 +171,7 @@ def _list_query(schema: type[Schema], sorts: tuple[str, ...]) -> type[Schema]:
     names = [sign + name for name in sorts for sign in ("", "-")]
     return type(schema.__name__, (schema,), {
         "limit": QueryInteger(min=1, max=200, load_default=50, doc="How many items a page may have."),
-        # Whatever is wrong with a cursor, paging.py finds it.
+        # Cursors are validated by paging.py.
         "cursor": ma.fields.String(metadata={
             "description": "`next_cursor` of the page before, with the same filters and the same sort.",
             "pattern": "^[A-Za-z0-9_-]*$", "maxLength": 2000,
@@ -181,7 +181,7 @@ def _list_query(schema: type[Schema], sorts: tuple[str, ...]) -> type[Schema]:
 
 
 def _patch_schema(schema: type[Schema]) -> type[Schema]:
-    """The shape of a merge patch: every member optional, and null where leaving it out is allowed."""
+    """The schema of a merge patch: all members are optional, and null is allowed for those that are not required."""
     members: dict[str, Any] = {}
     for name, declared in schema._declared_fields.items():
         member = copy.copy(declared)
