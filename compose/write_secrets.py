@@ -1,7 +1,7 @@
-"""Writes the secrets that compose.production.yaml reads: `make compose-secrets`.
+"""Writes the secrets for compose.production.yaml: `make compose-secrets`.
 
-Existing files stay as they are, so you can provide your own secrets. To change a secret, remove its file and the files
-that repeat it (REPEATED), and run this again.
+Existing files are left unchanged, so that you can provide your own secrets. To change a secret, remove its file and
+those that repeat it (REPEATED), and run this again.
 """
 
 import base64
@@ -15,13 +15,13 @@ from pathlib import Path
 
 SERVICES = ("user", "product", "order", "notification", "analytics")
 REPEATED = {"broker_url": "rabbitmq_definitions", "redis_url": "redis_conf"}
-"""Files of servers that contain the secret of a client file."""
-MAY = "^(quintet\\.|user|product|order|notification|analytics{}).*"
-"""The exchanges and queues of the services; see docs/production.md."""
+"""The file with a secret of the clients → the server's file with the same secret."""
+RESOURCES = "^(quintet\\.|user|product|order|notification|analytics{}).*"
+"""A pattern for the exchanges and queues that the services may use; see docs/production.md."""
 
 
 def main(directory: Path) -> None:
-    # Other users of the host cannot enter the folder. The containers run as different users, so all may read the files.
+    # Other users of the host cannot enter the directory; the users in the containers, which differ, can read each file.
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(name: str, make: Callable[[], str]) -> str:
@@ -41,12 +41,12 @@ def main(directory: Path) -> None:
     write(REPEATED["broker_url"], lambda: definitions(password_of(broker_url)))
     redis_url = write("redis_url", lambda: f"redis://:{word()}@redis/0")
     write(REPEATED["redis_url"], lambda: f"requirepass {password_of(redis_url)}\n")
-    # Empty until there is a mail server: mail is only logged.
+    # Empty: mail is only logged until a mail server is configured.
     write("smtp_url", str)
 
 
 def word() -> str:
-    """256 random bits, of letters that mean nothing in a URL, in SQL and in a shell."""
+    """256 random bits in hexadecimal, which needs no escaping in a URL, in SQL or in a shell."""
     return secrets.token_hex(32)
 
 
@@ -59,19 +59,20 @@ def password_of(url: str) -> str:
 
 
 def definitions(password: str) -> str:
-    """What RabbitMQ is to know, with the hash of the password in its place."""
+    """The definitions file of RabbitMQ: the user with the hash of its password, and its permissions."""
     salt = secrets.token_bytes(4)
     digest = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
     user = {
         "name": "quintet", "password_hash": digest, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": [],
     }  # fmt: skip
-    rights = {"configure": MAY.format(""), "write": MAY.format("|amq\\.default"), "read": MAY.format("")}
-    told = {
+    own = RESOURCES.format("")
+    rights = {"configure": own, "write": RESOURCES.format("|amq\\.default"), "read": own}
+    content = {
         "users": [user],
         "vhosts": [{"name": "quintet"}],
         "permissions": [{"user": "quintet", "vhost": "quintet", **rights}],
     }
-    return json.dumps(told, indent=2)
+    return json.dumps(content, indent=2)
 
 
 if __name__ == "__main__":

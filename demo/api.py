@@ -1,4 +1,4 @@
-"""A few lines on `requests` for talking to the running system."""
+"""A small HTTP client for the running system, on `requests`."""
 
 import os
 import time
@@ -14,7 +14,7 @@ ROOTS = ("/api", "/docs", "/errors", "/health", "/livez", "/metrics", "/openapi.
 
 
 class Quintet:
-    """The system that listens on the ports above a base port."""
+    """The five services, at the ports above a base port."""
 
     def __init__(self, base_port: int, host: str = "127.0.0.1"):
         self.base_port = base_port
@@ -24,8 +24,8 @@ class Quintet:
 
     @classmethod
     def configured(cls, host: str | None = None) -> Self:
-        """The system that the settings of this process describe. Raises ConfigError."""
-        # The Procfile hides PORT from the services: it is often set for another program.
+        """The system at the addresses in the settings of this process. Raises ConfigError."""
+        # As in the Procfile: PORT is often set for another program.
         environ = {name: value for name, value in os.environ.items() if name != "PORT"}
         found = {service: Settings.load(service, environ) for service in SERVICES}
         made = cls(found["user"].base_port)
@@ -61,7 +61,7 @@ class Quintet:
             return False
 
     def wait_until_healthy(self, seconds: float, still_starting: Callable[[], bool] = lambda: True) -> bool:
-        """Whether all five services answer on /health within the time; gives up at once where nobody starts them."""
+        """Whether all five services become healthy within the time; returns early once `still_starting` is false."""
         waiting = list(SERVICES)
 
         def all_are() -> bool:
@@ -74,7 +74,7 @@ class Quintet:
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """What `condition` returns as soon as that is true, or when the time is over: its last word."""
+    """Poll `condition` until it returns a true value or the time is over; returns its last value."""
     give_up = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < give_up:
         time.sleep(0.05)

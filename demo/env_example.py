@@ -1,4 +1,4 @@
-"""Prints `.env.example`, made from the settings that the services declare: `make env-example`."""
+"""Prints `.env.example`, generated from the settings of all services: `make env-example`."""
 
 from analytics_service.app import AnalyticsSettings
 from libs.common.config import Settings, env_example

@@ -1,5 +1,6 @@
-"""Waits for the five services, loads the demo data once, and prints where everything is. The launcher runs it in
-`make up`, when it has the ports: what answers there is then the system that it starts.
+"""Waits for the five services, loads the demo data once, and prints the addresses.
+
+In `make up` the launcher runs it after it has opened the ports, so that it talks to the system that is being started.
 """
 
 import os
@@ -28,7 +29,7 @@ PRODUCTS = (
 
 
 def load(quintet: Quintet) -> None:
-    """Create what is not there yet; a second run finds e-mails and SKUs taken and changes nothing."""
+    """Create the demo data; those that exist already (409: the e-mail or the SKU is taken) are left unchanged."""
     for service, path, rows in (("user", "/users", USERS), ("product", "/products", PRODUCTS)):
         for row in rows:
             try:

@@ -1,4 +1,4 @@
-"""Prints requests and answers so that people like to read them: `NO_COLOR` and a pipe get plain text."""
+"""Prints requests and answers for people: in colour on a terminal, as plain text with `NO_COLOR` or to a pipe."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 HEADERS = ("Location", "ETag", "Link", "Retry-After", "Idempotent-Replayed")
-"""Those of an answer's headers that are shown."""
+"""The headers of an answer that are shown."""
 SENT_HEADERS = ("Idempotency-Key", "If-Match", "If-None-Match")
 MAX_LINES, MAX_WIDTH = 24, 110
 
@@ -16,14 +16,14 @@ BOLD, DIM, RED, GREEN, BLUE = "1", "2", "31", "32", "34"
 
 
 def paint(text: str, *codes: str) -> str:
-    """The text in colour, on a terminal that is not told otherwise (https://no-color.org)."""
+    """The text in colour if standard output is a terminal and NO_COLOR is not set (https://no-color.org)."""
     if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m"
 
 
 def exchange(answer: requests.Response) -> None:
-    """A request and what came back."""
+    """Print a request and its answer."""
     request = answer.request
     print("  " + paint(_cut(f"{request.method} {request.url}"), BLUE))
     _headers(request.headers, SENT_HEADERS)

@@ -1,8 +1,8 @@
 """A walk through the running system, step by step: `make demo`.
 
-Each step is a function whose docstring says what it shows. It sends requests, which are printed with their answers,
-and expects something of each; the first that is not met ends the walk with status 1. Every run makes a user and a
-product of its own, so it can be repeated on a system that is in use. The e2e tests take the same steps.
+Each step is a function; its docstring, which is printed, says what it shows. It sends requests, prints them with their
+answers and checks these; the first failed check ends the walk with status 1. Every run creates its own user and
+product, so it can be repeated on a system that is in use. The e2e tests run the same steps.
 """
 
 import os
@@ -22,11 +22,11 @@ Json = dict[str, Any]
 
 
 class Unexpected(Exception):
-    """An answer is not what the step expects."""
+    """A check has failed."""
 
 
 class Walk:
-    """What the steps share: the system, and what earlier steps found out."""
+    """The state that the steps share: the system, and the results of earlier steps."""
 
     user: Json
     laptop: Json
@@ -40,7 +40,7 @@ class Walk:
     def send(
         self, status: int, method: str, service: str, path: str, body: Any = None, **headers: str
     ) -> requests.Response:
-        """Send, print and check the status. Headers are given as `If_Match="..."`."""
+        """Send a request, print it with its answer, and check the status. Headers are passed as `If_Match="..."`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self.quintet.send(method, service, path, body, named)
         show.exchange(answer)
@@ -51,7 +51,7 @@ class Walk:
         return self.send(200, "GET", service, path).json()
 
     def poll(self, service: str, path: str, condition: Callable[[Json], Any], what: str, seconds: float = 15.0) -> Json:
-        """Ask until the condition holds, and print the last answer only."""
+        """Repeat a GET until the condition holds; prints only the last answer."""
         answers: list[requests.Response] = []
 
         def holds() -> bool:
@@ -70,7 +70,7 @@ class Walk:
         return self.send(status, "POST", "order", "/orders", {"user_id": self.user["id"], "items": [line]}, **headers)
 
     def units_become(self, stock: int, reserved: int, sold: int) -> None:
-        """The units follow by event wherever the answer to a request does not wait for them."""
+        """Wait until the laptop has these units, which change by event after the request has been answered."""
         units = {"stock": stock, "reserved": reserved, "sold": sold}
         path = f"/products/{self.laptop['id']}"
         self.poll("product", path, lambda laptop: units.items() <= laptop.items(), f"the laptop's units become {units}")
@@ -85,13 +85,13 @@ def expect(what: str, found: Any, wanted: Any) -> None:
 
 
 def ask_how_all_are(walk: Walk) -> None:
-    """Each of the five services says how it is and what that rests on."""
+    """Each of the five services reports its health and that of its parts."""
     for service in SERVICES:
         expect(f"the {service} service is", walk.get(service, "/health")["status"], "healthy")
 
 
 def count_before(walk: Walk) -> None:
-    """The summary puts the figures of four services side by side; its orders are to grow by two in the end."""
+    """The summary combines figures of four services; its number of orders will have grown by two at the end."""
     summary = walk.get("analytics", "/analytics/summary")
     for part in ("users", "products", "orders", "notifications"):
         expect(f"the state of {part}", summary[part]["state"], "live")
@@ -99,7 +99,7 @@ def count_before(walk: Walk) -> None:
 
 
 def create_user(walk: Walk) -> None:
-    """A new user is answered whole, with the place where it can be found."""
+    """The answer contains the new user; `Location` is its path."""
     answer = walk.send(201, "POST", "user", "/users", {"email": f"{uuid4().hex}@example.com", "name": "Ada Lovelace"})
     walk.user = answer.json()
     expect("Location", answer.headers["Location"], f"/api/v1/users/{walk.user['id']}")
@@ -114,27 +114,27 @@ def create_laptop(walk: Walk) -> None:
 
 
 def order_one(walk: Walk) -> None:
-    """An order takes its price from the product service; 201 says that it is confirmed."""
+    """An order takes the price from the product service; status 201 means that it is confirmed."""
     walk.key = uuid4().hex
     walk.order = walk.order_laptops(201, 1, Idempotency_Key=walk.key).json()
     expect("the order", (walk.order["status"], walk.order["total"]), ("confirmed", "2499.99"))
 
 
 def send_it_again(walk: Walk) -> None:
-    """The same request with the same key, as after a lost answer, gets the same answer and makes no second order."""
+    """The same request with the same key, as after a lost answer, gets the same answer and creates no second order."""
     answer = walk.order_laptops(201, 1, Idempotency_Key=walk.key)
     expect("Idempotent-Replayed", answer.headers.get("Idempotent-Replayed"), "true")
     expect("the order", answer.json(), walk.order)
 
 
 def see_it_reserved(walk: Walk) -> None:
-    """One unit of 25 is set aside for the order, no more."""
+    """One of the 25 units is reserved for the order."""
     laptop = walk.get("product", f"/products/{walk.laptop['id']}")
     expect("stock, reserved, sold", (laptop["stock"], laptop["reserved"], laptop["sold"]), (24, 1, 0))
 
 
 def read_the_confirmation(walk: Walk) -> None:
-    """The confirmation is written and sent by event; the order did not wait for it."""
+    """An event makes the notification service send a confirmation; the order did not wait for it."""
     path = f"/notifications?order_id={walk.order['id']}"
     sent = walk.poll(
         "notification", path, lambda page: [n["status"] for n in page["items"]] == ["sent"], "one confirmation is sent"
@@ -144,21 +144,21 @@ def read_the_confirmation(walk: Walk) -> None:
 
 
 def order_too_many(walk: Walk) -> None:
-    """More than there is: a problem document names the short line and what is available, and nothing is taken."""
+    """An order of more units than available is refused: the problem document names the line and what is available."""
     problem = walk.order_laptops(409, 1000).json()
     expect("the code", problem["code"], "insufficient-stock")
     expect("the fault", (problem["errors"][0]["pointer"], problem["errors"][0]["available"]), ("/items/0/quantity", 24))
 
 
 def ship_and_deliver(walk: Walk) -> None:
-    """The order goes its way; each step can be repeated safely."""
+    """The order is shipped, then delivered; each step can be repeated safely."""
     for action, status in (("ship", "shipped"), ("ship", "shipped"), ("deliver", "delivered")):
         order = walk.send(200, "POST", "order", f"/orders/{walk.order['id']}/{action}").json()
         expect("the order is", order["status"], status)
 
 
 def read_the_history(walk: Walk) -> None:
-    """Every transition is kept with its time."""
+    """Every transition of the order is recorded with its time."""
     history = walk.get("order", f"/orders/{walk.order['id']}/history")["items"]
     expect("the steps", [step["status"] for step in history], ["pending", "confirmed", "shipped", "delivered"])
 
@@ -178,20 +178,20 @@ def cancel_another(walk: Walk) -> None:
 
 
 def ship_what_is_cancelled(walk: Walk) -> None:
-    """What the lifecycle forbids is refused, here a shipment of the cancelled order."""
+    """A transition that the lifecycle forbids is refused: the cancelled order cannot be shipped."""
     page = walk.get("order", f"/orders?user_id={walk.user['id']}&status=cancelled")
     problem = walk.send(409, "POST", "order", f"/orders/{page['items'][0]['id']}/ship").json()
     expect("the code", problem["code"], "invalid-transition")
 
 
 def count_after(walk: Walk) -> None:
-    """The summary counts both orders, the cancelled one too: it was confirmed once."""
+    """The summary counts both orders, even the cancelled one, since it had been confirmed."""
     total = walk.get("analytics", "/analytics/summary")["orders"]["total"]
     expect("the orders grew by two at least", total >= walk.orders_before + 2, True)
 
 
 def rank_the_products(walk: Walk) -> None:
-    """The products that bring most, from figures that the analytics service keeps by event."""
+    """The products with the most units sold, from figures that the analytics service derives from events."""
     page = walk.poll(
         "analytics", "/analytics/products/top?by=units&limit=5", lambda page: page["items"], "some product is ranked"
     )
@@ -200,7 +200,7 @@ def rank_the_products(walk: Walk) -> None:
 
 
 def turn_the_page(walk: Walk) -> None:
-    """Long lists come in pages: a cursor leads to the next one, at the same cost however far it lies."""
+    """Long lists are paged with a cursor; every page costs the same, however far down the list it is."""
     path = f"/orders?user_id={walk.user['id']}&limit=2"
     answer = walk.send(200, "GET", "order", path)
     first, link = answer.json(), answer.headers["Link"]
@@ -212,7 +212,7 @@ def turn_the_page(walk: Walk) -> None:
 
 
 def ask_for_news(walk: Walk) -> None:
-    """Who names the version that he has gets 304 and no body while nothing has changed."""
+    """A client that names the version it has gets 304 without a body while nothing has changed."""
     path = f"/products/{walk.laptop['id']}"
     tag = walk.send(200, "GET", "product", path).headers["ETag"]
     answer = walk.send(304, "GET", "product", path, If_None_Match=tag)
@@ -220,7 +220,7 @@ def ask_for_news(walk: Walk) -> None:
 
 
 def change_what_has_changed(walk: Walk) -> None:
-    """Two people change one price: the second, who has not seen the first's change, is refused."""
+    """Two clients change the same price: the second, which has not seen the first change, is refused."""
     path = f"/products/{walk.laptop['id']}"
     tag = walk.send(200, "GET", "product", path).headers["ETag"]
     walk.send(200, "PATCH", "product", path, {"price": "2399.99"}, If_Match=tag)
@@ -252,7 +252,7 @@ STEPS: tuple[Callable[[Walk], None], ...] = (
 
 
 def take(step: Callable[[Walk], None], walk: Walk) -> None:
-    """Take one step, and print what it shows; raises Unexpected."""
+    """Print what the step shows, then run it; raises Unexpected."""
     print(show.paint(f"{STEPS.index(step) + 1}. {step.__doc__}", show.BOLD) + "\n")
     try:
         step(walk)

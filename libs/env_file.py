@@ -1,11 +1,11 @@
-"""Reads the file `.env` as Docker Compose reads it: `python -m libs.env_file` prints it for a shell.
+"""Reads the file `.env` like Docker Compose; `python -m libs.env_file` prints it as commands for a shell.
 
-NAME=value, also after `export` and with spaces around the `=`. A value may be in single quotes, where every character
-is itself, or in double quotes, where a backslash before n, r, t, $, a double quote or another backslash has its usual
-meaning. A comment is a line that begins with #, or what follows a value after a space and #. What Compose would replace
-($NAME) and what its versions read differently is a fault, and is never taken half.
+A line is NAME=value, optionally after `export` and with spaces around the `=`. In a value in single quotes every
+character is literal; in double quotes a backslash before n, r, t, $, a double quote or a backslash is an escape. A
+comment is a line that begins with #, or the rest of a line after a value, a space and #. Variables ($NAME), which
+Compose would replace, and syntax that versions of Compose read differently are errors.
 
-The standard library is enough for it: `make down` and `make clean` work where nothing is installed.
+It needs only the standard library, so that `make down` and `make clean` work without an installation.
 """
 
 import os
@@ -23,7 +23,7 @@ _escapes = {r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\\": "\\", r"\"": '"', r"\$
 
 
 class EnvFileError(Exception):
-    """Lines that are not understood; the message names all of them, and no value, since it may be a secret."""
+    """Lines of the file are invalid. The message names all of them, but no values, which may be secrets."""
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -84,7 +84,7 @@ def _unescape(found: re.Match[str]) -> str:
 
 
 def exports(found: Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """Commands for a shell that set what the environment does not; an empty variable counts as unset."""
+    """Shell commands that export the variables that `environ` does not set; an empty variable counts as unset."""
     unset = ((name, value) for name, value in found.items() if not environ.get(name))
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in unset)
 
@@ -94,7 +94,7 @@ def main() -> None:
         commands = exports(read_env_file(Path(".env")), os.environ)
     except EnvFileError as exc:
         sys.exit(str(exc))
-    # Paths are bytes for a shell, whatever the encoding of the terminal.
+    # UTF-8, like the file, whatever the encoding of the terminal.
     sys.stdout.buffer.write(commands.encode())
 
 

@@ -1,12 +1,13 @@
-"""`make up`: takes the ports, migrates, then runs the Procfile, each process forked from one that has loaded the
-library. `python -m libs.launcher demo.seed` also runs the `main` of that module, beside the services.
+"""The launcher behind `make up`: opens the ports, migrates the databases and runs the processes of the Procfile.
 
-It listens on the five ports before anything else is started, and each service gets its port from it. So what answers
-there is never another copy, and a port that is taken ends it at once.
+`python -m libs.launcher demo.seed` also runs the `main` of that module, next to the services. Ctrl-C or SIGTERM stops
+everything: each process gets SIGTERM and five seconds.
 
-The five services load the same library. Loaded once and forked, its memory is shared by all of them, and the system is
-up in a fraction of the time; any other runner of Procfiles starts the same processes without that. Ctrl-C or SIGTERM
-stops everything: each process gets SIGTERM and five seconds.
+The launcher listens on the five ports before it starts anything, and passes each service its socket. So it fails at
+once if a port is taken, and what answers on a port is never another copy of the system.
+
+The library is loaded once, and the services are forked from this process: they share its memory and start in a
+fraction of the time. Any other Procfile runner starts the same processes without that.
 """
 
 import signal
@@ -15,9 +16,8 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_when_asked_to() -> None:
-    """Take the signals that stop a process as the system does by default.
-
-    Both are inherited: that a script ignores SIGINT in what it starts in its background, and that somebody blocks it.
+    """Restore the default handling of the signals that stop a process: a parent may ignore them (a shell script ignores
+    SIGINT in its background jobs) or block them, and children inherit both.
     """
     for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)
@@ -25,18 +25,18 @@ def end_when_asked_to() -> None:
 
 
 if __name__ == "__main__":
-    end_when_asked_to()  # the imports take a second; then main() stops what it has started
+    end_when_asked_to()  # before the imports, which take a second; main() installs its own handlers
 
 from gevent import monkey  # noqa: E402
 
-# First of all, as in libs/common/server/gunicorn_conf.py: what is imported below must see the patched standard library.
+# Before all other imports, as in libs/common/server/gunicorn_conf.py: they must see the patched standard library.
 monkey.patch_all()
 
 import os  # noqa: E402
 import tempfile  # noqa: E402
 
-# The metrics are kept in files where this is set when their library is loaded, which is now. Each service has a folder
-# of its own, which it names after the fork (libs/common/server/gunicorn_conf.py); nothing is counted here.
+# prometheus_client keeps its metrics in files only if this is set when it is imported, which happens below. Each
+# service sets its own folder after the fork (libs/common/server/gunicorn_conf.py); this one stays unused.
 _no_metrics = tempfile.TemporaryDirectory(prefix="quintet-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _no_metrics.name
 
@@ -55,7 +55,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gunicorn.app.wsgiapp  # noqa: E402
-import gunicorn.workers.ggevent  # noqa: E402 - loaded for those who are forked
+import gunicorn.workers.ggevent  # noqa: E402 - loaded before the fork
 
 import libs.common.app  # noqa: E402, F401
 from libs.common.config import ConfigError, Settings  # noqa: E402
@@ -67,7 +67,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def read_procfile(path: Path) -> dict[str, list[str]]:
-    """Name → the words of its command, without `exec` and `env`, whose own words stay: see `run_gunicorn`."""
+    """Name → the words of its command, without `exec` and `env`; the arguments of `env` stay, see `set_variables`."""
     commands = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, colon, command = line.partition(":")
@@ -77,7 +77,7 @@ def read_procfile(path: Path) -> dict[str, list[str]]:
 
 
 def set_variables(words: list[str], environ: MutableMapping[str, str]) -> list[str]:
-    """Do what the Procfile's words begin with, -u NAME... and NAME=value...; returns the command that follows."""
+    """Apply the arguments of `env`, -u NAME... and NAME=value..., to `environ`; returns the command that follows."""
     words = list(words)
     while words[0] == "-u":
         del words[0]
@@ -89,13 +89,13 @@ def set_variables(words: list[str], environ: MutableMapping[str, str]) -> list[s
 
 
 def run_gunicorn(words: list[str], *arguments: str) -> None:
-    """Be the process that the Procfile's words describe: its variables, gunicorn, its arguments, and these."""
+    """Run gunicorn in this process as the Procfile says, with further arguments."""
     sys.argv = [*set_variables(words, os.environ), *arguments]
     gunicorn.app.wsgiapp.run()
 
 
 def take_ports(commands: dict[str, list[str]]) -> dict[str, socket.socket]:
-    """Listen where each of the Procfile's services is to. Raises SystemExit, with a line for each fault."""
+    """Open the listening socket of each service in the Procfile. Raises SystemExit, with a line for each fault."""
     found: dict[str, Settings] = {}
     faults: dict[str, None] = {}
     for name, words in commands.items():
@@ -111,7 +111,7 @@ def take_ports(commands: dict[str, list[str]]) -> dict[str, socket.socket]:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """As gunicorn does. Raises SystemExit."""
+    """Open a listening socket like gunicorn's. Raises SystemExit."""
     host, port = settings.listen_host, settings.listen_port
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -126,7 +126,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def serve(name: str, words: list[str], ports: dict[str, socket.socket]) -> None:
-    """Be the service, on its port alone."""
+    """Run the service in this process with its socket; closes the sockets of the others."""
     port = ports.pop(name).detach()
     for other in ports.values():
         other.close()
@@ -141,7 +141,9 @@ def migrate(service: str) -> None:
 
 
 def fork(name: str, work: Callable[[], None]) -> int:
-    """Do `work` in a process of its own, out of reach of the terminal's Ctrl-C; returns its id."""
+    """Run `work` in a child process and return its id. The child has its own session, so that Ctrl-C does not reach
+    it.
+    """
     sys.stdout.flush()
     launcher = os.getpid()
     pid = os.fork()
@@ -167,7 +169,9 @@ def fork(name: str, work: Callable[[], None]) -> int:
 
 
 def end_with(parent: int) -> None:
-    """Get SIGTERM when the parent dies, be it killed: what it leaves behind would keep the ports. Linux only."""
+    """Have the kernel send SIGTERM to this process when the parent dies, even if killed: otherwise the children would
+    keep the ports. Linux only.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
@@ -178,7 +182,7 @@ _asked_to_stop = threading.Event()
 
 
 def wait_for_one(running: dict[int, str]) -> tuple[str, int] | None:
-    """Wait until one of the processes ends: its name and its exit status; or None when asked to stop."""
+    """Wait until one of the processes ends; returns its name and exit status, or None if the launcher is to stop."""
     while not _asked_to_stop.wait(0.05):
         for pid in list(running):
             ended, status = os.waitpid(pid, os.WNOHANG)
@@ -188,9 +192,9 @@ def wait_for_one(running: dict[int, str]) -> tuple[str, int] | None:
 
 
 def stop(running: dict[int, str]) -> None:
-    """SIGTERM to all, and SIGKILL to what is left after five seconds."""
+    """Send SIGTERM to all processes, and SIGKILL to the groups of those that run after STOP_SECONDS."""
     for pid in running:
-        with suppress(ProcessLookupError):  # it has just ended, and gevent has seen it
+        with suppress(ProcessLookupError):  # it has just ended, and gevent has reaped it
             os.kill(pid, signal.SIGTERM)
     give_up = time.monotonic() + STOP_SECONDS
     while running and time.monotonic() < give_up:

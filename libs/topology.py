@@ -1,17 +1,17 @@
-"""The map of the system: which services there are, where each listens, and who subscribes to which event.
+"""The topology of the system: the services, their ports, and the subscribers of each event.
 
-It is data and knows no service's code. Publishers read it to address events, and the RabbitMQ transport declares
-every queue and binding from it, so that nothing is lost before a consumer's first start. A test compares
-`SUBSCRIPTIONS` with the `HANDLERS` of each service.
+It does not import the services. Publishers read it to address events, and the RabbitMQ transport declares all queues
+and bindings from it, so that no event is lost before a consumer's first start. A test compares `SUBSCRIPTIONS` with
+the `HANDLERS` of each service.
 """
 
 SERVICES = ("user", "product", "order", "notification", "analytics")
 
 PACKAGES = {name: f"{name}_service" for name in SERVICES}
-"""The package of each service; its `app` has `create_app`."""
+"""Service → its package, whose module `app` has `create_app`."""
 
 PORT_OFFSETS = {name: offset for offset, name in enumerate(SERVICES, 1)}
-"""A service listens on BASE_PORT plus this."""
+"""Service → its port, as an offset from BASE_PORT."""
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "user.created.v1": ("order",),
@@ -29,4 +29,4 @@ SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "notification.sent.v1": ("analytics",),
     "notification.dead.v1": ("analytics",),
 }
-"""Event type → the services that react to it; an empty tuple is published for others to use."""
+"""Event type → the services that subscribe to it. Types without a subscriber are published for other systems."""
