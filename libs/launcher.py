@@ -15,7 +15,7 @@ import signal
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def end_when_asked_to() -> None:
+def restore_signal_handling() -> None:
     """Restore the default handling of the signals that stop a process: a parent may ignore them (a shell script ignores
     SIGINT in its background jobs) or block them, and children inherit both.
     """
@@ -25,7 +25,7 @@ def end_when_asked_to() -> None:
 
 
 if __name__ == "__main__":
-    end_when_asked_to()  # before the imports, which take a second; main() installs its own handlers
+    restore_signal_handling()  # before the imports, which take a second; main() installs its own handlers
 
 from gevent import monkey  # noqa: E402
 
@@ -152,7 +152,7 @@ def fork(name: str, work: Callable[[], None]) -> int:
     status = 1
     try:
         os.setsid()
-        end_when_asked_to()
+        restore_signal_handling()
         end_with(launcher)
         work()
         status = 0
@@ -216,7 +216,7 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     running: dict[int, str] = {}
-    beside: dict[int, str] = {}
+    extras: dict[int, str] = {}
     try:
         for service in SERVICES:
             running[fork(service, lambda name=service: migrate(name))] = service  # type: ignore[misc]
@@ -231,12 +231,12 @@ def main() -> int:
         for port in ports.values():
             port.close()
         for module in sys.argv[1:]:
-            beside[fork(module, importlib.import_module(module).main)] = module
+            extras[fork(module, importlib.import_module(module).main)] = module
         if ended := wait_for_one(running):
             print(f"{ended[0]} ended with status {ended[1]}; stopping the others", file=sys.stderr)
         return 1 if ended else 0
     finally:
-        stop(running | beside)
+        stop(running | extras)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Batcher(Generic[Item, Result]):
         self._idle.set()
         self._lock = threading.Lock()
         self._waiting: deque[_Entry[Item, Result]] = deque()
-        self._led = False
+        self._has_leader = False
 
     def __call__(self, item: Item, deadline: float | None = None) -> Result:
         entry: _Entry[Item, Result] = _Entry(item, deadline)
@@ -77,7 +77,7 @@ class Batcher(Generic[Item, Result]):
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded("Too many requests wait for the same thing.")
             self._waiting.append(entry)
-            leads, self._led = not self._led, True
+            leads, self._has_leader = not self._has_leader, True
         if not leads:
             self._wait(entry)
         if not entry.done:
@@ -161,10 +161,10 @@ class Batcher(Generic[Item, Result]):
     def _hand_over(self) -> None:
         """Make the first waiting entry the leader; if there is none, the next caller will be."""
         with self._lock:
-            heir = self._waiting[0] if self._waiting else None
-            self._led = heir is not None
-            if heir:
-                heir.woken.set()
+            successor = self._waiting[0] if self._waiting else None
+            self._has_leader = successor is not None
+            if successor:
+                successor.woken.set()
 
 
 def _context_of(leader: _Entry[Any, Any], batch: Iterable[_Entry[Any, Any]]) -> context.Context | None:

@@ -58,7 +58,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
         with db.read() as session:
             letter = dead_letters.find(session, event_id)
         if letter is None:
-            _none(event_id)
+            _exit_not_found(event_id)
         shown = {"error": letter["error"], "event": dead_letters.read_body(letter["body"])}
         for line in json.dumps(shown, indent=2, default=float).splitlines():
             click.echo(_printable(line))
@@ -74,7 +74,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
         for one in ids:
             outcome = Inbox(db, handlers).replay(one)
             if outcome is None:
-                _none(one)
+                _exit_not_found(one)
             click.echo(f"{one}  {outcome}")
             failed = failed or outcome not in ("done", "duplicate")
         if failed:
@@ -85,7 +85,7 @@ def _dlq(db: Database, handlers: Handlers) -> click.Group:
     def discard(event_id: str) -> None:
         """Delete a dead letter."""
         if not dead_letters.discard(db, event_id):
-            _none(event_id)
+            _exit_not_found(event_id)
         click.echo(f"{event_id}  discarded")
 
     return group
@@ -106,6 +106,6 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _none(event_id: str) -> NoReturn:
+def _exit_not_found(event_id: str) -> NoReturn:
     click.echo(f"no dead letter with id {event_id!r}", err=True)
     sys.exit(1)

@@ -245,10 +245,10 @@ def copy_of(exc: Raised) -> Raised:
     """A copy of the exception for another caller, who may modify a Problem; the original is its cause. The constructor
     is not called, since that of a subclass may take other arguments.
     """
-    twin = type(exc).__new__(type(exc), *exc.args)
-    vars(twin).update(deepcopy(vars(exc)) if isinstance(exc, Problem) else vars(exc))
-    twin.__cause__ = exc
-    return twin
+    copied = type(exc).__new__(type(exc), *exc.args)
+    vars(copied).update(deepcopy(vars(exc)) if isinstance(exc, Problem) else vars(exc))
+    copied.__cause__ = exc
+    return copied
 
 
 def all_problems() -> dict[str, type[Problem]]:

@@ -42,40 +42,40 @@ DEAD_LETTERS = Gauge("dead_letters", "Events that could not be handled.", multip
 
 
 @cache
-def _with(metric: Any, *labels: Any) -> Any:
+def _labelled(metric: Any, *labels: Any) -> Any:
     """`metric.labels(...)`, looked up once for each combination."""
     return metric.labels(*labels)
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """Count an answered request. The labels must have few values, since each combination costs memory."""
-    _with(REQUESTS, method, route, status).inc()
-    _with(LATENCY, route).observe(seconds)
+    _labelled(REQUESTS, method, route, status).inc()
+    _labelled(LATENCY, route).observe(seconds)
 
 
 def count_call(service: str, outcome: str) -> None:
     """Count a call of another service; `outcome` is answered, failed, short_circuited or bulkhead_full."""
-    _with(CALLS, service, outcome).inc()
+    _labelled(CALLS, service, outcome).inc()
 
 
 def count_retry(service: str, outcome: str) -> None:
     """Count a retry; `outcome` is made or over_budget."""
-    _with(RETRIES, service, outcome).inc()
+    _labelled(RETRIES, service, outcome).inc()
 
 
 def count_open_breaker(service: str, change: int) -> None:
     """Add 1 when a breaker opens and -1 when it closes; 0 creates the series."""
-    _with(BREAKERS_OPEN, service).inc(change)
+    _labelled(BREAKERS_OPEN, service).inc(change)
 
 
 def count_event(event_type: str, outcome: str) -> None:
     """Count a received event."""
-    _with(EVENTS, event_type, outcome).inc()
+    _labelled(EVENTS, event_type, outcome).inc()
 
 
 def count_stalled(loop: str) -> None:
     """Count a round of a background loop in which no due work could be done."""
-    _with(STALLED, loop).inc()
+    _labelled(STALLED, loop).inc()
 
 
 def exposition() -> bytes:

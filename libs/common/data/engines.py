@@ -163,7 +163,7 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         if connection is not None and connection.read_only is False:
             connection.read_only = None
 
-    sa.event.listen(engine, "handle_error", _judge)
+    sa.event.listen(engine, "handle_error", _on_error)
     return engine
 
 
@@ -185,7 +185,7 @@ _BEYOND_LIMITS = "54"
 """Class of the SQLSTATEs for values and statements that exceed a limit of PostgreSQL."""
 
 
-def _judge(failure: sa.engine.ExceptionContext) -> None:
+def _on_error(failure: sa.engine.ExceptionContext) -> None:
     """Remove the values of rows from PostgreSQL's error messages, since these are logged; drop the connection when the
     server is read-only.
     """

@@ -116,10 +116,10 @@ def _write_cursor(asked: PageQuery, value: Any, tie: str) -> str:
     else:
         tagged = ["s", value]
     payload = orjson.dumps([*tagged, tie])
-    return _written(_signature(asked, payload) + payload)
+    return _encode(_signature(asked, payload) + payload)
 
 
-def _written(raw: bytes) -> str:
+def _encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
@@ -131,7 +131,7 @@ def _read_cursor(asked: PageQuery) -> tuple[Any, str]:
         raise MalformedRequest("The cursor is not valid.") from None
     signature, payload = raw[:12], raw[12:]
     # Several base64 texts decode to the same bytes; only the canonical one was issued.
-    if _written(raw) != text or not hmac.compare_digest(signature, _signature(asked, payload)):
+    if _encode(raw) != text or not hmac.compare_digest(signature, _signature(asked, payload)):
         raise MalformedRequest("The cursor was not issued for this list and these filters.")
     tag, value, tie = orjson.loads(payload)
     return _readers[tag](value), tie

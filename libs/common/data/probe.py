@@ -66,12 +66,12 @@ class Probe:
     def _run(self) -> None:
         context.begin(BUSY_SECONDS)
         try:
-            self._state = self._written()
+            self._state = self._write()
         finally:
             self._fresh_until = time.monotonic() + FRESH_SECONDS
             self._done.set()
 
-    def _written(self) -> dict[str, Any]:
+    def _write(self) -> dict[str, Any]:
         try:
             with self._db.write(durable=False) as session:
                 _touch.write(session, [{}])

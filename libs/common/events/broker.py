@@ -109,11 +109,11 @@ class Broker:
             with self._lock:
                 link.beat()
             if self._inbox:
-                self._store_given_up(self._inbox, link)
+                self._store_dead_letters(self._inbox, link)
                 self._handle(self._inbox, link)
         return True
 
-    def _store_given_up(self, inbox: Inbox, link: "_Link") -> None:
+    def _store_dead_letters(self, inbox: Inbox, link: "_Link") -> None:
         while link.given_up:
             message = link.given_up[0]
             inbox.give_up(_read(message.body), "given up by the broker")
@@ -143,7 +143,7 @@ class Broker:
         results = inbox.receive([_read(message.body) for message in batch])
         again = [m for m, result in zip(batch, results, strict=True) if result["outcome"] == "retry"]
         with self._lock:
-            tags = [self._put_off(link, message) for message in again]
+            tags = [self._delay(link, message) for message in again]
         if not all(link.confirmed(tags)):
             raise _Lost("an event was not requeued")
         self._acknowledge(batch)
@@ -153,7 +153,7 @@ class Broker:
             for message in messages:
                 message.channel.basic_ack(message.delivery_tag)
 
-    def _put_off(self, link: "_Link", message: Any) -> int:
+    def _delay(self, link: "_Link", message: Any) -> int:
         """Publish it to a retry queue, with a longer delay each time; returns the tag of the publish."""
         retries = int((message.headers or {}).get("x-retries", 0))
         seconds = RETRY_SECONDS[min(retries, len(RETRY_SECONDS) - 1)]
@@ -164,15 +164,15 @@ class Broker:
             self._link = _Link(self._url, self._service if self._inbox else None)
         return self._link
 
-    def close(self, *, politely: bool = True) -> None:
-        """Close the connection; unacknowledged messages are delivered again. `politely` does the AMQP close handshake,
+    def close(self, *, graceful: bool = True) -> None:
+        """Close the connection; unacknowledged messages are delivered again. `graceful` does the AMQP close handshake,
         which makes sure that the broker has received the last acknowledgements.
         """
         with self._lock:
             link, self._link = self._link, None
             if link is not None:
-                if politely:
-                    link.take_leave()
+                if graceful:
+                    link.close_gracefully()
                 link.close()
 
     @contextmanager
@@ -180,7 +180,7 @@ class Broker:
         try:
             yield
         except (AMQPError, KombuError, OSError) as exc:
-            self.close(politely=False)
+            self.close(graceful=False)
             log.warning("broker.failed", extra={"why": str(exc) if isinstance(exc, _Lost) else type(exc).__name__})
             raise DependencyUnavailable("The broker is unavailable.") from exc
 
@@ -285,7 +285,7 @@ class _Link:
         if self._closed or not self._amqp.connected:
             raise _Lost("closed")
 
-    def take_leave(self) -> None:
+    def close_gracefully(self) -> None:
         if self._reading.acquire(timeout=LEAVE_SECONDS):
             with suppress(OSError, AMQPError):
                 self._check()

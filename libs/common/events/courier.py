@@ -38,7 +38,7 @@ class Courier:
             return 0
         if not self._run:
             self._since = time.monotonic()
-        batch, rest = _bounded(claimed)
+        batch, rest = _split_batch(claimed)
         try:
             self._sent, self._again = self._send(batch)
         except BaseException:
@@ -68,7 +68,7 @@ class Courier:
         self._run = 0
 
 
-def _bounded(rows: list[Claimed]) -> tuple[list[Claimed], list[Claimed]]:
+def _split_batch(rows: list[Claimed]) -> tuple[list[Claimed], list[Claimed]]:
     """The rows that fit into one request, at least one, and the rest."""
     size, taken = 2, 0
     for row in rows[:MAX_EVENTS]:

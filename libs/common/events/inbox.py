@@ -109,7 +109,7 @@ class Inbox:
         event_ids = [event_id for event_id, _ in parsed]
         with self._db.write() as session:
             failed = dead_letters.known_failures(session, event_ids)
-            outcomes = {} if replayed else _decided(failed, alone=len(envelopes) == 1)
+            outcomes = {} if replayed else _outcomes_without_handling(failed, alone=len(envelopes) == 1)
             fresh = _claim(session, [event_id for event_id in event_ids if event_id not in outcomes])
             self._call_handlers(session, {event_id: event for event_id, event in parsed if event_id in fresh})
             dead_letters.forget(session, [event_id for event_id in failed if event_id not in outcomes])
@@ -169,7 +169,7 @@ class Inbox:
         return {"id": event_id, "outcome": outcome}
 
 
-def _decided(failed: Mapping[str, bool], *, alone: bool) -> dict[str, str]:
+def _outcomes_without_handling(failed: Mapping[str, bool], *, alone: bool) -> dict[str, str]:
     """The outcomes of the events that have failed before and are not to be handled in this transaction."""
     return {event_id: "dead" if dead else _ALONE for event_id, dead in failed.items() if dead or not alone}
 

@@ -89,7 +89,7 @@ def refuse(sock: Any, status: int, connection: str, headers: list[tuple[str, str
     send(sock, "\r\n".join(lines).encode() + body, ANSWER_SECONDS)
 
 
-def let_send(sock: Any) -> None:
+def drain(sock: Any) -> None:
     """Read and discard what the client still sends: otherwise it would get a reset instead of its answer."""
     sock.shutdown(socket.SHUT_WR)
     left = DRAIN

@@ -13,7 +13,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers import ggevent
 
 from libs.common import context, errors, logs, metrics
-from libs.common.server.answers import let_send, refuse
+from libs.common.server.answers import drain, refuse
 from libs.common.server.bodies import BodyFirst
 from libs.common.server.requests import Refused, Request, Unreadable, seen_of
 from libs.common.server.waits import Idle, Wait
@@ -121,7 +121,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
             if req.is_coded:
-                let_send(sock)
+                drain(sock)
             raise
 
     def handle_error(self, req: Request | None, client: Any, addr: Any, exc: BaseException) -> None:
@@ -141,4 +141,4 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         headers, body = encode_problem(problem, seen.path, request_id)
         with suppress(OSError):  # the client may have disconnected
             refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
-            let_send(client)
+            drain(client)

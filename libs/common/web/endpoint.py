@@ -51,7 +51,7 @@ class Endpoint:
         self._operation = path_template(route.rule)
         wanted = set(route.needs) | set(route.before_needs)
         if unknown := sorted(wanted - route.gives() - dependencies.keys()):
-            raise TypeError(_refusal(route, unknown, dependencies))
+            raise TypeError(_unknown_parameters(route, unknown, dependencies))
         self._dependencies = {name: dependencies[name] for name in wanted & dependencies.keys()}
         self._unit = None
         if "session" in route.needs:
@@ -81,7 +81,7 @@ class Endpoint:
             if not key:
                 return self._dump(route.view(**call))
             assert isinstance(session, Session)
-            return self._once(session, key, call)
+            return self._run_idempotent(session, key, call)
 
     def _read_body(self) -> Any:
         # A chunked body has a Content-Length by now, unless it is malformed (bodies.py).
@@ -89,7 +89,7 @@ class Endpoint:
             return {}
         return read_json(MERGE_PATCH if self._patch else self._route.media_type)
 
-    def _once(self, session: Session, key: idempotency.Key, call: dict[str, Any]) -> Response:
+    def _run_idempotent(self, session: Session, key: idempotency.Key, call: dict[str, Any]) -> Response:
         stored = idempotency.claim(session, key)
         if stored:
             return _replay(stored)
@@ -138,9 +138,9 @@ class Endpoint:
             body = _load(self._body, raw)
             if self._route.method != "PUT":
                 return body
-            _make(self._body, body)
+            _precompute(self._body, body)
             return lambda current: body
-        made = _make(self._patch, _load(self._patch, raw))
+        made = _precompute(self._patch, _load(self._patch, raw))
         return lambda current: _load(self._body, merge_patch(self._writable(current), {**raw, **made}))
 
     def _writable(self, current: Any) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Endpoint:
         return JsonResponse(content, route.status, headers)
 
 
-def _refusal(route: Route, unknown: Sequence[str], dependencies: Mapping[str, object]) -> str:
+def _unknown_parameters(route: Route, unknown: Sequence[str], dependencies: Mapping[str, object]) -> str:
     known = ", ".join(sorted(route.gives() | dependencies.keys()))
     return (
         f"{route.method} {route.rule}: {route.view.__name__} asks for {', '.join(unknown)}, "
@@ -225,7 +225,7 @@ def _load(schema: ma.Schema, data: Any) -> Any:
         raise errors.ValidationFailed(errors=list(_pointers(exc.messages))) from None
 
 
-def _make(schema: ma.Schema, loaded: dict[str, Any]) -> dict[str, Any]:
+def _precompute(schema: ma.Schema, loaded: dict[str, Any]) -> dict[str, Any]:
     """Compute expensive values of a valid body, such as a hash, once and before the transaction; returns the members
     that have them.
     """

@@ -91,7 +91,7 @@ def make_flask(settings: Settings) -> Flask:
 def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") -> None:
     CORS(
         app,
-        origins=[_literally(origin) for origin in settings.cors_origins],
+        origins=[_exact_origin(origin) for origin in settings.cors_origins],
         expose_headers=EXPOSED,
         max_age=600,
         always_send=False,
@@ -140,7 +140,7 @@ def _add_hooks(app: Flask, settings: Settings, limiter: "RateLimiter | None") ->
         context.end()
 
 
-def _literally(origin: str) -> str | re.Pattern[str]:
+def _exact_origin(origin: str) -> str | re.Pattern[str]:
     """A pattern for the origin. Flask-CORS would take an origin with brackets (IPv6) for a regular expression."""
     return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z", re.IGNORECASE)
 

@@ -41,7 +41,7 @@ class Readiness:
 def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Check], ready: Readiness) -> Blueprint:
     routes = Blueprint("health", __name__)
     probe = Probe(db)
-    all_checks: dict[str, Check] = {"database": probe.state, "events": lambda: _events(db), **checks}
+    all_checks: dict[str, Check] = {"database": probe.state, "events": lambda: _event_state(db), **checks}
 
     @routes.get("/livez")
     def livez() -> Response:
@@ -51,12 +51,12 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
     def readyz() -> Response:
         if ready.draining:
             return JsonResponse({"status": "draining"}, 503)
-        state = _tried(probe.state)
+        state = _run_check(probe.state)
         return JsonResponse({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200)
 
     @routes.get("/health")
     def health() -> Response:
-        found = {name: _tried(check) for name, check in all_checks.items()}
+        found = {name: _run_check(check) for name, check in all_checks.items()}
         states = {part["status"] for part in found.values()}
         overall = next((s for s in ("unhealthy", "degraded") if s in states), "healthy")
         body = {
@@ -70,13 +70,13 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
 
     @routes.get("/metrics")
     def prometheus() -> Response:
-        _tried(lambda: _events(db))
+        _run_check(lambda: _event_state(db))
         return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
     return routes
 
 
-def _tried(check: Check) -> dict[str, Any]:
+def _run_check(check: Check) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         state = check()
@@ -88,7 +88,7 @@ def _tried(check: Check) -> dict[str, Any]:
     return {**state, "latency_ms": round((time.perf_counter() - started) * 1000, 2)}
 
 
-def _events(db: Database) -> dict[str, Any]:
+def _event_state(db: Database) -> dict[str, Any]:
     """The state of the outbox and the dead letters; also sets their gauges."""
     with db.read() as session:
         waiting, dead = outbox.pending(session), dead_letters.count(session)

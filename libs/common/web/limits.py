@@ -45,7 +45,7 @@ class RateLimiter:
             try:
                 return self._count(limiter, address)
             except StorageError as exc:
-                self._lost(exc)
+                self._redis_failed(exc)
         self._own = self._own or SlidingWindowCounterRateLimiter(MemoryStorage())
         return self._count(self._own, address)
 
@@ -86,7 +86,7 @@ class RateLimiter:
             self._shared = SlidingWindowCounterRateLimiter(storage)
         return self._shared
 
-    def _lost(self, exc: Exception) -> None:
+    def _redis_failed(self, exc: Exception) -> None:
         self._ask_again_at = time.monotonic() + RETRY_SECONDS
         metrics.LIMITS_ALONE.inc()
         log.warning("limits.alone", extra={"why": type(exc).__name__})

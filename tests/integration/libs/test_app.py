@@ -369,7 +369,7 @@ def test_a_service_without_its_database_is_unhealthy_and_alive(make_service: Cal
 
 @ON_ONE_ENGINE
 def test_a_check_that_breaks_makes_its_part_unhealthy(app: Flask, root: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.common.web.health._events", lambda db: 1 / 0)
+    monkeypatch.setattr("libs.common.web.health._event_state", lambda db: 1 / 0)
     answer = root._client.get("/health")
     assert (answer.status_code, answer.json["status"]) == (503, "unhealthy")
     assert answer.json["checks"]["events"]["status"] == "unhealthy"
