@@ -96,7 +96,7 @@ class Problem(Exception):
 
 
 class MalformedRequest(Problem):
-    """The bytes are not what they claim to be: broken HTTP or JSON, bad UTF-8, no Host, a cursor not issued here."""
+    """The request is malformed: invalid HTTP, JSON or UTF-8, no Host, or a cursor that was not issued for this list."""
 
     status, code, title = 400, "malformed-request", "Malformed request"
     example: ClassVar = {"detail": "The body is not JSON in UTF-8."}
@@ -109,7 +109,7 @@ class Unauthenticated(Problem):
 
 
 class Forbidden(Problem):
-    """The caller is known and lacks a right."""
+    """The caller is authenticated but lacks a permission."""
 
     status, code, title = 403, "forbidden", "Not allowed"
 
@@ -121,7 +121,7 @@ class NotFound(Problem):
 
 
 class MethodNotAllowed(Problem):
-    """The path exists and does not take this method; `Allow` names those it takes."""
+    """The path does not support this method; `Allow` lists those that it supports."""
 
     status, code, title = 405, "method-not-allowed", "Method not allowed"
 
@@ -139,7 +139,7 @@ class RequestInFlight(Problem):
 
 
 class PreconditionFailed(Problem):
-    """`If-Match` does not name the current version, or `If-None-Match` names it where it is to be changed."""
+    """`If-Match` does not name the current version, or `If-None-Match` of a change names it."""
 
     status, code, title = 412, "precondition-failed", "The resource has changed"
     example: ClassVar = {"detail": "If-Match does not name the current version."}
@@ -172,7 +172,7 @@ class ExpectationFailed(Problem):
 
 
 class ValidationFailed(Problem):
-    """The request is well-formed and wrong; `errors` points at each fault."""
+    """The request is well-formed but not valid; `errors` points at each fault."""
 
     status, code, title = 422, "validation-failed", "The request is not valid"
     example: ClassVar = {"errors": [{"pointer": "/colour", "detail": "Unknown parameter."}]}
@@ -191,37 +191,37 @@ class RateLimited(Problem):
 
 
 class HeadersTooLarge(Problem):
-    """A header is larger than the service takes, or there are more of them."""
+    """A header is too large, or there are too many."""
 
     status, code, title = 431, "headers-too-large", "The headers are too large"
 
 
 class InternalError(Problem):
-    """A fault of ours; the log line with the same request id has the traceback."""
+    """An unexpected error in the service; the log line with the same request id has the traceback."""
 
     status, code, title = 500, "internal-error", "Internal error"
 
 
 class UnsupportedTransferCoding(Problem):
-    """The body comes in a coding that the service does not know; it knows `chunked`."""
+    """The body has a Transfer-Encoding other than `chunked`."""
 
     status, code, title = 501, "unsupported-transfer-coding", "Unsupported transfer coding"
 
 
 class Overloaded(Problem):
-    """The service sheds load instead of queueing without bound."""
+    """The service has too many requests in progress."""
 
     status, code, title, retry_after = 503, "overloaded", "The service is overloaded", 1
 
 
 class DependencyUnavailable(Problem):
-    """Something that this call needs is down."""
+    """A dependency that the request needs is unavailable."""
 
     status, code, title, retry_after = 503, "dependency-unavailable", "A dependency is unavailable", 2
 
 
 class DeadlineExceeded(Problem):
-    """The time for this request is over."""
+    """The request was not completed before its deadline."""
 
     status, code, title, retry_after = 504, "deadline-exceeded", "The deadline has passed", 1
 
