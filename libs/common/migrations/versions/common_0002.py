@@ -1,4 +1,4 @@
-"""Let counters grow beyond 64 bits, and let PostgreSQL find them by the beginning of their names in any language."""
+"""Let counters exceed 64 bits, and let PostgreSQL use the index for name prefixes whatever the database's collation."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,5 +14,5 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("counters", sa.Column("value_carry", sa.BigInteger(), server_default="0", nullable=False))
     if op.get_bind().dialect.name == "postgresql":
-        # The values stay as they are, and there are few: running code waits for the index only.
+        # Only the collation changes and there are few rows, so the lock is held only while the index is rebuilt.
         op.alter_column("counters", "name", type_=Text(100))

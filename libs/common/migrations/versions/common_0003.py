@@ -1,4 +1,4 @@
-"""Store the inbox and the outbox as their use asks for: many rows that come, change and go."""
+"""Tune the storage of the inbox and the outbox for many inserts, updates and deletes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,8 +13,8 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         _store_ids_once()
     else:
-        # Room beside each row for its next version, so that a lease changes no index; and what is gone is cleared away
-        # after some thousand rows, however large the table was.
+        # Leave room in each page for new versions of rows, so that a lease updates no index (HOT); and vacuum after
+        # some thousand dead rows, whatever the size of the table.
         op.execute(
             "ALTER TABLE outbox SET (fillfactor = 70, autovacuum_vacuum_threshold = 2000,"
             " autovacuum_vacuum_scale_factor = 0, autovacuum_analyze_threshold = 2000,"
@@ -24,7 +24,7 @@ def upgrade() -> None:
 
 
 def _store_ids_once() -> None:
-    """With a rowid each id would be in the table and in the index of its key."""
+    """Recreate the inbox WITHOUT ROWID: otherwise each id is stored in the table and in the index of its key."""
     op.create_table(
         "inbox_by_id",
         sa.Column("event_id", sa.String(length=64), nullable=False),

@@ -1,4 +1,4 @@
-"""Remember the users whose rows are still to be erased, so that it can be done in small steps."""
+"""Add the table of users whose rows are still to be erased."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Add the row that tells whether the database can be written."""
+"""Add the table whose row the health check writes."""
 
 import sqlalchemy as sa
 from alembic import op
