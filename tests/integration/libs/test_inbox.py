@@ -254,7 +254,9 @@ def test_what_was_given_up_elsewhere_is_kept(db: Database) -> None:
 
 def test_what_was_given_up_elsewhere_and_cannot_be_kept_is_told(db: Database, open_database: Any) -> None:
     with pytest.raises(DependencyUnavailable):
-        Inbox(open_database("sqlite:////nowhere/x.db"), {Confirmed: count}).give_up(an_event(), "given up by the broker")
+        Inbox(open_database("sqlite:////nowhere/x.db"), {Confirmed: count}).give_up(
+            an_event(), "given up by the broker"
+        )
 
 
 def test_a_failure_that_cannot_be_counted_is_wanted_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
