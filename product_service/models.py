@@ -222,11 +222,14 @@ class Product(Base):
             created_at=moment, updated_at=moment, version=1, **described,
         )  # fmt: skip
 
-    def change(self, **described: Unpack[ProductChange]) -> None:
-        """Replace the members that a client may set."""
+    def change(self, **described: Unpack[ProductChange]) -> bool:
+        """Replace the members that a client may set; returns whether anything changed."""
+        if all(getattr(self, name) == value for name, value in described.items()):
+            return False
         for name, value in described.items():
             setattr(self, name, value)
         self._changed()
+        return True
 
     def adjust_stock(self, delta: int) -> None:
         """Put units in or take them out; raises InsufficientStock below zero."""

@@ -128,7 +128,8 @@ def delete_product(session: Session, product_id: str, match: VersionCheck) -> No
 def adjust_stock(session: Session, product_id: str, body: StockAdjustment, match: VersionCheck) -> Product:
     """Put units of a product in or take them out.
 
-    This is the only way to change `stock` after creation. It is atomic, and more than there is cannot be taken out.
+    This is the only way to change `stock` after creation. It is atomic, and more than there is cannot be taken out. A
+    `delta` of 0 changes nothing, and is not recorded.
     """
     return use_cases.adjust_stock(session, product_id, body, match)
 

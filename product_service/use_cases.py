@@ -43,20 +43,27 @@ def create_product(session: Session, new: NewProduct) -> Product:
 
 
 def change_product(session: Session, product_id: str, changes: Changes[Product], match: VersionCheck) -> Product:
-    """Replace the members that a client may set; raises NotFound, PreconditionFailed or SkuTaken."""
+    """Replace the members that a client may set; a change that leaves them as they are writes nothing. Raises NotFound,
+    PreconditionFailed or SkuTaken.
+    """
     product = repository.lock(session, product_id)
     match(product.version)
-    product.change(**changes(product))
+    if not product.change(**changes(product)):
+        return product
     repository.save(session, product)
     outbox.add(session, _event(ProductUpdated, product))
     return product
 
 
 def adjust_stock(session: Session, product_id: str, adjustment: StockAdjustment, match: VersionCheck) -> Product:
-    """Put units in or take them out; raises NotFound, PreconditionFailed or InsufficientStock."""
+    """Put units in or take them out; none at all is not recorded. Raises NotFound, PreconditionFailed or
+    InsufficientStock.
+    """
     delta, reason = adjustment["delta"], adjustment["reason"]
     product = repository.lock(session, product_id)
     match(product.version)
+    if delta == 0:
+        return product
     product.adjust_stock(delta)
     repository.save(session, product)
     repository.record(session, Adjustment.new(product, delta, reason))

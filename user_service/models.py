@@ -123,11 +123,16 @@ class User(Base):
             password_hash=password.make() if password else None, created_at=moment, updated_at=moment, version=1,
         )  # fmt: skip
 
-    def change(self, email: str, name: str, role: str, status: str, password: NewPassword | None = None) -> None:
-        """Replace the members that a client may set; without a new password the old one stays."""
+    def change(self, email: str, name: str, role: str, status: str, password: NewPassword | None = None) -> bool:
+        """Replace the members that a client may set; without a new password the old one stays. Returns whether anything
+        changed, which a password always does.
+        """
+        if not password and (self.email, self.name, self.role, self.status) == (email, name, role, status):
+            return False
         self.email, self.email_key, self.name, self.role, self.status = email, email.lower(), name, role, status
         self.password_hash = password.make() if password else self.password_hash
         self._changed()
+        return True
 
     def erase(self) -> None:
         """Remove the personal data; the row stays as a tombstone, since other data refers to its id."""

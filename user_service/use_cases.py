@@ -34,11 +34,14 @@ def create_user(session: Session, new: NewUser) -> User:
 
 
 def change_user(session: Session, user_id: str, changes: Changes[User], match: VersionCheck) -> User:
-    """Replace the members that a client may set; raises NotFound, PreconditionFailed or EmailTaken."""
+    """Replace the members that a client may set; a change that leaves them as they are writes nothing. Raises NotFound,
+    PreconditionFailed or EmailTaken.
+    """
     user = repository.lock(session, user_id)
     match(user.version)
     before = user.counts()
-    user.change(**changes(user))
+    if not user.change(**changes(user)):
+        return user
     repository.save(session, user)
     outbox.add(session, UserUpdated(user_id=user.id, role=user.role, status=user.status, version=user.version))
     counters.add(session, counters.difference(before, user.counts()))

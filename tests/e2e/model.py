@@ -144,7 +144,8 @@ class Model:
         product = _find(self.products, product_id)
         if product["stock"] + delta < 0:
             raise Refusal(409, "insufficient-stock", [{"pointer": "/delta", "available": product["stock"]}])
-        _move(product, delta, 0, 0)
+        if delta:
+            _move(product, delta, 0, 0)
         return whole(product)
 
     def _knows_seller(self, body: Json) -> None:
@@ -349,7 +350,8 @@ class Model:
         for unique in ("email", "sku"):
             if unique in shape:
                 self._is_free(unique, new[unique], resource)
-        resource |= {**new, "updated_at": NEW, "version": resource["version"] + 1}
+        if any(resource[name] != value for name, value in new.items()):
+            resource |= {**new, "updated_at": NEW, "version": resource["version"] + 1}
         return whole(resource)
 
     def _is_free(self, member: str, value: str | None, own: Json | None = None) -> None:

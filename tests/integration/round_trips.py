@@ -104,7 +104,8 @@ def round_trips(api: Api, resource: Resource, method: str, **before: Any) -> Ite
             merged = {name: left_out.get(name) if value is None else value for name, value in sent.items()}
             expected = {**left_out, **sent} if method == "put" else {**old, **merged}
             found = written(api, method.upper(), f"{path}/{old['id']}", sent)
-            own = {"updated_at": found["updated_at"], "version": 2}
-            expected = {**old, **expected, **own}
+            if any(old.get(name) != value for name, value in expected.items()):
+                expected = {**expected, "updated_at": found["updated_at"], "version": 2}
+            expected = {**old, **expected}
         yield expected, found
         assert api.delete(f"{path}/{found['id']}").status_code == 204

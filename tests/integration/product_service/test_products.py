@@ -199,6 +199,24 @@ def test_patch_changes_what_it_names(api: Api, create: Create) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("PATCH", {}), ("PATCH", {"price": 1.5, "category": None, "currency": None}),
+        ("PUT", {"name": "Laptop", "price": "1.5", "sku": "A"}),
+    ],
+)  # fmt: skip
+def test_a_change_that_leaves_all_as_it_is_writes_nothing_and_publishes_nothing(
+    api: Api, create: Create, db: Database, method: str, body: dict[str, Any]
+) -> None:
+    product = create(name="Laptop", price="1.50", sku="A")
+    before = contents(db)
+    answer = api.send(method, f"/products/{product['id']}", body)
+    assert answered(answer) == product
+    assert answer.headers["ETag"] == '"1"'
+    assert contents(db) == before
+
+
+@pytest.mark.parametrize(
     ("patch", "told"),
     [
         ({"currency": "JPY", "price": "100"}, "100"), ({"currency": "KWD"}, "19.990"), ({"price": "1.5"}, "1.50"),
@@ -244,6 +262,15 @@ def test_a_change_that_names_another_version_is_refused(api: Api, create: Create
     assert answer.headers["ETag"] == '"1"'
     assert answered(api.get(path)) == product
     assert api.send(method, path, body, headers={"If-Match": '"1"'}).status_code in (200, 204)
+
+
+def test_a_stock_adjustment_by_0_writes_nothing_and_publishes_nothing(api: Api, create: Create, db: Database) -> None:
+    product = create()
+    before = contents(db)
+    answer = api.post(f"/products/{product['id']}/stock", {"delta": 0, "reason": "count"})
+    assert answered(answer) == product
+    assert answer.headers["ETag"] == '"1"'
+    assert contents(db) == before
 
 
 @pytest.mark.parametrize("headers", [{"If-Match": '"2"'}, {"If-None-Match": '"1"'}, {"If-None-Match": "*"}])

@@ -64,8 +64,8 @@ def test_no_change_is_lost_among_many(api: Api, create: Callable[..., Any], db: 
     user = create()
 
     def change(number: int) -> None:
-        for _ in range(5):
-            assert api.patch(f"/users/{user['id']}", {"name": f"{number}"}).status_code == 200
+        for turn in range(5):
+            assert api.patch(f"/users/{user['id']}", {"name": f"{number} {turn}"}).status_code == 200
 
     in_threads(4, change)
     assert answered(api.get(f"/users/{user['id']}"))["version"] == 21

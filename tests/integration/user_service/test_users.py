@@ -176,6 +176,44 @@ def test_patch_with_null_falls_back_to_the_default(api: Api, create: Create) -> 
     assert answered(api.patch(f"/users/{user['id']}", {"role": None}))["role"] == "customer"
 
 
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("PATCH", {}), ("PATCH", {"name": "Ada", "status": None}), ("PATCH", {"password": None}),
+        ("PUT", {"email": "Ada@example.com", "name": "Ada"}),
+    ],
+)  # fmt: skip
+def test_a_change_that_leaves_all_as_it_is_writes_nothing_and_publishes_nothing(
+    api: Api, create: Create, db: Database, method: str, body: dict[str, Any]
+) -> None:
+    user = create(email="Ada@example.com", name="Ada", password=PASSWORD)
+    before = contents(db)
+    answer = api.send(method, f"/users/{user['id']}", body)
+    assert answered(answer) == user
+    assert answer.headers["ETag"] == '"1"'
+    assert contents(db) == before
+
+
+@pytest.mark.parametrize(("method", "body"), [("PATCH", {}), ("PUT", {"email": "ada@example.com", "name": "Ada"})])
+def test_a_password_is_a_change_even_if_it_is_the_same(
+    api: Api, create: Create, method: str, body: dict[str, Any]
+) -> None:
+    user = create(email="ada@example.com", name="Ada", password=PASSWORD)
+    changed = answered(api.send(method, f"/users/{user['id']}", {**body, "password": PASSWORD}))
+    assert changed["version"] == 2
+    assert changed["updated_at"] > user["updated_at"]
+
+
+def test_another_case_of_the_email_is_a_change(api: Api, create: Create) -> None:
+    user = create(email="ada@example.com")
+    assert answered(api.patch(f"/users/{user['id']}", {"email": "Ada@example.com"}))["version"] == 2
+
+
+def test_a_change_that_would_change_nothing_obeys_if_match(api: Api, create: Create) -> None:
+    user = create()
+    refused(api.patch(f"/users/{user['id']}", {}, headers={"If-Match": '"2"'}), 412, "precondition-failed")
+
+
 def test_patch_is_taken_as_a_merge_patch_and_as_json(api: Api, create: Create) -> None:
     user = create()
     for number, media_type in enumerate(("application/merge-patch+json", "application/json"), 2):

@@ -1,12 +1,12 @@
 """The rules of a user, without a database."""
 
-from user_service.models import User, hash_password
+from user_service.models import NewPassword, User, hash_password
 
 PASSWORD = "correct horse battery"
 
 
-def a_user(**given: str) -> User:
-    return User.new(**{"email": "Ada@Example.com", "name": "Ada", "role": "customer", **given})
+def a_user(password: str | None = None) -> User:
+    return User.new("Ada@Example.com", "Ada", "customer", NewPassword(password) if password else None)
 
 
 def test_a_new_user_is_active_and_found_without_regard_to_case() -> None:
@@ -21,16 +21,25 @@ def test_a_new_user_is_active_and_found_without_regard_to_case() -> None:
 
 
 def test_a_change_replaces_and_is_a_new_version() -> None:
-    user = a_user(password="a hash")
-    user.change("New@example.com", "New", "staff", "suspended")
+    user = a_user(PASSWORD)
+    assert user.change("New@example.com", "New", "staff", "suspended")
     assert (user.email_key, user.name, user.role, user.status) == ("new@example.com", "New", "staff", "suspended")
-    assert (user.password_hash, user.version) == ("a hash", 2)
-    user.change("new@example.com", "New", "staff", "active", "another")
-    assert (user.password_hash, user.version) == ("another", 3)
+    assert (user.has_password(PASSWORD), user.version) == (True, 2)
+    assert user.change("new@example.com", "New", "staff", "active", NewPassword("another one"))
+    assert (user.has_password("another one"), user.version) == (True, 3)
+
+
+def test_the_same_members_are_no_change_and_a_password_always_is() -> None:
+    user = a_user(PASSWORD)
+    same, before = ("Ada@Example.com", "Ada", "customer", "active"), user.updated_at
+    assert not user.change(*same)
+    assert (user.version, user.updated_at) == (1, before)
+    assert user.change(*same, NewPassword(PASSWORD))
+    assert user.version == 2
 
 
 def test_an_erased_user_has_nothing_personal_and_counts_for_nothing() -> None:
-    user = a_user(password="a hash")
+    user = a_user(PASSWORD)
     assert user.counts() == {"total": 1, "role:customer": 1, "status:active": 1}
     user.erase()
     assert (user.email, user.email_key, user.name, user.password_hash) == ("", None, "", None)
@@ -39,7 +48,7 @@ def test_an_erased_user_has_nothing_personal_and_counts_for_nothing() -> None:
 
 
 def test_a_password_is_known_by_its_hash() -> None:
-    user = a_user(password=hash_password(PASSWORD))
+    user = a_user(PASSWORD)
     assert user.has_password(PASSWORD)
     assert not user.has_password(PASSWORD.upper())
     assert not a_user().has_password(PASSWORD)
