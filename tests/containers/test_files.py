@@ -52,6 +52,18 @@ def test_what_is_built_without_a_tag_has_the_version_of_the_code() -> None:
     assert set(re.findall(r"TAG:-([^}]+)}|ARG VERSION=(.+)", text)) == {(VERSION, ""), ("", VERSION)}
 
 
+def test_every_image_that_is_not_built_here_is_named_by_its_version_and_digest() -> None:
+    bases = re.findall(r"^ARG BASE=(.+)$", (ROOT / "compose/Dockerfile").read_text(), re.MULTILINE)
+    assert len(bases) == 1
+    for image in (*bases, *(load(PRODUCTION)["services"][name]["image"] for name in ENGINES)):
+        assert re.fullmatch(r"[a-z]+:\d+\.\d+(\.\d+)?-alpine(\d+\.\d+)?@sha256:[0-9a-f]{64}", image), image
+
+
+def test_the_environment_may_name_another_base_and_else_the_dockerfile_does() -> None:
+    for service in SERVICES:
+        assert load(DEVELOPMENT)["services"][service]["build"]["args"].get("BASE", "missing") is None
+
+
 # Production --------------------------------------------------------------------------------------------------------
 
 
@@ -90,7 +102,7 @@ def test_everything_is_bounded_confined_and_started_again(production: dict[str, 
         assert given["security_opt"] == ["no-new-privileges:true"], name
         assert given["restart"] == ("no" if name in MIGRATIONS else "unless-stopped"), name
         assert given["logging"]["options"].keys() == {"max-size", "max-file"}, name
-        assert re.fullmatch(r"[a-z-]+:\d+\.\d+(\.\d+)?(-\w+)?", given["image"]), name
+        assert re.fullmatch(r"[a-z-]+:\d+\.\d+(\.\d+)?(-\w+@sha256:[0-9a-f]{64})?", given["image"]), name
         assert name in MIGRATIONS or name in (*SERVICES, *WORKERS) or given["user"] not in ("", "root"), name
 
 

@@ -143,7 +143,8 @@ def context(images: dict[str, str], tmp_path: Path) -> Path:
 
 def build(context: Path) -> list[str]:
     """The layers of the order service's image."""
-    words = ("--quiet", "--network", environment()["BUILD_NETWORK"], "--build-arg", "SERVICE=order")
+    arguments = ("--build-arg", "SERVICE=order", "--build-arg", "BASE")
+    words = ("--quiet", "--network", environment()["BUILD_NETWORK"], *arguments)
     made = docker("build", *words, "--file", str(context / "compose/Dockerfile"), str(context)).strip()
     layers: list[str] = json.loads(docker("image", "inspect", made))[0]["RootFS"]["Layers"]
     return layers
