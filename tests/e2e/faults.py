@@ -37,14 +37,15 @@ def fault(name: str, target: str, service: str = "") -> Callable[[Call], Call]:
     return register
 
 
-@fault("If-Match is not looked at", "libs.common.web.messages:check_match")
+@fault("If-Match is not looked at", "libs.common.web.endpoint:check_match")
 def _match_anything(check: Call, version: int) -> None:
     pass
 
 
 @fault("null does not remove", "libs.common.web.endpoint:merge_patch")
 def _keep_what_is_null(merge: Call, old: Any, new: Any) -> Any:
-    return merge(old, {name: value for name, value in new.items() if value is not None})
+    kept = {name: value for name, value in new.items() if value is not None} if isinstance(new, dict) else new
+    return merge(old, kept)
 
 
 @fault("a key fits every body", "libs.common.data.idempotency:Key.of")
