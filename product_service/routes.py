@@ -8,6 +8,7 @@ from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
 from libs.common.data.paging import Page, PageQuery
 from libs.common.errors import InvalidTransition, Problem
+from libs.common.ids import example_id
 from libs.common.web.routes import PREFIX, SHORTLY, Routes
 from product_service import repository, schemas, use_cases
 from product_service.clients import Users
@@ -88,7 +89,9 @@ def get_product(session: Reader, product_id: str) -> ProductRow:
 
 @routes.put(
     "/products/<id:product_id>", body=schemas.ProductChange, returns=schemas.Product,
-    refuses=[SkuTaken, UnknownUser], before=_seller_exists, shows={"version": 2},
+    refuses=[SkuTaken, UnknownUser], before=_seller_exists,
+    example={"name": "Laptop", "price": "2299.00", "sku": "LAP-14-1", "seller_id": example_id("seller_id")},
+    shows={"price": "2299.00", "description": "", "category": None, "version": 2},
 )  # fmt: skip
 def replace_product(session: Session, product_id: str, body: Changes[Product], match: VersionCheck) -> Product:
     """Replace a product.
