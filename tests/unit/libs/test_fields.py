@@ -325,3 +325,12 @@ def test_written_times_sort_as_times() -> None:
 def test_an_unknown_member_is_refused() -> None:
     with pytest.raises(ma.ValidationError):
         Priced().load({"surprise": 1})
+
+
+class Dotted(fields.Answer):
+    plain = fields.Integer(attribute="a.b", min=0, max=9)
+
+
+def test_a_member_is_looked_up_by_its_name_as_it_is() -> None:
+    """Marshmallow itself would look for `b` within `a`."""
+    assert Dotted().dump({"a.b": 1}) == {"plain": 1}

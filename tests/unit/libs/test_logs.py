@@ -67,6 +67,14 @@ def test_a_line_has_the_event_its_fields_and_where_it_comes_from(written: Writte
     }
 
 
+def test_no_line_costs_a_look_for_the_place_that_wrote_it(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    records: list[logging.LogRecord] = []
+    monkeypatch.setattr(written.handler, "emit", records.append)
+    written.log.info("order.rejected")
+
+    assert (records[0].lineno, records[0].process, records[0].thread) == (0, None, None)
+
+
 def test_a_line_names_the_request_and_the_trace_it_belongs_to(written: Written) -> None:
     work = context.begin(1, request_id="req-1")
     written.log.info("x")

@@ -1,0 +1,117 @@
+"""What is replaced in Gunicorn is what it uses (ADR 13); what it does with it, tests/integration/libs shows."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http import wsgi
+from gunicorn.http.errors import LimitRequestHeaders
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import IterUnreader, SocketUnreader
+from gunicorn.workers import ggevent
+
+from libs.common.server import answers, requests, worker
+from libs.common.server.bodies import STEP
+
+PEER = ("127.0.0.1", 5)
+PLAIN = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+
+
+class Peer:
+    """A socket that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.asked_for: list[int] = []
+
+    def send(self, data: bytes, *options: Any) -> int:
+        self.sent.append(data)
+        return len(data)
+
+    sendall = send
+
+    def recv(self, size: int) -> bytes:
+        self.asked_for.append(size)
+        return b"x"
+
+
+def parse(data: bytes) -> requests.Request:
+    return requests.Request(Config(), IterUnreader([data]), PEER)
+
+
+def response_to(data: bytes, peer: Peer) -> wsgi.Response:
+    return wsgi.create(parse(data), peer, PEER, ("127.0.0.1", 8000), Config())[0]
+
+
+def test_the_parser_makes_our_requests_and_loses_nothing_that_was_looked_at() -> None:
+    config = Config()
+    config.__dict__["admission"] = SimpleNamespace(is_full=lambda: True)
+    request = next(RequestParser(config, [PLAIN + b"Expect: 100-continue\r\n\r\n{}"], PEER))
+
+    assert isinstance(request, requests.Request)
+    assert request.body.read(9) == b"{}"
+
+
+def test_a_head_has_our_bound_and_not_that_of_gunicorn() -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 4000) for n in range(10))
+
+    with pytest.raises(LimitRequestHeaders):
+        requests.Request(Config(), IterUnreader([PLAIN, lines]), PEER)
+
+
+def test_a_client_is_told_to_go_on_unless_its_body_is_coded() -> None:
+    plain, coded = Peer(), Peer()
+    response_to(PLAIN + b"Expect: 100-continue\r\n\r\n", plain)
+    response = response_to(PLAIN + b"Expect: 100-continue\r\nContent-Encoding: gzip\r\n\r\n", coded)
+
+    assert plain.sent == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    assert coded.sent == []
+    assert response.should_close()
+
+
+def test_after_a_body_that_was_not_read_to_its_end_there_is_no_further_request() -> None:
+    config = Config()
+    config.__dict__["admission"] = SimpleNamespace(is_full=lambda: False)
+    parser = RequestParser(config, [PLAIN + b"\r\n{}" + PLAIN + b"\r\n{}"], PEER)
+    next(parser).body.failed = True
+
+    with pytest.raises(StopIteration):
+        next(parser)
+
+
+def test_a_body_is_read_in_steps() -> None:
+    peer = Peer()
+    SocketUnreader(peer).read(1, read_ahead=1024 * 1024)
+
+    assert peer.asked_for == [STEP]
+
+
+@pytest.mark.parametrize(
+    ("length", "framing", "body"),
+    [([("Content-Length", "2")], b"Content-Length: 2", b"{}"), ([], b"Transfer-Encoding: chunked", b"2\r\n{}\r\n")],
+)
+def test_head_and_body_of_an_answer_leave_together(length: list[tuple[str, str]], framing: bytes, body: bytes) -> None:
+    peer = Peer()
+    response = response_to(PLAIN + b"\r\n{}", peer)
+    response.start_response("200 OK", length)
+    response.write(b"{}")
+    head, _, rest = peer.sent[0].partition(b"\r\n\r\n")
+    response.close()
+
+    assert isinstance(response, answers.Response)
+    assert (framing in head, rest) == (True, body)
+    assert peer.sent[1:] == ([] if length else [b"0\r\n\r\n"])
+
+
+def test_the_worker_listens_by_our_listener() -> None:
+    assert "StreamServer" in ggevent.GeventWorker.run.__code__.co_names
+    assert vars(ggevent)["StreamServer"] is worker._Listener
+
+
+def test_a_setting_that_was_copied_is_what_gunicorn_reads() -> None:
+    config = Config()
+    config.__dict__.update({name: setting.get() for name, setting in config.settings.items()})
+    config.__dict__["keepalive"] = 99
+
+    assert config.keepalive == 99
