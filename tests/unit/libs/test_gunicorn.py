@@ -1,5 +1,6 @@
 """What is replaced in Gunicorn is what it uses (ADR 13); what it does with it, tests/integration/libs shows."""
 
+import dis
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,7 +106,9 @@ def test_head_and_body_of_an_answer_leave_together(length: list[tuple[str, str]]
 
 
 def test_the_worker_listens_by_our_listener() -> None:
-    assert "StreamServer" in ggevent.GeventWorker.run.__code__.co_names
+    loaded = {i.argval for i in dis.get_instructions(ggevent.GeventWorker.run) if i.opname == "LOAD_GLOBAL"}
+
+    assert "StreamServer" in loaded
     assert vars(ggevent)["StreamServer"] is worker._Listener
 
 

@@ -37,3 +37,17 @@ os.wait()
 def test_no_process_inherits_that_a_signal_is_ignored_or_blocked() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "SIG_DFL SIG_DFL set()\n", done.stderr
+
+
+LISTEN = """
+import socket
+from types import SimpleNamespace
+from libs import launcher
+port = launcher.listen(SimpleNamespace(listen_host="127.0.0.1", listen_port=0))
+print(socket.create_connection(port.getsockname(), 5).getpeername() == port.getsockname())
+"""
+
+
+def test_it_listens_before_there_is_a_service() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTEN], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
