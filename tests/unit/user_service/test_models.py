@@ -47,9 +47,16 @@ def test_an_erased_user_has_nothing_personal_and_counts_for_nothing() -> None:
     assert user.counts() == {}
 
 
-def test_a_password_is_known_by_its_hash() -> None:
+def test_a_password_is_checked_against_its_hash() -> None:
     user = a_user(PASSWORD)
     assert user.has_password(PASSWORD)
     assert not user.has_password(PASSWORD.upper())
     assert not a_user().has_password(PASSWORD)
     assert hash_password(PASSWORD) != hash_password(PASSWORD)
+
+
+def test_a_new_password_is_hashed_once() -> None:
+    password = NewPassword(PASSWORD)
+    assert not password.is_hashed
+    assert password.make() == password.make()
+    assert password.is_hashed
