@@ -9,6 +9,7 @@ from tests import shell
 
 shell.forget()  # first of all: what is imported below may read the environment
 
+import logging
 import os
 import shutil
 import tempfile
@@ -23,7 +24,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from libs.common import context, migrate
+from libs.common import context, logs, migrate
 from libs.common.config import Settings
 from libs.common.data.database import Database
 from tests.programs import missing
@@ -225,3 +226,16 @@ def _no_work_is_left_over() -> Iterator[None]:
     context.end()
     yield
     context.end()
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_reset() -> Iterator[None]:
+    """A service configures the root logger of the process: after its test the level and the handlers are reset, so that
+    `caplog` of the next test gets its records.
+    """
+    yield
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in [handler for handler in root.handlers if isinstance(handler, logs.BatchingHandler)]:
+        root.removeHandler(handler)
+        handler.close()
