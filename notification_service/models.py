@@ -114,6 +114,52 @@ def _render(name: str, data: Mapping[str, object]) -> str:
         raise DoesNotFit("The template cannot use this data.") from exc
 
 
+class NotificationRow(TypedDict):
+    """The columns of a new notification; `due_at` is set by the database."""
+
+    id: str
+    user_id: str | None
+    order_id: str | None
+    channel: str
+    recipient: str | None
+    template: str | None
+    subject: str | None
+    body: str
+    data: JsonObject
+    status: str
+    attempts: int
+    last_error: str | None
+    unread: bool
+    read_at: datetime | None
+    sent_at: datetime | None
+    created_at: datetime
+    correlation_id: str
+    traceparent: str
+    version: int
+
+
+Row: TypeAlias = sa.RowMapping | NotificationRow
+"""The columns of a stored or a new notification."""
+
+
+class NotificationFilters(TypedDict, total=False):
+    """What notifications are searched by; each is a column."""
+
+    user_id: str
+    order_id: str
+    status: str
+    channel: str
+    unread: bool
+
+
+class NotificationStats(TypedDict):
+    """How many notifications there are."""
+
+    total: int
+    by_status: dict[str, int]
+    by_channel: dict[str, int]
+
+
 class Base(DeclarativeBase):
     metadata = metadata
 
@@ -167,6 +213,26 @@ class Notification(Base):
     traceparent: Mapped[str] = mapped_column(sa.String(55))
     version: Mapped[int]
 
+    @classmethod
+    def new(
+        cls, *, channel: str, body: str, subject: str | None = None, template: str | None = None, data: JsonObject,
+        user_id: str | None = None, recipient: str | None = None, order_id: str | None = None,
+        cause: Origin | None = None,
+    ) -> NotificationRow:  # fmt: skip
+        """The row of a new notification. `cause` is the request or the event that asked for it: traces and events
+        refer to it.
+        """
+        notification_id = new_id()
+        correlation_id, traceparent = (cause.correlation_id, cause.traceparent) if cause else ("", "")
+        return {
+            "id": notification_id, "user_id": user_id, "order_id": order_id, "channel": channel,
+            "recipient": recipient, "template": template, "subject": subject, "body": body, "data": data,
+            "status": "queued", "attempts": 0, "last_error": None, "unread": True, "read_at": None, "sent_at": None,
+            "created_at": now(),
+            "correlation_id": correlation_id if _request_id.fullmatch(correlation_id) else notification_id,
+            "traceparent": traceparent if _traceparent.fullmatch(traceparent) else "", "version": 1,
+        }  # fmt: skip
+
     @property
     def read(self) -> bool:
         return not self.unread
@@ -215,71 +281,9 @@ class ChannelState(Base):
 channel_states = cast(sa.Table, ChannelState.__table__)
 
 
-class NotificationRow(TypedDict):
-    """The columns of a new notification; `due_at` is set by the database."""
-
-    id: str
-    user_id: str | None
-    order_id: str | None
-    channel: str
-    recipient: str | None
-    template: str | None
-    subject: str | None
-    body: str
-    data: JsonObject
-    status: str
-    attempts: int
-    last_error: str | None
-    unread: bool
-    read_at: datetime | None
-    sent_at: datetime | None
-    created_at: datetime
-    correlation_id: str
-    traceparent: str
-    version: int
-
-
-Row: TypeAlias = sa.RowMapping | NotificationRow
-"""The columns of a notification, as the table or a new one has them."""
-
-
-class Filters(TypedDict, total=False):
-    """Notifications may be looked for by these; each is a column."""
-
-    user_id: str
-    order_id: str
-    status: str
-    channel: str
-    unread: bool
-
-
-class Stats(TypedDict):
-    """How many notifications there are."""
-
-    total: int
-    by_status: dict[str, int]
-    by_channel: dict[str, int]
-
-
 def counts(channel: str, status: str) -> dict[str, int]:
     """What a notification adds to the totals."""
     return {"total": 1, f"status:{status}": 1, f"channel:{channel}": 1}
-
-
-def queued(
-    *, channel: str, body: str, subject: str | None = None, template: str | None = None, data: JsonObject,
-    user_id: str | None = None, recipient: str | None = None, order_id: str | None = None, cause: Origin | None = None,
-) -> NotificationRow:  # fmt: skip
-    """The row of a new notification. `cause` is the request or the event behind it: traces and events name it."""
-    notification_id = new_id()
-    correlation_id, traceparent = (cause.correlation_id, cause.traceparent) if cause else ("", "")
-    return {
-        "id": notification_id, "user_id": user_id, "order_id": order_id, "channel": channel, "recipient": recipient,
-        "template": template, "subject": subject, "body": body, "data": data, "status": "queued", "attempts": 0,
-        "last_error": None, "unread": True, "read_at": None, "sent_at": None, "created_at": now(),
-        "correlation_id": correlation_id if _request_id.fullmatch(correlation_id) else notification_id,
-        "traceparent": traceparent if _traceparent.fullmatch(traceparent) else "", "version": 1,
-    }  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from libs.common.data import idempotency
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Page, PageQuery, Position, merged_page, walk
-from libs.common.data.paging import page as page_of
+from libs.common.data.paging import Page, PageQuery, Position, merged_page, page, walk
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
@@ -19,8 +18,8 @@ from notification_service.models import (
     FEW_VALUES,
     MAX_BACKOFF_SECONDS,
     DataNeed,
-    Filters,
     Notification,
+    NotificationFilters,
     NotificationRow,
     Sending,
     channel_states,
@@ -59,13 +58,13 @@ def lock(session: Session, notification_id: str) -> Notification:
     return notification
 
 
-def find_page(session: Reader, filters: Filters, page: PageQuery) -> Page:
+def find_page(session: Reader, filters: NotificationFilters, asked: PageQuery) -> Page:
     query = sa.select(*_SHOWN).where(c.deleted_at.is_(None))
     if len(filters) < 2:
         # Each has an index of its own.
-        return page_of(session, query.where(*_conditions(filters)), page, SORTS, c.id)
+        return page(session, query.where(*_conditions(filters)), asked, SORTS, c.id)
     streams = _of_order(session, filters) if "order_id" in filters else _by_values(filters)
-    return merged_page(session, query, streams, page, SORTS, c.id)
+    return merged_page(session, query, streams, asked, SORTS, c.id)
 
 
 def _conditions(filters: Mapping[str, object]) -> list[sa.ColumnElement[bool]]:
@@ -76,7 +75,7 @@ def _stream(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(notifications).where(c.deleted_at.is_(None), *conditions)
 
 
-def _by_values(filters: Filters) -> list[sa.Select[Any]]:
+def _by_values(filters: NotificationFilters) -> list[sa.Select[Any]]:
     """What the filters choose, in parts: one for each value of the columns in an index that are not asked for, since
     the index has all of them before the sort.
     """
@@ -86,7 +85,7 @@ def _by_values(filters: Filters) -> list[sa.Select[Any]]:
     ]
 
 
-def _of_order(session: Reader, filters: Filters) -> list[sa.Select[Any]]:
+def _of_order(session: Reader, filters: NotificationFilters) -> list[sa.Select[Any]]:
     """What the filters choose of an order. It has few notifications, which are found first: a planner that does not
     know that may prefer the index of another filter.
     """

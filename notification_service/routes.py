@@ -7,7 +7,13 @@ from libs.common.data.paging import Page, PageQuery
 from libs.common.errors import NO_STORE, InvalidTransition
 from libs.common.web.routes import Routes
 from notification_service import repository, schemas, use_cases
-from notification_service.models import Filters, NewNotification, Notification, Row, Stats
+from notification_service.models import (
+    NewNotification,
+    Notification,
+    NotificationFilters,
+    NotificationStats,
+    Row,
+)
 
 routes = Routes(notifications="What users are told, by mail and other channels, and what became of it.")
 
@@ -28,7 +34,7 @@ def send_notification(session: Session, body: NewNotification, work: Context) ->
 @routes.list(
     "/notifications", query=schemas.NotificationFilters, sorts=("created_at",), returns=schemas.Notification
 )  # fmt: skip
-def list_notifications(session: Reader, query: Filters, page: PageQuery) -> Page:
+def list_notifications(session: Reader, query: NotificationFilters, page: PageQuery) -> Page:
     """List notifications.
 
     The newest come first, unless `sort` says otherwise.
@@ -37,7 +43,7 @@ def list_notifications(session: Reader, query: Filters, page: PageQuery) -> Page
 
 
 @routes.get("/notifications/stats", returns=schemas.NotificationStats)
-def notification_stats(session: Reader) -> Stats:
+def notification_stats(session: Reader) -> NotificationStats:
     """Count notifications by status and by channel.
 
     The figures are maintained with every change, so they cost the same however many notifications there are.

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypedDict
 
@@ -14,7 +14,8 @@ from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Database, Reader, Session
 from libs.common.errors import Problem, ValidationFailed
 from libs.common.events import outbox
-from libs.common.events.event import Event, Origin, RefusedEvent
+from libs.common.events.event import Origin, RefusedEvent
+from libs.common.events.inbox import Handlers
 from libs.common.ids import new_id
 from libs.common.times import now, write_time
 from notification_service import repository
@@ -39,10 +40,9 @@ from notification_service.models import (
     NewNotification,
     Notification,
     NotificationRow,
+    NotificationStats,
     Sending,
-    Stats,
     counts,
-    queued,
     render,
     text_of,
 )
@@ -70,7 +70,7 @@ def send_notification(session: Session, new: NewNotification, work: Context) -> 
         subject, body = text_of(new)
     except DoesNotFit as exc:
         raise ValidationFailed(errors=[{"pointer": "/data", "detail": str(exc)}]) from exc
-    row = queued(
+    row = Notification.new(
         channel=new["channel"], user_id=new["user_id"], recipient=new["recipient"], template=new["template"],
         subject=subject, body=body, data=new["data"],
         cause=Origin(event_id="", correlation_id=work.request_id, traceparent=work.traceparent),
@@ -112,7 +112,7 @@ def delete_notification(session: Session, notification_id: str, match: VersionCh
     counters.add(session, counters.difference(before, notification.counts()))
 
 
-def notification_stats(session: Reader) -> Stats:
+def notification_stats(session: Reader) -> NotificationStats:
     """How many notifications there are, by status and by channel."""
     return {
         "total": counters.read(session, "total").get("", 0),
@@ -371,7 +371,7 @@ def _confirmation(event: OrderConfirmed) -> NotificationRow:
         subject, body = render("order_confirmed", data)
     except DoesNotFit as exc:
         raise RefusedEvent(str(exc)) from exc
-    return queued(
+    return Notification.new(
         channel="email", template="order_confirmed", subject=subject, body=body, data=data,
         user_id=event.user_id, order_id=event.order_id, cause=event.origin,
     )  # fmt: skip
@@ -391,7 +391,7 @@ def erase_notifications(session: Session, ids: Sequence[str]) -> None:
     repository.erase(session, ids)
 
 
-HANDLERS: dict[type[Event], Callable[..., None]] = {
+HANDLERS: Handlers = {
     OrderConfirmed: _confirm_orders,
     UserDeleted: _erase_users,
 }

@@ -129,6 +129,86 @@ def price_lines(reserved: Iterable[ReservedLine]) -> tuple[list[PricedLine], Dec
     return lines, total, currency
 
 
+# Orders -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NewOrder:
+    """An order as it was asked for."""
+
+    order_id: str
+    user_id: str
+    lines: list[WantedLine]
+    note: str | None
+    key: Key | None
+    deadline: float
+    """Of its request, a time of `time.monotonic()`: until then the request may drive the order."""
+    places: Mapping[str, int]
+    """The item of the request that names each product first: faults of a line point there."""
+
+    @classmethod
+    def of(
+        cls, user_id: str, items: Sequence[WantedLine], note: str | None, key: Key | None, deadline: float
+    ) -> "NewOrder":
+        places = {item["product_id"]: place for place, item in reversed(list(enumerate(items)))}
+        return cls(new_id(), user_id, merge_lines(items), note, key, deadline, places)
+
+
+class PendingOrder(TypedDict):
+    """The columns of an order when it is placed."""
+
+    id: str
+    user_id: str
+    status: str
+    lines: Sequence[WantedLine]
+    total: Decimal
+    note: str | None
+    idempotency_key: str | None
+    fingerprint: str | None
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+class OrderRow(PendingOrder):
+    """An order as it is stored."""
+
+    currency: str | None
+    rejection: ProblemDocument | None
+    cancel_reason: str | None
+    drive_until: float
+    confirmed_at: datetime | None
+    rejected_at: datetime | None
+    cancelled_at: datetime | None
+    shipped_at: datetime | None
+    delivered_at: datetime | None
+
+
+class Step(TypedDict):
+    """A status that an order came to."""
+
+    status: str
+    at: datetime
+    reason: str | None
+
+
+class OrderFilters(TypedDict, total=False):
+    """What orders are searched by."""
+
+    user_id: str
+    status: str
+    created_from: datetime
+    created_to: datetime
+
+
+class OrderStats(TypedDict):
+    """How many orders there are, and their revenue."""
+
+    total: int
+    by_status: dict[str, int]
+    revenue: list[dict[str, object]]
+
+
 # The tables ---------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +252,17 @@ class Order(Base):
     updated_at: Mapped[datetime] = mapped_column(Moment)
     version: Mapped[int]
 
+    @classmethod
+    def new(cls, new: NewOrder) -> PendingOrder:
+        """The row of a new order; its total is zero until prices are known."""
+        moment = now()
+        return {
+            "id": new.order_id, "user_id": new.user_id, "status": "pending", "lines": new.lines,
+            "total": Decimal(0), "note": new.note, "idempotency_key": new.key.name if new.key else None,
+            "fingerprint": new.key.fingerprint if new.key else None,
+            "created_at": moment, "updated_at": moment, "version": 1,
+        }  # fmt: skip
+
 
 class User(Base):
     """What this service knows of a user. A deleted one stays, so that an old answer never revives it."""
@@ -188,36 +279,6 @@ users = cast(sa.Table, User.__table__)
 
 
 # The life of an order ----------------------------------------------------------------------------------------------
-
-
-class PendingOrder(TypedDict):
-    """The columns of an order when it is placed."""
-
-    id: str
-    user_id: str
-    status: str
-    lines: Sequence[WantedLine]
-    total: Decimal
-    note: str | None
-    idempotency_key: str | None
-    fingerprint: str | None
-    created_at: datetime
-    updated_at: datetime
-    version: int
-
-
-class OrderRow(PendingOrder):
-    """An order as it is stored."""
-
-    currency: str | None
-    rejection: ProblemDocument | None
-    cancel_reason: str | None
-    drive_until: float
-    confirmed_at: datetime | None
-    rejected_at: datetime | None
-    cancelled_at: datetime | None
-    shipped_at: datetime | None
-    delivered_at: datetime | None
 
 
 class Transition(TypedDict):
@@ -264,38 +325,6 @@ TRANSITIONS: dict[str, tuple[str, type[Transition]]] = {
     "delivered": ("shipped", Delivered),
 }
 """Status → the only status that leads to it, and what the transition changes."""
-
-
-@dataclass(frozen=True)
-class NewOrder:
-    """An order as it was asked for."""
-
-    order_id: str
-    user_id: str
-    lines: list[WantedLine]
-    note: str | None
-    key: Key | None
-    deadline: float
-    """Of its request, a time of `time.monotonic()`: until then the request may drive the order."""
-    places: Mapping[str, int]
-    """The item of the request that names each product first: faults of a line point there."""
-
-    @classmethod
-    def of(
-        cls, user_id: str, items: Sequence[WantedLine], note: str | None, key: Key | None, deadline: float
-    ) -> "NewOrder":
-        places = {item["product_id"]: place for place, item in reversed(list(enumerate(items)))}
-        return cls(new_id(), user_id, merge_lines(items), note, key, deadline, places)
-
-    def row(self) -> PendingOrder:
-        """The order, pending; its total is zero until prices are known."""
-        moment = now()
-        return {
-            "id": self.order_id, "user_id": self.user_id, "status": "pending", "lines": self.lines,
-            "total": Decimal(0), "note": self.note, "idempotency_key": self.key.name if self.key else None,
-            "fingerprint": self.key.fingerprint if self.key else None,
-            "created_at": moment, "updated_at": moment, "version": 1,
-        }  # fmt: skip
 
 
 def confirm(order: OrderRow, reserved: Sequence[ReservedLine]) -> Confirmed:
@@ -359,14 +388,6 @@ def after(order: OrderRow, change: Transition) -> OrderRow:
 
 
 # What an order tells -----------------------------------------------------------------------------------------------
-
-
-class Step(TypedDict):
-    """A status that an order came to."""
-
-    status: str
-    at: datetime
-    reason: str | None
 
 
 def counts(order: OrderRow) -> dict[str, int]:

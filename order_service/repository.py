@@ -16,6 +16,8 @@ from libs.common.times import now
 from order_service.models import (
     TRANSITIONS,
     NewOrder,
+    Order,
+    OrderFilters,
     OrderRow,
     PendingOrder,
     Transition,
@@ -56,15 +58,6 @@ def lock(session: Session, order_id: str) -> OrderRow:
         return lock_many(session, [order_id])[order_id]
     except KeyError:
         raise NotFound("There is no such order.") from None
-
-
-class OrderFilters(TypedDict, total=False):
-    """What a list of orders is asked for."""
-
-    user_id: str
-    status: str
-    created_from: datetime
-    created_to: datetime
 
 
 def find_page(session: Reader, filters: OrderFilters, asked: PageQuery) -> Page:
@@ -149,7 +142,7 @@ def add_pending(session: Session, new: Sequence[NewOrder]) -> dict[str, OrderRow
     """
     if not new:
         return {}
-    placed = [order.row() for order in sorted(new, key=lambda order: order.key.name if order.key else "")]
+    placed = [Order.new(one) for one in sorted(new, key=lambda one: one.key.name if one.key else "")]
     seconds = {order.order_id: _seconds(order.deadline) for order in new}
     rows = [{**order, "seconds": seconds[order["id"]]} for order in placed]
     if any(order.key for order in new):

@@ -16,15 +16,15 @@ from order_service.models import (
     CurrencyMismatch,
     InsufficientStock,
     NewOrder,
+    OrderFilters,
     OrderRow,
+    OrderStats,
     Step,
     UnknownProduct,
     UnknownUser,
     WantedLine,
     history,
 )
-from order_service.repository import OrderFilters
-from order_service.use_cases import OrderStats
 
 routes = Routes(orders="What users order: `pending → confirmed → shipped → delivered`, or `rejected`, or `cancelled`.")
 

@@ -1,7 +1,6 @@
 """One function for each thing that the order service does, apart from placing an order (checkout.py)."""
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
 
 from libs.common.data import counters, erasures
 from libs.common.data.changes import VersionCheck, any_version
@@ -9,11 +8,23 @@ from libs.common.data.database import Database, Reader, Session
 from libs.common.data.paging import Position, walk
 from libs.common.events import outbox
 from libs.common.events.event import Event, Origin
+from libs.common.events.inbox import Handlers
 from libs.common.times import now, read_time, write_time
 from order_service import repository
 from order_service.checkout import Verdict, settle_all
 from order_service.events import OrderCancelled, OrderDelivered, OrderShipped, UserCreated, UserDeleted, UserUpdated
-from order_service.models import OrderRow, Transition, UnknownUser, after, cancel, counts, deliver, orders, ship
+from order_service.models import (
+    OrderRow,
+    OrderStats,
+    Transition,
+    UnknownUser,
+    after,
+    cancel,
+    counts,
+    deliver,
+    orders,
+    ship,
+)
 
 PAGE = 200
 """Orders that one transaction of a background loop looks at."""
@@ -62,12 +73,6 @@ def _step(
     outbox.add(session, event(order_id=order["id"], user_id=order["user_id"], version=order["version"], **moment))
     counters.add(session, counters.difference(counts(before), counts(order)))
     return order
-
-
-class OrderStats(TypedDict):
-    total: int
-    by_status: dict[str, int]
-    revenue: list[dict[str, object]]
 
 
 def order_stats(session: Reader) -> OrderStats:
@@ -131,7 +136,7 @@ def forget_users(session: Session, events: Sequence[UserDeleted]) -> None:
     erasures.add(session, deleted)
 
 
-HANDLERS: dict[type[Event], Callable[..., None]] = {
+HANDLERS: Handlers = {
     UserCreated: learn_users,
     UserUpdated: learn_users,
     UserDeleted: forget_users,

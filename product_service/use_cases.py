@@ -164,6 +164,9 @@ def _event(event: type[ProductCreated], product: Product) -> ProductCreated:
     )
 
 
+# Events ------------------------------------------------------------------------------------------------------------
+
+
 def follow_orders(session: Session, events: Sequence[OrderRejected]) -> None:
     """Release what rejected and cancelled orders hold, and sell what shipped ones hold."""
     sold = {event.order_id for event in events if isinstance(event, OrderShipped)}

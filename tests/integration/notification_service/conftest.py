@@ -15,7 +15,7 @@ from notification_service import repository, use_cases
 from notification_service.app import NotificationSettings, create_app
 from notification_service.channels import FakeChannel
 from notification_service.clients import FakeUsers
-from notification_service.models import CHANNELS, Notification, notifications, queued
+from notification_service.models import CHANNELS, Notification, notifications
 from tests.factories import a_cloud_event
 from tests.unit.notification_service.samples import order_data
 from tests.web import Api, answered
@@ -97,7 +97,9 @@ class Running:
     def store(self, *rows: dict[str, Any]) -> None:
         """Put rows in the table that a history would have left there."""
         with self.db.write() as session:
-            session.add_all(Notification(**{**queued(channel="log", body="A text.", data={}), **row}) for row in rows)
+            session.add_all(
+                Notification(**{**Notification.new(channel="log", body="A text.", data={}), **row}) for row in rows
+            )
 
     def published(self) -> list[Any]:
         """The events that wait for a subscriber, oldest first."""

@@ -5,7 +5,7 @@ from typing import Any
 from libs.common.ids import new_id
 from libs.common.times import now
 from notification_service.channels import Message
-from notification_service.models import Notification, Sending, queued
+from notification_service.models import Notification, Sending
 
 
 def order_data(**given: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def a_message(**given: Any) -> Message:
 
 def a_notification(**given: Any) -> Notification:
     """A queued one, as the table holds it; `given` overwrites what it became since."""
-    row = queued(channel="email", body="A text.", data={}, user_id=new_id())
+    row = Notification.new(channel="email", body="A text.", data={}, user_id=new_id())
     return Notification(**{**row, "due_at": 1.0, "lease_token": None, "deleted_at": None, **given})
 
 

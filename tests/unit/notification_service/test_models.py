@@ -7,8 +7,8 @@ from notification_service.models import (
     STATUSES,
     TEMPLATES,
     DoesNotFit,
+    Notification,
     fault_of_recipient,
-    queued,
     render,
     render_html,
 )
@@ -118,13 +118,13 @@ def test_a_deleted_one_says_nothing_waits_for_nothing_and_counts_for_nothing() -
 
 def test_a_new_one_keeps_where_it_comes_from() -> None:
     cause = Origin(event_id="e", correlation_id="req-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
-    row = queued(channel="log", body="A text.", data={}, cause=cause)
+    row = Notification.new(channel="log", body="A text.", data={}, cause=cause)
     assert (row["correlation_id"], row["traceparent"]) == ("req-1", cause.traceparent)
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 129, "a\r\nBcc: b", "ü"])
 def test_a_new_one_takes_no_header_that_could_not_be_sent(bad: str) -> None:
-    row = queued(
+    row = Notification.new(
         channel="log", body="A text.", data={}, cause=Origin(event_id="e", correlation_id=bad, traceparent=bad)
     )
     assert (row["correlation_id"], row["traceparent"]) == (row["id"], "")
