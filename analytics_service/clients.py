@@ -1,4 +1,4 @@
-"""The calls of the four other services, concurrent and shared, and their fake."""
+"""The clients of the four other services, whose calls are concurrent and shared, and their fake."""
 
 import logging
 import threading
@@ -49,7 +49,7 @@ Result = TypeVar("Result")
 
 
 class ShownOrder(TypedDict):
-    """An order as its service shows it, as far as it is read."""
+    """The members of an order, as its service shows it, that are read."""
 
     id: str
     status: str
@@ -64,7 +64,7 @@ class ShownOrder(TypedDict):
 
 
 class ShownNotification(TypedDict):
-    """A notification as its service shows it, as far as it is read."""
+    """The members of a notification, as its service shows it, that are read."""
 
     id: str
     status: str
@@ -75,7 +75,7 @@ class ShownNotification(TypedDict):
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a service, and when it answered with them."""
+    """The figures of a service, and when it returned them."""
 
     values: dict[str, object]
     as_of: datetime
@@ -139,7 +139,7 @@ def _useless(service: str) -> DependencyUnavailable:
 
 
 def _order_history(order: ShownOrder) -> Iterable[FactEvent]:
-    """The events that an order had."""
+    """The events that an order has published."""
     order_id = order["id"]
     if moment := order["confirmed_at"]:
         yield OrderConfirmed(
@@ -157,13 +157,13 @@ def _order_history(order: ShownOrder) -> Iterable[FactEvent]:
 
 
 def _notification_history(notification: ShownNotification) -> Iterable[FactEvent]:
-    """The event that a notification had, if any."""
+    """The event that a notification has published, if any."""
     notification_id, channel = notification["id"], notification["channel"]
     created_at, sent_at = notification["created_at"], notification["sent_at"]
     if sent_at:
         yield NotificationSent(notification_id=notification_id, channel=channel, created_at=created_at, sent_at=sent_at)
     elif notification["status"] == "dead":
-        # The service does not show when it gave up; only that it did is counted.
+        # The service does not show when the notification died; only the fact is counted.
         yield NotificationDead(
             notification_id=notification_id, channel=channel, created_at=created_at, dead_at=created_at
         )
@@ -173,15 +173,15 @@ _HISTORIES: dict[str, Callable[[Any], Iterable[FactEvent]]] = {
     "order": _order_history,
     "notification": _notification_history,
 }
-"""Each takes what its own service shows."""
+"""Service → the events of one of its items."""
 
 
 class SharedCall(Generic[Result]):
     """One call at a time for all callers of `ask` (single flight). A caller that finds no call under way begins one;
-    callers that come meanwhile share the next call, so no result is older than the question.
+    callers that arrive meanwhile share the next call, so no result is older than the request for it.
 
-    `after` gets each result once the waiting callers have it. A call that takes longer than `seconds` blocks nobody:
-    the next caller begins another.
+    `after` is called with each result once the waiting callers have it. After `seconds` a call blocks nobody: the next
+    caller starts another one.
     """
 
     def __init__(self, call: Callable[[], Result], seconds: float, after: Callable[[Result], None] | None = None):
@@ -199,7 +199,7 @@ class SharedCall(Generic[Result]):
             return asked
 
     def _begin(self) -> None:
-        """Begin the call that callers wait for, if any; the lock is held."""
+        """Start the call that callers wait for, if any; the caller holds the lock."""
         current = self._current = self._next
         self._next = None
         self._busy_until = time.monotonic() + self._seconds if current else 0.0
@@ -227,8 +227,8 @@ class SharedCall(Generic[Result]):
 
 
 class SideBySide(Generic[Result]):
-    """Calls several services concurrently, and waits no longer than `seconds`, or than the deadline of the request
-    where that is earlier.
+    """Calls several services concurrently, and waits for `seconds` at most, or until the deadline of the request where
+    that is earlier.
     """
 
     def __init__(
@@ -258,8 +258,8 @@ def _shared(
 
 
 class FakeServices:
-    """Answers from memory. A service in `down` cannot be asked; one in `slow` takes so many seconds. `items` are orders
-    and notifications as their services show them, listed by id.
+    """Answers from memory. A service in `down` is unavailable; one in `slow` takes the given seconds. `items` are
+    orders and notifications as their services show them, listed by id.
     """
 
     def __init__(self) -> None:

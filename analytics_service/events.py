@@ -1,6 +1,6 @@
-"""The events that the analytics service reads, as facts. It publishes none.
+"""The events that the analytics service consumes, as facts. It publishes none.
 
-`facts()` of an event are the id of its subject and the columns of a row that the event makes known. A rebuild reads the
+`facts()` of an event are the id of its subject and the columns of a row that the event makes known. A rebuild uses the
 same classes, which clients.py makes from the pages of a service.
 """
 
@@ -15,7 +15,7 @@ from libs.common.money import CURRENCIES
 from libs.common.times import read_time
 
 MAX_NUMBER = 10**14
-"""No real amount or quantity is larger; as ten-thousandths it still fits its column."""
+"""The largest amount or quantity that is accepted; as ten-thousandths it still fits its column."""
 
 _INVALID = (KeyError, TypeError, ValueError, ArithmeticError, AttributeError)
 
@@ -24,7 +24,7 @@ Facts: TypeAlias = dict[str, object]
 
 
 class ConfirmedLine(TypedDict):
-    """A line of an order, as far as it is read."""
+    """The members of an order line that are read."""
 
     product_id: str
     name: str
@@ -34,7 +34,9 @@ class ConfirmedLine(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class FactEvent(Event):
-    """An event that makes columns of a row known. All members but the subject are times, unless a class differs."""
+    """An event that makes columns of a row known. All members but the subject are times, unless a class overrides
+    `_facts`.
+    """
 
     def facts(self) -> Facts:
         """Raises RefusedEvent for values that no service sends."""

@@ -1,8 +1,8 @@
-"""What is known of each order and notification, the totals that are made of it, and the rules of both.
+"""The facts about each order and notification, the totals that are computed from them, and the rules of both.
 
-A row holds facts, and a fact that is known never changes: it may come twice, in any order, from an event or from a page
-of a service that is older than the event. What a row adds to the totals is a function of the row alone
-(`contributions`), so a change of a row adds to the totals the difference between what the row adds before and after it.
+A row holds facts, and a known fact never changes: it may arrive twice, in any order, from an event or from a page of a
+service that is older than the event. What a row adds to the totals is a function of the row alone (`contributions`), so
+a change of a row adds to the totals the difference between what the row adds before and after it.
 
 Totals have generations, so that a rebuild needs no pause. Readers see the generation that is `live`. A rebuild opens a
 newer one, `building`, which begins empty; from then on every write, by an event or by the rebuild, counts in both:
@@ -11,10 +11,10 @@ newer one, `building`, which begins empty; from then on every write, by an event
     row.generation = building, or live where none is being built
 
 So a row counts in every generation up to its own, at every instant. When the rebuild has written all that the services
-know, its generation is exact and becomes live. A row of an older generation is one that its service no longer knows: it
-counts in no generation that is read, and is deleted. A rebuild that was killed leaves a generation that nobody will
-read, and the next rebuild opens a newer one. The only condition is that no writer uses an outdated `live` or
-`building`: writers take turns (`repository.lock_generations`).
+return, its generation is exact and becomes live. A row of an older generation is one that its service no longer has: it
+counts in no generation that is read, and is deleted. A rebuild that was killed leaves a generation that is never read,
+and the next rebuild opens a newer one. The only condition is that no writer uses an outdated `live` or `building`:
+writers take turns (`repository.lock_generations`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +60,7 @@ class OrderLine(TypedDict):
 
 
 class OrderRow(Row):
-    """None: not known, or not yet."""
+    """A column is None while its fact is unknown."""
 
     confirmed_at: datetime | None
     rejected_at: datetime | None
@@ -256,8 +256,8 @@ Totals: TypeAlias = dict[Key, tuple[int | Decimal, ...]]
 
 
 def order_contributions(order: OrderRow) -> Totals:
-    """What an order adds: it counts once it is confirmed, in the hour and on the day of its confirmation. A cancelled
-    order counts as such, and no longer in units and revenue.
+    """What an order adds to the totals: it counts once it is confirmed, in the hour and on the day of its confirmation.
+    A cancelled order counts as cancelled, and no longer in units and revenue.
     """
     moment, currency, total, lines = order["confirmed_at"], order["currency"], order["total"], order["lines"]
     if moment is None:
@@ -280,7 +280,7 @@ def _buckets(moment: datetime, currency: str) -> list[Key]:
 
 
 def notification_contributions(notification: NotificationRow) -> Totals:
-    """What a notification adds: a dead notification that was later sent counts as sent."""
+    """What a notification adds to the totals: a dead notification that was later sent counts as sent."""
     created, sent = notification["created_at"], notification["sent_at"]
     if not sent and not notification["dead_at"]:
         return {}
@@ -291,7 +291,7 @@ def notification_contributions(notification: NotificationRow) -> Totals:
 
 
 def order_names(order: OrderRow) -> list[ProductNameRow]:
-    """The names of the products in an order, and when they had them."""
+    """The names of the products in an order, and when they had these names."""
     if order["confirmed_at"] is None:
         return []
     return [ProductName.new(line["product_id"], line["name"], order["confirmed_at"]) for line in order["lines"] or ()]
@@ -314,7 +314,7 @@ class Kind(Generic[AnyRow]):
     names: Callable[[AnyRow], list[ProductNameRow]]
 
     def new(self) -> AnyRow:
-        """A row of which nothing is known."""
+        """A row without facts."""
         return cast(AnyRow, dict.fromkeys(self.table.c.keys()))
 
 
@@ -323,8 +323,8 @@ NOTIFICATIONS = Kind(notifications, notification_contributions, notification_nam
 
 
 class Tally(Generic[AnyRow]):
-    """What a batch of facts changes, computed here and written together: rows, and what is added to the totals of each
-    generation.
+    """The changes that a batch of facts makes to rows, and to the totals of each generation; computed here and written
+    together.
     """
 
     def __init__(self, kind: Kind[AnyRow], generations: Sequence[int], known: Mapping[str, AnyRow]):

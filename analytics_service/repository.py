@@ -41,7 +41,7 @@ from libs.common.money import from_units, to_units
 
 
 def _sums(insert: Any) -> dict[str, Any]:
-    """What adds the columns of a total up."""
+    """The SET clause that adds to the columns of a total."""
     table = insert.table
     added = {c.name: c + insert.excluded[c.name] for c in table.c if not c.primary_key}
     return added | (sums.add_up(table, insert.excluded, "revenue") if "revenue" in table.c else {})
@@ -125,7 +125,7 @@ def switch(session: Session, generation: int) -> None:
 
 
 def sweep(session: Session, limit: int) -> int:
-    """Delete rows and totals that nobody will read, up to `limit` of each table; returns how many."""
+    """Delete rows and totals that are no longer read, up to `limit` of each table; returns how many."""
     live, *building = lock_generations(session)
     deleted = sum(delete_some(session, table, table.c.generation < live, limit) for table in (orders, notifications))
     for table in TOTALS.values():

@@ -1,4 +1,4 @@
-"""The URLs of the analytics service, and the page for people."""
+"""The routes of the analytics service, and the dashboard."""
 
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ _policy = (
 
 @pages.get("/")
 def dashboard() -> Response:
-    """One page that needs nothing but the routes below."""
+    """The dashboard, a page that needs only the routes below."""
     headers = {"Content-Security-Policy": _policy, "Cache-Control": "no-cache"}
     return Response(_dashboard, headers=headers, mimetype="text/html")
 
@@ -48,7 +48,7 @@ def service_healths(db: Database, healths: SideBySide[Health]) -> use_cases.Serv
 
 
 class SeriesQuery(TypedDict):
-    """Which part of the past is asked for."""
+    """The query of a time series."""
 
     interval: str
     from_: NotRequired[datetime]
@@ -65,7 +65,7 @@ def order_series(session: Reader, query: SeriesQuery) -> use_cases.Series:
 
 
 class TopQuery(TypedDict):
-    """What is a best seller."""
+    """The query of best sellers."""
 
     by: str
     limit: int

@@ -1,4 +1,4 @@
-"""One function for each thing that the analytics service does."""
+"""The use cases of the analytics service, one function each."""
 
 import random
 import time
@@ -62,8 +62,8 @@ class Summary(TypedDict):
 
 
 def summarise(db: Database, figures: SideBySide[Figures]) -> Summary:
-    """The figures of every service: live, or the last known ones, or none. A service that is down fails nothing, and
-    its figures are never zero for that.
+    """The figures of every service: live, or the last known ones, or none. When a service is down, the summary still
+    succeeds, and its figures are never shown as zero.
     """
     live = figures.ask()
     kept = _kept_figures(db) if len(live) < len(FIGURES) else {}
@@ -86,13 +86,13 @@ def _kept_figures(db: Database) -> dict[str, Figures]:
     try:
         with db.read() as session:
             found = repository.find_snapshots(session)
-    except Problem:  # The last known figures are unavailable, too.
+    except Problem:  # the last known figures are unavailable, too
         return {}
     return {service: Figures(row["figures"], row["as_of"]) for service, row in found.items()}
 
 
 def keep_figures(db: Database, service: str, figures: Figures) -> None:
-    """Store a service's figures, for every process and at most once a second."""
+    """Store the figures of a service for all processes, at most once a second."""
     with db.read() as session:
         known = repository.find_snapshots(session).get(service)
     if known is None or figures.as_of - known["as_of"] >= KEEP_EVERY:
@@ -206,7 +206,7 @@ def top_products(session: Reader, by: str, limit: int, currency: str | None) -> 
 
 
 class ChannelDelivery(TypedDict):
-    """How many notifications arrive, and how fast; a rate or an average of none is None."""
+    """How many notifications are delivered, and how fast; without any, rate and average are None."""
 
     sent: int
     dead: int
@@ -219,7 +219,7 @@ class Delivery(ChannelDelivery):
 
 
 def delivery(session: Reader) -> Delivery:
-    """How many notifications arrive, and how fast, in total and by channel."""
+    """How many notifications are delivered, and how fast, in total and by channel."""
     rows = repository.find_delivery(session)
     total = _rates(sum(row.sent for row in rows), sum(row.dead for row in rows), sum(row.milliseconds for row in rows))
     by_channel = {row.channel: _rates(row.sent, row.dead, row.milliseconds) for row in rows}
@@ -236,7 +236,7 @@ def _rates(sent: int, dead: int, milliseconds: int) -> ChannelDelivery:
 
 
 def learn(session: Session, kind: Kind[AnyRow], events: Sequence[FactEvent], *, building: int | None = None) -> None:
-    """Store and count the facts of the events, which may come in any order and repeatedly. A rebuild names the
+    """Store and count the facts of the events, which may arrive in any order and repeatedly. A rebuild names the
     generation that it builds. Raises RefusedEvent, and Superseded when a newer rebuild has begun.
     """
     facts = [event.facts() for event in events]
@@ -255,8 +255,8 @@ def learn(session: Session, kind: Kind[AnyRow], events: Sequence[FactEvent], *, 
 
 
 def _patiently(call: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-    """Call again after each Problem: another service or the database may be away for a while, and a long rebuild does
-    not end for that. Raises the last Problem when a minute is over.
+    """Call, and retry after each Problem: a long rebuild must survive a short outage of another service or of the
+    database. Raises the last Problem after a minute.
     """
     give_up = time.monotonic() + PATIENCE_SECONDS
     longest = FIRST_PAUSE_SECONDS
@@ -271,9 +271,9 @@ def _patiently(call: Callable[Given, Result], *args: Given.args, **kwargs: Given
 
 
 def rebuild(db: Database, services: Services, report: Callable[[str], None]) -> None:
-    """Compute every total again from what the services know, while events keep arriving and readers keep reading;
-    models.py says why that is exact. Raises Superseded when a newer rebuild has begun, and a Problem when a service or
-    the database is unavailable for a minute. The next rebuild then begins anew.
+    """Compute every total again from the data of the services, while events keep arriving and readers keep reading;
+    models.py explains why that is exact. Raises Superseded when a newer rebuild has begun, and a Problem when a service
+    or the database is unavailable for a minute. The next rebuild then starts from the beginning.
     """
     with db.write() as session:
         building = repository.open_generation(session)
@@ -305,7 +305,7 @@ def _learn_page(db: Database, kind: Kind[AnyRow], events: Sequence[FactEvent], b
 
 
 def _sweep(db: Database) -> int:
-    """Delete what nobody will read, in small transactions with pauses, so that writers do not wait long."""
+    """Delete outdated rows and totals, in small transactions with pauses, so that writers do not wait long."""
     deleted = 0
     while True:
         with db.write() as session:

@@ -1,16 +1,16 @@
-"""The ways a notification can leave.
+"""The channels that notifications are sent by.
 
     with channel.open() as send:      one connection for a batch; raises ChannelDown
-        send(message)                 returns when it was taken
+        send(message)                 returns when the receiver has accepted it
 
 What `send` raises:
 
     Refused            the receiver does not take this message; the attempt counts
     TransientFailure   the receiver does not take it now; the attempt counts, unless most receivers answer like this
-    ChannelDown        the other side cannot be reached or does not let us in; the message was not tried
-    ConnectionLost     the connection ended with the message before; this one was not tried
+    ChannelDown        the receiver cannot be reached or refuses the login; the message was not tried
+    ConnectionLost     the connection ended with an earlier message; this one was not tried
 
-Every message has an id that stays the same from attempt to attempt, so that a receiver can recognise a second one.
+Every message has an id that stays the same from attempt to attempt, so that a receiver can recognise a duplicate.
 """
 
 import ipaddress
@@ -47,7 +47,7 @@ OPEN_SECONDS = 10.0
 EXCHANGE_SECONDS = 10.0
 """For the whole exchange about one message, however slowly the peer sends."""
 CLOSE_SECONDS = 2.0
-"""To say goodbye to a mail server."""
+"""To close the connection to a mail server with QUIT."""
 _SIZE_EXCEEDED = 552
 """The mail is larger than the server takes (RFC 1870)."""
 _PORTS = {"http": 80, "https": 443}
@@ -55,7 +55,7 @@ _TRANSLATED = tuple(
     ipaddress.ip_network(network)
     for network in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 )
-"""Addresses of IPv6 that stand for one of IPv4, which may be private: mapped, NAT64, 6to4, Teredo."""
+"""IPv6 networks whose addresses contain an IPv4 address, which may be private: mapped, NAT64, 6to4, Teredo."""
 _endpoint = re.compile(r"([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -75,7 +75,7 @@ class ConnectionLost(Exception):
 
 
 class ChannelDown(DependencyUnavailable):
-    """Nothing can leave by this channel at the moment."""
+    """The channel cannot send at the moment."""
 
     def __init__(self, channel: str, why: str):
         super().__init__(f"The {channel} channel is unavailable.")
@@ -84,7 +84,7 @@ class ChannelDown(DependencyUnavailable):
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What is sent. `to` is an address that suits the channel, or the id of the user."""
+    """A message to send. `to` is an address for the channel, or the id of the user."""
 
     id: str
     channel: str
@@ -131,8 +131,8 @@ class LogChannel:
 
 class EmailChannel:
     """Mail by SMTP, sent at least once, with a Message-ID that never changes. The URL is
-    `smtp://user:password@host:port`, which uses STARTTLS where another host offers it, or `smtps://`, which begins
-    with TLS. A password crosses no network in the clear.
+    `smtp://user:password@host:port`, which uses STARTTLS where another host offers it, or `smtps://`, which begins with
+    TLS. The password is never sent over a network without TLS.
     """
 
     needs_data: DataNeed = "template"
@@ -167,7 +167,7 @@ class EmailChannel:
             raise ChannelDown("email", _reason(exc)) from exc
 
     def _dial(self) -> smtplib.SMTP:
-        # The name is given, since smtplib would look for that of this host, which can take seconds.
+        # The local host name is given, since smtplib would look it up, which can take seconds.
         if self._tls:
             context = ssl.create_default_context()
             return smtplib.SMTP_SSL(self._host, self._port, self._domain, timeout=OPEN_SECONDS, context=context)
@@ -194,7 +194,7 @@ class EmailChannel:
             raise Refused("The message cannot be written as mail.") from exc
         except (smtplib.SMTPException, OSError) as exc:
             if _answer(exc) is None:
-                # An answer that comes late would be taken for that to the next message.
+                # A late answer would be taken for the answer to the next message.
                 smtp.close()
             failure = TransientFailure if _is_transient(exc) else Refused
             raise failure(f"The mail server refused it ({_reason(exc)}).") from exc
@@ -213,12 +213,12 @@ class EmailChannel:
 
 
 class _HttpChannel(ABC):
-    """Posts messages as JSON. It follows no redirect, keeps no cookie, and takes nothing from the environment."""
+    """Posts messages as JSON. It follows no redirects, keeps no cookies, and ignores the proxies of the environment."""
 
     needs_data: DataNeed = "always"
 
     def __init__(self, adapter: HTTPAdapter):
-        # Without a requests.Session, which would keep the cookies of every receiver.
+        # No requests.Session, which would keep the cookies of every receiver.
         self._adapter = adapter
 
     @contextmanager
@@ -239,7 +239,7 @@ class _HttpChannel(ABC):
         return request
 
     def _post(self, request: requests.PreparedRequest) -> int:
-        """The status; of the answer no more is read than a connection needs to be used again."""
+        """The status; of the body only as much is read as lets the connection be used again."""
         timeout = (EXCHANGE_SECONDS, EXCHANGE_SECONDS)
         with (
             gevent.Timeout(EXCHANGE_SECONDS, requests.Timeout("The peer sent too slowly.")),
@@ -271,8 +271,8 @@ class GatewayChannel(_HttpChannel):
 
 
 class WebhookPermission:
-    """Where webhooks may go: to the hosts that are named, each as `host` (ports 80 and 443) or `host:port`, and to
-    public addresses, or those of the networks that are named.
+    """Where webhooks may be sent: to the given hosts, each as `host` (ports 80 and 443) or `host:port`, at a public
+    address or one in the given networks.
     """
 
     def __init__(self, hosts: Iterable[str], networks: Iterable[str] = ()):
@@ -291,11 +291,11 @@ class WebhookPermission:
 
 
 class _NotPermitted(Exception):
-    """A host has no address that webhooks may go to."""
+    """Webhooks may not be sent to this host, or to any of its addresses."""
 
 
 class _JudgedConnection(HTTPConnection):
-    """Resolves the name once, and connects to an address that is permitted: the name cannot mean another one later."""
+    """Resolves the host name once, and connects to a permitted address: a second lookup could return another one."""
 
     permission: WebhookPermission
 
@@ -326,11 +326,11 @@ class _JudgedConnection(HTTPConnection):
 
 
 class _JudgedTlsConnection(_JudgedConnection, HTTPSConnection):
-    """The same with TLS; the certificate is that of the name."""
+    """The same with TLS; the certificate is checked against the host name."""
 
 
 def _pools(permission: WebhookPermission) -> dict[str, type[HTTPConnectionPool]]:
-    """Connection pools by scheme, whose connections ask this permission."""
+    """Connection pools by scheme, whose connections check this permission."""
     plain = type("_Connection", (_JudgedConnection,), {"permission": permission})
     tls = type("_TlsConnection", (_JudgedTlsConnection,), {"permission": permission})
     return {
@@ -340,8 +340,9 @@ def _pools(permission: WebhookPermission) -> dict[str, type[HTTPConnectionPool]]
 
 
 class WebhookChannel(_HttpChannel):
-    """The recipient is a URL that the permission allows. A receiver that is down is down for its own messages only, so
-    each attempt counts. What is not permitted is refused in the same words, whatever is behind it.
+    """The recipient is a URL that the permission allows. A receiver that is down fails only its own messages, so each
+    attempt counts. Everything that is not permitted is refused with the same text, which tells nothing of the network
+    behind.
     """
 
     def __init__(self, permission: WebhookPermission):
@@ -353,7 +354,7 @@ class WebhookChannel(_HttpChannel):
     def _send(self, message: Message) -> None:
         try:
             request = self._prepare(message.to, message)
-            # Judged as it will be sent: two parsers may find two hosts in one odd URL.
+            # Checks the URL as it will be sent: two parsers may find different hosts in a malformed URL.
             url = parse_url(request.url or "")
             if not self._permission.allows(url.host or "", url.port or _PORTS.get(url.scheme or "", 0)):
                 raise _NotPermitted
@@ -367,8 +368,8 @@ class WebhookChannel(_HttpChannel):
 
 
 class FakeChannel:
-    """Keeps what is sent. `refuses` and `defers` hold recipients whose messages are refused, the latter for now; `down`
-    lets nothing leave.
+    """Keeps the messages that are sent. `refuses` and `defers` hold recipients whose messages fail permanently or
+    transiently; `down` makes the channel unavailable.
     """
 
     needs_data: DataNeed = "always"
@@ -396,8 +397,8 @@ class FakeChannel:
 
 
 class ChannelHealth:
-    """Whether a channel works, by the latest outcome of each of the latest recipients: one recipient has one vote, and
-    a single bad address does not speak for the channel.
+    """Whether a channel works, by the latest outcome for each of the latest recipients: each recipient has one vote, so
+    that a single bad address does not decide.
     """
 
     RECIPIENTS = 10
@@ -416,12 +417,12 @@ class ChannelHealth:
 
     @property
     def is_down(self) -> bool:
-        """Whether it cannot be reached, or most of the latest recipients failed for now."""
+        """Whether it cannot be reached, or most of the latest recipients failed transiently."""
         failed, votes = sum(self._transient.values()), len(self._transient)
         return not self._reachable or (votes >= self.QUORUM and 2 * failed > votes)
 
     def count(self, recipient: str, *, transient: bool) -> None:
-        """Add the outcome of a message; with it the channel was reached."""
+        """Add the outcome of a message, which shows that the channel was reached."""
         self._reachable = True
         self._transient.pop(recipient, None)
         self._transient[recipient] = transient
@@ -429,12 +430,12 @@ class ChannelHealth:
             del self._transient[next(iter(self._transient))]
 
     def unreachable(self) -> None:
-        """Nothing could be tried."""
+        """The channel could not be reached."""
         self._reachable = False
 
 
 def _close(smtp: smtplib.SMTP) -> None:
-    """Say goodbye, which may take a moment and no longer."""
+    """Send QUIT and close; takes CLOSE_SECONDS at most."""
     try:
         with gevent.Timeout(CLOSE_SECONDS, TimeoutError("The peer sent too slowly.")):
             if smtp.sock is not None:
@@ -447,7 +448,7 @@ def _close(smtp: smtplib.SMTP) -> None:
 
 
 def _is_transient(exc: Exception) -> bool:
-    """No answer, one that says to try later, or one that is about us as the sender and not about the recipient."""
+    """Whether there was no answer, a 4xx, or a refusal of the sender and not of the recipient."""
     answered = _answer(exc)
     if answered is None or 400 <= answered[0] < 500:
         return True
@@ -462,7 +463,7 @@ def _is_unreachable(exc: Exception) -> bool:
 
 
 def is_endpoint(text: str) -> bool:
-    """Whether it is `host` or `host:port`."""
+    """Whether the text is `host` or `host:port`."""
     found = _endpoint.fullmatch(text)
     return found is not None and (found[2] is None or 0 < int(found[2]) <= 65535)
 
@@ -473,7 +474,7 @@ def _endpoints(text: str) -> list[tuple[str, int]]:
 
 
 def _answer(exc: Exception) -> tuple[int, str] | None:
-    """The code and the text of the mail server, if it was its answer that failed."""
+    """The code and the text of the mail server's answer; None when there was no answer."""
     if isinstance(exc, smtplib.SMTPRecipientsRefused):
         code, text = next(iter(exc.recipients.values()))
         return code, text.decode("ascii", "replace")

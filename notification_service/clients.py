@@ -1,4 +1,4 @@
-"""What the notification service asks of others, and the fake of it."""
+"""The client of the user service, and its fake."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -10,7 +10,7 @@ from libs.common.errors import DependencyUnavailable
 class Users(Protocol):
     def addresses(self, user_ids: Iterable[str]) -> dict[str, str]:
         """E-mail addresses by user, of up to 100 users; those who are unknown or deleted are left out. Raises
-        DependencyUnavailable when that cannot be asked.
+        DependencyUnavailable when the user service cannot be asked.
         """
 
 

@@ -1,4 +1,4 @@
-"""What the notification service publishes, and what it reads."""
+"""The events that the notification service publishes and consumes."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class NotificationDead(Event):
     version: int
 
 
-# Read --------------------------------------------------------------------------------------------------------------
+# Consumed ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Notifications: what they say, their table, and the rules as methods on them."""
+"""Notifications: their texts, their tables, and the rules as methods on them."""
 
 import re
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ metadata = sa.MetaData(naming_convention=NAMING)
 
 JsonObject: TypeAlias = dict[str, object]
 DataNeed: TypeAlias = Literal["never", "template", "always"]
-"""When a channel needs the `data` of a notification: `template` is where there is one."""
+"""When a channel needs the `data` of a notification; `template`: when it has a template."""
 
 CHANNELS = ("email", "sms", "push", "webhook", "log")
 STATUSES = ("queued", "sent", "failed", "dead")
-"""`failed`: an attempt failed and another will come. `dead`: none will come, unless somebody asks for it."""
+"""`failed`: the last attempt failed, and another follows. `dead`: none follows, unless a client asks for it."""
 
 FEW_VALUES: dict[str, tuple[object, ...]] = {"status": STATUSES, "channel": CHANNELS, "unread": (True, False)}
-"""The columns that notifications can be looked for by and that have few values, and all of those."""
+"""The filtered columns that have few values → all of their values."""
 
 MAX_SUBJECT, MAX_BODY = 300, 100_000
 MAX_BACKOFF_SECONDS = 3600.0
@@ -83,7 +83,7 @@ class NewNotification(TypedDict):
 
 
 def text_of(new: NewNotification) -> tuple[str | None, str]:
-    """The subject and the text, as they were given or made from the template; raises DoesNotFit."""
+    """The subject and the text, as given or rendered from the template; raises DoesNotFit."""
     if new["template"] is None:
         return new["subject"], new["body"] or ""
     subject, body = render(new["template"], new["data"])
@@ -110,7 +110,7 @@ def _render(name: str, data: Mapping[str, object]) -> str:
     except jinja2.UndefinedError as exc:
         raise DoesNotFit(f"The template needs more: {exc.message}.") from exc
     except Exception as exc:
-        # Any data may come here, and what a template does with a wrong type has many names.
+        # The data may be anything, and a template may raise any exception for a wrong type.
         raise DoesNotFit("The template cannot use this data.") from exc
 
 
@@ -169,12 +169,12 @@ _unsent = sa.text("due_at IS NOT NULL")
 
 
 class Notification(Base):
-    """One message to one recipient, and what became of it."""
+    """One message to one recipient, and its delivery status."""
 
     __tablename__ = "notifications"
-    # The sort behind every documented filter; the id settles ties. `unread` stands for "read_at IS NULL". The unique
-    # key serves the filter by order, whose rows are few. Erasing a user's data looks for the deleted rows, too. Several
-    # filters at once use the two indexes that have all columns with few values.
+    # An index for the sort after every documented filter; the id breaks ties. `unread` stands for "read_at IS NULL".
+    # The unique key serves the filter by order, which has few rows. The erasure of a user's data needs the deleted
+    # rows, too. Several filters at once use the two indexes that have all columns with few values.
     __table_args__ = (
         *(
             sa.Index(None, *filters, "created_at", "id", sqlite_where=_alive, postgresql_where=_alive)
@@ -205,7 +205,7 @@ class Notification(Base):
     created_at: Mapped[datetime] = mapped_column(Moment)
     deleted_at: Mapped[datetime | None] = mapped_column(Moment)
     due_at: Mapped[float | None] = mapped_column(sa.Double)
-    """When a sender may take it, by the clock of the database; while one holds it, the end of the lease. None when
+    """When a sender may claim it, by the clock of the database; while it is claimed, the end of the lease. None when
     there is nothing to send.
     """
     lease_token: Mapped[str | None] = mapped_column(sa.String(36))
@@ -244,7 +244,7 @@ class Notification(Base):
             self.version += 1
 
     def retry(self) -> None:
-        """Send a dead one again, with all of its attempts; raises InvalidTransition."""
+        """Queue a dead notification again, with no attempts counted; raises InvalidTransition."""
         if self.status != "dead":
             raise InvalidTransition(f"Only a dead notification can be sent again; this one is {self.status}.")
         if self.body is None:
@@ -253,7 +253,7 @@ class Notification(Base):
         self.version += 1
 
     def delete(self) -> None:
-        """Erase the content and cancel the sending; the row stays, so that its order gets no second one."""
+        """Erase the content and cancel the sending; the row stays, so that its order gets no second notification."""
         self.recipient, self.subject, self.body, self.data = None, None, None, {}
         self.due_at, self.lease_token, self.deleted_at = None, None, now()
         self.version += 1
@@ -267,7 +267,7 @@ notifications = cast(sa.Table, Notification.__table__)
 
 
 class ChannelState(Base):
-    """Whether a channel works, as the process that used it last has found."""
+    """The state of a channel, as found by the process that used it last."""
 
     __tablename__ = "channel_states"
 
@@ -288,7 +288,9 @@ def counts(channel: str, status: str) -> dict[str, int]:
 
 @dataclass(slots=True)
 class Sending:
-    """A notification that a sender has claimed. The outcome of its attempt is set here and written with others."""
+    """A notification that a sender has claimed. The outcome of its attempt is set here and written with those of
+    others.
+    """
 
     id: str
     user_id: str | None
@@ -312,11 +314,11 @@ class Sending:
     data: JsonObject = field(default_factory=dict)
     """Empty where the channel does not need it."""
     size: int = 0
-    """Characters of all that it says, data included, when it was claimed."""
+    """Characters of its text and its data when it was claimed."""
     previous_status: str = ""
     """The status before the attempt; empty until there is an outcome."""
     pause: float | None = None
-    """Seconds until the next attempt; None when there is none, or when nothing was tried."""
+    """Seconds until the next attempt; None when there is none, or when it was not tried."""
     erased: bool = False
 
     def succeed(self) -> None:
@@ -324,7 +326,7 @@ class Sending:
         self._set_status("sent", None)
 
     def fail(self, why: str, max_attempts: int, retry_seconds: float) -> None:
-        """An attempt failed: the next one comes after a pause that doubles, and after the last one it is dead."""
+        """Count a failed attempt: the next one follows after a pause that doubles; after the last one it is dead."""
         self.attempts += 1
         if self.attempts >= max_attempts:
             self._set_status("dead", why)
@@ -333,11 +335,11 @@ class Sending:
             self.pause = min(retry_seconds * 2.0 ** min(self.attempts - 1, 30), MAX_BACKOFF_SECONDS)
 
     def postpone(self, seconds: float) -> None:
-        """Try it later, and let others go first; this counts as no attempt."""
+        """Try it later, after others; this does not count as an attempt."""
         self.pause = seconds
 
     def give_up(self, why: str) -> None:
-        """There is no such user: nothing will be sent, and the content is erased."""
+        """Make it dead and erase the content, since its user does not exist."""
         self._set_status("dead", why)
         self.recipient, self.subject, self.data, self.erased = None, None, {}, True
 

@@ -76,8 +76,8 @@ def _stream(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 
 def _by_values(filters: NotificationFilters) -> list[sa.Select[Any]]:
-    """What the filters choose, in parts: one for each value of the columns in an index that are not asked for, since
-    the index has all of them before the sort.
+    """The filtered notifications in parts, one for each combination of values of the columns without a filter: the
+    index has all of these columns before the sort.
     """
     free = {name: values for name, values in FEW_VALUES.items() if name not in filters}
     return [
@@ -86,26 +86,26 @@ def _by_values(filters: NotificationFilters) -> list[sa.Select[Any]]:
 
 
 def _of_order(session: Reader, filters: NotificationFilters) -> list[sa.Select[Any]]:
-    """What the filters choose of an order. It has few notifications, which are found first: a planner that does not
-    know that may prefer the index of another filter.
+    """The filtered notifications of an order. They are few, and their ids are found first: the planner might prefer the
+    index of another filter.
     """
     ids = session.execute(sa.select(c.id).where(c.order_id == filters["order_id"])).scalars().all()
     return [_stream(c.id == found, *_conditions(filters)) for found in ids] or [_stream(sa.false())]
 
 
-# Statements that are built once: to build them anew costs more than to execute them.
+# Built once: building a statement costs more than executing it.
 _add = Upsert(notifications, lambda insert: insert.values(due_at=epoch()).on_conflict_do_nothing().returning(c.id))
 
 
 def add(session: Session, rows: Sequence[NotificationRow]) -> set[str]:
-    """Store new notifications, and return the ids of those that were: an order gets no second one of a template."""
-    # In the order of the unique key, on which two transactions may wait for each other: so they cannot deadlock.
+    """Store new notifications and return the ids of those that were stored: an order gets only one of each template."""
+    # In the order of the unique key, on which transactions may wait for each other, so that they cannot deadlock.
     rows = sorted(rows, key=lambda row: (row["order_id"] or "", row["id"]))
     return set(session.connection().execute(_add(session), rows).scalars())
 
 
 def waiting(session: Reader) -> tuple[int, datetime | None]:
-    """How many are still to be sent, counted up to 10 000, and the age of the oldest of them."""
+    """How many are still to be sent, counted up to 10 000, and when the oldest of them was created."""
     some = sa.select(c.created_at).where(c.due_at.is_not(None)).limit(10_000).subquery()
     count, oldest = session.execute(sa.select(sa.func.count(), sa.func.min(some.c.created_at))).one()
     return count, oldest
@@ -118,7 +118,7 @@ _lease_seconds: sa.BindParameter[float] = sa.bindparam("_lease", type_=sa.Double
 
 
 def _due() -> sa.Select[Any]:
-    """What is due in a channel, longest due first, without its content but with the size of it."""
+    """The due notifications of a channel, longest due first, with the size of their content in place of the content."""
     moment = epoch()
     # A time further ahead than any lease or pause means that the clock was set back; such a row is due.
     furthest = sa.case((c.status == "queued", _lease_seconds), else_=MAX_BACKOFF_SECONDS)
@@ -169,8 +169,8 @@ _write, _write_erased = Prepared(_change), Prepared(_change.values(_ERASED))
 
 
 def claim(session: Session, channel: str, needs_data: DataNeed, token: str, limit: int) -> list[Sending]:
-    """Lease up to `limit` of what is due in a channel, longest due first; no more once there are MAX_CLAIM_CHARACTERS
-    of content. It waits for no lock.
+    """Lease up to `limit` due notifications of a channel, longest due first, until they have MAX_CLAIM_CHARACTERS of
+    content. Locked rows are skipped.
     """
     due = _find_due.mappings(session, _channel=channel, _lease=LEASE_SECONDS, _limit=limit)
     total, taken = 0, dict[str, Sending]()
@@ -187,7 +187,7 @@ def claim(session: Session, channel: str, needs_data: DataNeed, token: str, limi
 
 
 def lock_leased(session: Session, token: str, claimed: Sequence[Sending]) -> list[Sending]:
-    """Lock those whose lease is still ours, and return them with their current version."""
+    """Lock the notifications whose lease this sender still has, and return them with their current version."""
     versions = dict(_lock_leased.rows(session, _ids=[sending.id for sending in claimed], _token=token))
     locked = [sending for sending in claimed if sending.id in versions]
     for sending in locked:
@@ -210,8 +210,8 @@ def write_outcomes(session: Session, tried: Sequence[Sending]) -> None:
 
 
 def release(session: Session, token: str, untried: Sequence[Sending]) -> None:
-    """End the lease of notifications that have no outcome. They are due when they were, so that none overtakes them;
-    those with a pause are due after it.
+    """End the lease of notifications without an outcome. They keep their due time, so that none overtakes them; those
+    with a pause are due after it.
     """
     kept = [sending for sending in untried if sending.pause is None]
     _release.write(session, [{"_id": one.id, "_token": token, "_due_at": one.due_at} for one in kept])
@@ -231,7 +231,7 @@ _add_state = Upsert(
 
 
 def save_state(session: Session, channel: str, state: str) -> None:
-    """Keep the state of a channel, if it is another one than before."""
+    """Store the state of a channel if it has changed."""
     if states(session).get(channel) != state:
         session.connection().execute(_add_state(session), {"channel": channel, "state": state})
 

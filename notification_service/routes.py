@@ -1,4 +1,4 @@
-"""The URLs of the notification service."""
+"""The routes of the notification service."""
 
 from libs.common.context import Context
 from libs.common.data.changes import Changes, VersionCheck

@@ -1,4 +1,4 @@
-"""One function for each thing that the notification service does, and the sender."""
+"""The use cases of the notification service, one function each, and the sender."""
 
 import logging
 import time
@@ -49,8 +49,8 @@ from notification_service.models import (
 
 BATCH = 100
 SEND_SECONDS = 1.0
-"""No further message of a batch is begun after this, counted from when the connection is open: a worker that is told to
-stop has then recorded what it sent. One message is always tried.
+"""No further message of a batch is started this long after the connection was opened, so that a worker that is told to
+stop can still record what it sent. One message is always tried.
 """
 LOOK_UP_SECONDS = 5.0
 RECORD_SECONDS = 5.0
@@ -58,7 +58,7 @@ LONGEST_BATCH_SECONDS = (
     LOOK_UP_SECONDS + OPEN_SECONDS + SEND_SECONDS + EXCHANGE_SECONDS + CLOSE_SECONDS + RECORD_SECONDS
 )
 POSTPONE_SECONDS = 2.0
-"""What could not be tried is due again after this, so that others are tried first."""
+"""Messages that could not be tried are due again after this, so that others are tried first."""
 LATE_AFTER = timedelta(minutes=10)
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ def retry_notification(session: Session, notification_id: str, match: VersionChe
 
 
 def delete_notification(session: Session, notification_id: str, match: VersionCheck) -> None:
-    """Erase a notification and the stored answers that repeat it, and do not send it if it still waits; raises NotFound
-    or PreconditionFailed.
+    """Erase a notification and the stored answers that repeat it, and do not send it if it is still queued; raises
+    NotFound or PreconditionFailed.
     """
     notification = repository.lock(session, notification_id)
     match(notification.version)
@@ -122,7 +122,7 @@ def notification_stats(session: Reader) -> NotificationStats:
 
 
 def check_sending(db: Database) -> dict[str, object]:
-    """For `/health`: degraded while a channel is down, or something waits for longer than its attempts should take."""
+    """For `/health`: degraded while a channel is down, or a notification has waited for longer than LATE_AFTER."""
     with db.read() as session:
         count, oldest = repository.waiting(session)
         states = repository.states(session)
@@ -153,8 +153,8 @@ def sender_of(channel: str) -> str:
 
 
 class Sender:
-    """Sends what is due in one channel; `step` is the work of a background loop. Each channel has a sender of its own,
-    so that one which is down holds up no other.
+    """Sends what is due in one channel; `step` is the work of a background loop. Each channel has its own sender, so
+    that a channel that is down does not block the others.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ class Sender:
         self._claimed: list[Sending] = []
 
     def step(self) -> bool:
-        """Claim, send and record one batch; whether there may be more. Raises DependencyUnavailable when the channel
-        or the user service is down: what was not tried is released, and no attempt counts.
+        """Claim, send and record one batch; whether there may be more. Raises DependencyUnavailable when the channel or
+        the user service is down: messages that were not tried are released, without counting an attempt.
         """
         self._record()
         # A token for each batch, so that the lease of an earlier batch is never taken for the lease of this one.
@@ -188,7 +188,7 @@ class Sender:
         return self._record() > 0 or full
 
     def finish(self) -> None:
-        """Record the outcomes that the last step could not, before the worker ends."""
+        """Record the outcomes that the last step could not record, before the worker ends."""
         self._record()
 
     def _send(self) -> None:
@@ -215,7 +215,7 @@ class Sender:
             raise failure
 
     def _look_up(self) -> dict[str, str]:
-        """Where each user without a recipient is reached: an address, or the id where the channel takes that."""
+        """The address of each user whose notification has no recipient, or the id where the channel takes ids."""
         users = {sending.user_id for sending in self._claimed if not sending.recipient and sending.user_id}
         if not users:
             return {}
@@ -224,7 +224,7 @@ class Sender:
         return addresses if self._name == "email" else {user_id: user_id for user_id in addresses}
 
     def _deliver(self, batch: Sequence[tuple[Sending, str]]) -> None:
-        """Raises ChannelDown when it cannot be reached, or when most recipients fail for now."""
+        """Raises ChannelDown when the channel cannot be reached, or when most recipients fail transiently."""
         if not batch:
             return
         failed: list[tuple[Sending, str]] = []
@@ -241,7 +241,7 @@ class Sender:
             raise ChannelDown(self._name, f"most recipients fail: {failed[-1][1]}")
 
     def _send_each(self, send: Send, batch: Sequence[tuple[Sending, str]], failed: list[tuple[Sending, str]]) -> None:
-        """Try one message after the other; `failed` gets those that fail for now, which are judged together."""
+        """Try one message after the other; `failed` collects the transient failures, which are judged together."""
         end = time.monotonic() + SEND_SECONDS
         for number, (sending, to) in enumerate(batch):
             if number and time.monotonic() > end:
@@ -266,7 +266,7 @@ class Sender:
             self._health.count(to, transient=False)
             self._fail(sending, str(exc))
         except Exception as exc:
-            # A message that breaks the sender must not hold up those behind it.
+            # A message that breaks the sender must not block those after it.
             log.error("notification.failed", extra={"notification_id": sending.id}, exc_info=exc)
             self._fail(sending, "It cannot be sent.")
         else:
@@ -288,12 +288,13 @@ class Sender:
         )
 
     def _record(self) -> int:
-        """Store the outcomes of the batch and release what has none; returns how many those are. If it fails it is
-        tried again before the next batch, as long as the lease lasts: otherwise what was sent would be sent again.
+        """Store the outcomes of the batch and release the messages without one; returns how many those are. When it
+        fails, it is tried again before the next batch, as long as the lease lasts: otherwise messages would be sent
+        twice.
         """
         if not self._claimed:
             return 0
-        # Sending may have used up the time of the step, and what was sent must be recorded.
+        # Sending may have used up the deadline of the step, and the outcomes must still be recorded.
         context.begin(RECORD_SECONDS)
         untried = [sending for sending in self._claimed if not sending.previous_status]
         with self._db.write() as session:
@@ -307,7 +308,7 @@ class Sender:
         return len(untried)
 
     def _count_progress(self, untried: int) -> None:
-        """Log every batch in which nothing was achieved, and how many of them there were in a row."""
+        """Log a batch in which no message was tried, and how many such batches there were in a row."""
         if untried < len(self._claimed):
             self._stalled = 0
             return
@@ -378,12 +379,12 @@ def _confirmation(event: OrderConfirmed) -> NotificationRow:
 
 
 def _erase_users(session: Session, events: Sequence[UserDeleted]) -> None:
-    """Erase the content of their notifications, soon."""
+    """Let a background loop erase the content of their notifications."""
     erasures.add(session, {event.user_id for event in events})
 
 
 def erase_notifications(session: Session, ids: Sequence[str]) -> None:
-    """Erase the content of notifications to a deleted user. What still waits is dead and is published as such."""
+    """Erase the content of notifications to a deleted user. Unsent ones become dead and are published as such."""
     unsent = repository.lock_unsent(session, ids)
     for sending in unsent:
         sending.give_up("The user was deleted.")

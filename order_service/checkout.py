@@ -4,9 +4,9 @@
     reserve    reserve all lines at the product service, and learn names and prices               (call)
     settle     T2: if it is still `pending`, `confirmed` with `order.confirmed` in the outbox, or `rejected`   (commit)
 
-No network call happens inside a transaction. Whatever dies when, the rules of docs/saga.md hold; the numbers below
-refer to them. Orders that are at the same step at the same moment travel together (libs/common/batching.py): one
-commit or one call, each judged on its own.
+No network call happens inside a transaction. The rules of docs/saga.md hold wherever a process dies; the numbers below
+refer to them. Orders that are at the same step at the same time are batched (libs/common/batching.py): they share one
+commit or one call, and each has its own outcome.
 """
 
 import re
@@ -49,7 +49,7 @@ from order_service.models import (
 )
 
 SETTLE_SECONDS = 0.5
-"""Kept back from a request's time, so that what was reserved can still be settled."""
+"""The part of a request's time that is kept for settling the order."""
 GRACE_SECONDS = 5.0
 """How long after its request's deadline a pending order counts as abandoned."""
 PLACED_AT = "/api/v1/orders"
@@ -58,7 +58,7 @@ PLACED_AT = "/api/v1/orders"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to become of a pending order: confirmed with these lines, or rejected for this problem."""
+    """The outcome for a pending order: confirmation with these lines, or rejection with this problem."""
 
     order_id: str
     user_id: str
@@ -81,8 +81,8 @@ def create_order(checkout: "Checkout", new: NewOrder) -> OrderRow | Replayed:
 
 
 class Checkout:
-    """The steps of the saga in one process; each takes one order and does many at once. T1 of some orders and T2 of
-    others share a commit.
+    """The steps of the saga in one process; each takes one order and batches it with others. T1 of some orders and T2
+    of others share a commit.
     """
 
     def __init__(self, db: Database, users: Users, products: Products):
@@ -91,7 +91,7 @@ class Checkout:
         self._write: Batcher[NewOrder | Verdict, OrderRow | None] = Batcher(self._write_all, feeding=self._reserve)
 
     def place(self, new: NewOrder) -> OrderRow:
-        """The order, `pending` and to be driven on; or an earlier one with the same key, which is finished."""
+        """The order, `pending` and driven by this request; or an earlier one with the same key, which is finished."""
         order = self._placed(new)
         if order is None:
             self._learn_user(new.user_id)
@@ -101,14 +101,14 @@ class Checkout:
         return order
 
     def reserve(self, demand: Demand) -> Reserved:
-        """The lines with names and prices, or why there are none."""
+        """The lines with names and prices, or the problem."""
         try:
             return self._reserve(demand, demand.deadline)
         except Problem as problem:
             return problem
 
     def settle(self, verdict: Verdict) -> OrderRow:
-        """The order as the verdict, or whoever was quicker, left it."""
+        """The order as it was settled, by this verdict or by another one before."""
         try:
             order = self._write(verdict)
         except CommitInDoubt:
@@ -118,14 +118,14 @@ class Checkout:
         return order
 
     def _placed(self, new: NewOrder) -> OrderRow | None:
-        """None when the user is not known here."""
+        """None when the user is not in the replica."""
         try:
             return self._write(new)
         except CommitInDoubt as doubt:
             try:
                 return self._look(new.order_id)
             except NotFound:
-                # Rule 6: without a row it promises nothing, since this request may also have had none to write.
+                # Rule 6: a missing row proves nothing, since this request may have had no row to write.
                 raise doubt from None
 
     def _look(self, order_id: str) -> OrderRow:
@@ -133,7 +133,7 @@ class Checkout:
             return repository.find(session, order_id)
 
     def _learn_user(self, user_id: str) -> None:
-        """Read through to the user service; raises UnknownUser or DependencyUnavailable."""
+        """Ask the user service and update the replica; raises UnknownUser or DependencyUnavailable."""
         found = self._users.find(user_id)
         if found is None:
             raise _unknown_user("There is no such user.")
@@ -149,7 +149,9 @@ class Checkout:
         return [next(settled) if isinstance(item, Verdict) else next(placed) for item in batch]
 
     def _reserve_all(self, batch: list[Demand]) -> Sequence[Reserved]:
-        """What has expired is not asked for; one short deadline does not cut the others short."""
+        """Skip demands whose deadline is over. The call has the latest deadline, so that a short one does not cut off
+        the others.
+        """
         alive = [demand for demand in batch if demand.deadline > time.monotonic()]
         found: dict[str, Reserved] = {}
         if alive:
@@ -163,7 +165,7 @@ def _wanted(order: OrderRow) -> list[WantedLine]:
 
 
 def _pointed(outcome: Reserved, places: Mapping[str, int]) -> Reserved:
-    """The product service was sent merged lines; a client looks for the fault in the items that it sent."""
+    """Let faults point to the items of the client's request; the product service got merged lines."""
     if isinstance(outcome, Problem):
         for fault in outcome.errors or ():
             if fault.get("product_id") in places:
@@ -188,7 +190,7 @@ def _unknown_user(detail: str) -> UnknownUser:
 
 
 def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Problem | None]:
-    """Store each order `pending`, unless its key is taken (rule 1) or its user is not known here, which is None."""
+    """Store each order `pending`, unless its key is taken (rule 1) or its user is not in the replica (None)."""
     keys = {new.key.name for new in batch if new.key}
     known, idle = _find_by_keys(session, keys) if keys else ({}, set())
     statuses = repository.find_users(session, {new.user_id for new in batch})
@@ -212,7 +214,7 @@ def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Pr
 
 
 def _find_by_keys(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow], set[str]]:
-    """The orders that have these keys, and the ids of those among them that are pending and that nobody drives."""
+    """The orders with these keys, and the ids of those that are pending and that no request drives."""
     known = repository.find_by_keys(session, keys)
     idle = repository.lock_idle(session, known.keys()) if known else {}
     finished = [key for key, order in idle.items() if order["status"] != "pending"]
@@ -222,13 +224,13 @@ def _find_by_keys(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow]
 
 
 def _repeated(session: Session, new: NewOrder, key: Key, order: OrderRow, idle: set[str]) -> OrderRow | Problem:
-    """Rule 1: another request came with this key before."""
+    """Rule 1: an earlier request had the same key."""
     if order["fingerprint"] != key.fingerprint:
         return IdempotencyKeyReused()
     if order["status"] != "pending":
         return order
     if order["id"] in idle:
-        idle.remove(order["id"])  # of several requests in this batch one drives it on
+        idle.remove(order["id"])  # only one request of this batch takes it over
         repository.take_over(session, order["id"], new.deadline)
         return order
     left = repository.driven_for(order, repository.clock(session))
@@ -236,10 +238,10 @@ def _repeated(session: Session, new: NewOrder, key: Key, order: OrderRow, idle: 
 
 
 def _refused(status: str | None) -> Problem | None:
-    """Why an order of a user with this status was not stored; None where the user is not known here."""
+    """Why an order of a user with this status was not stored; None when the user is not in the replica."""
     if status is None:
         return None
-    if status == "active":  # the key was taken a moment ago, and by now it is given back
+    if status == "active":  # another request took the key and has freed it again
         return RequestInFlight()
     return _unknown_user(f"The user is {status}.")
 
@@ -260,7 +262,7 @@ def settle_all(session: Session, verdicts: Sequence[Verdict]) -> list[OrderRow]:
             order = orders[order["id"]] = after(order, change)
             events.append(_event_of(order, verdict.origin))
     repository.write(session, changes)
-    # Whoever was deleted while T1 was under way is not known to have had this order.
+    # The deletion of a user does not see an order whose T1 is not yet committed.
     erased = [i for i in changes if statuses.get(orders[i]["user_id"]) == "deleted"]
     repository.erase(session, erased)
     outbox.add(session, *events)
@@ -283,7 +285,7 @@ def _judge(order: OrderRow, verdict: Verdict, user_status: str | None) -> Confir
 
 
 def _event_of(order: OrderRow, origin: Origin) -> OrderConfirmed | OrderRejected:
-    """Rule 3: every rejection is published, since a call of ours may still be under way."""
+    """Rule 3: every rejection is published, since a reserve call may still be under way."""
     if order["confirmed_at"] and order["currency"]:
         return OrderConfirmed(
             order_id=order["id"], user_id=order["user_id"], items=order["lines"],
@@ -299,7 +301,7 @@ def _event_of(order: OrderRow, origin: Origin) -> OrderConfirmed | OrderRejected
 
 
 def reject_abandoned(db: Database, limit: int = 100) -> bool:
-    """Rule 7: reject pending orders that nobody drives any more; True when there may be others."""
+    """Rule 7: reject pending orders that no request drives any more; True when there may be more."""
     with db.read() as session:
         found = repository.find_abandoned(session, GRACE_SECONDS, limit)
     if found:

@@ -1,4 +1,4 @@
-"""What the order service asks of others, and the fakes of it."""
+"""The clients of the user service and the product service, and their fakes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypedDict  # noqa: TID251 - Any is the JSON of another service
@@ -9,7 +9,7 @@ from order_service.models import InsufficientStock, ReservedLine, UnknownProduct
 
 
 class Demand(NamedTuple):
-    """A reservation to be made: what, for which order, for which request, and until when (`time.monotonic()`)."""
+    """A reservation to make for an order, on behalf of a request; `deadline` is a time of `time.monotonic()`."""
 
     order_id: str
     lines: Sequence[WantedLine]
@@ -22,7 +22,7 @@ Reserved = Sequence[ReservedLine] | Problem
 
 
 class UserState(TypedDict):
-    """What an order must know of a user."""
+    """The state of a user that decides whether an order is taken."""
 
     status: str
     version: int
@@ -36,7 +36,7 @@ class Users(Protocol):
 class Products(Protocol):
     def reserve(self, batch: Sequence[Demand], deadline: float) -> list[Reserved]:
         """For each demand its lines with names and prices, or InsufficientStock, UnknownProduct or
-        DependencyUnavailable; raises DependencyUnavailable or DeadlineExceeded when none could be asked.
+        DependencyUnavailable; raises DependencyUnavailable or DeadlineExceeded when the whole call fails.
         """
 
 
@@ -69,7 +69,7 @@ class ProductClient:
 
 
 def _translated(status: int, body: dict[str, Any]) -> Reserved:
-    """The outcome of one reservation, of which `body` is the JSON, in this service's own words."""
+    """The outcome of one reservation, whose JSON is `body`, in the types of this service."""
     if status == 201:
         lines: list[ReservedLine] = body["items"]
         return lines
@@ -97,7 +97,7 @@ class Offer(TypedDict):
 
 
 class FakeProducts:
-    """Prices and stock by product; `reserved` shows what was taken for which order."""
+    """Prices and stock by product; `reserved` holds the outcome for each order."""
 
     def __init__(self) -> None:
         self.stock: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What the order service publishes, and what it reads."""
+"""The events that the order service publishes and consumes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class OrderDelivered(Event):
     version: int
 
 
-# Read --------------------------------------------------------------------------------------------------------------
+# Consumed ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
-"""The order and the replica of the users: their tables, and the rules of an order's life.
+"""Orders and the replica of the users: their tables, and the lifecycle of an order.
 
-An order is one row. Its lines are written twice, at the start and when prices are known, and always read with it, so
-they lie in the row. Its lifecycle never returns to a status, so its history is the times on the row:
+An order is one row. Its lines are always read with it and written only twice, when it is placed and when prices are
+known, so they are a column of it. The lifecycle never returns to a status, so the times in the row are its history:
 
     pending → confirmed → shipped → delivered      pending → rejected      confirmed → cancelled
 
-The row is also the saga's state and the idempotency record: see checkout.py. A transition is a function from the order
-as it is to the columns that change.
+The row is also the saga's state and the idempotency record: see checkout.py. A transition is a function from an order
+to the columns that change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ metadata = sa.MetaData(naming_convention=NAMING)
 
 STATUSES = ("pending", "confirmed", "rejected", "cancelled", "shipped", "delivered")
 COUNTED = ("confirmed", "shipped", "delivered")
-"""Orders of these statuses make the revenue."""
+"""Orders with these statuses count towards the revenue."""
 MAX_TOTAL = Decimal(10**12)
 
 
@@ -75,14 +75,14 @@ class CurrencyMismatch(Problem):
 
 
 class WantedLine(TypedDict):
-    """So many units of a product."""
+    """A number of units of a product."""
 
     product_id: str
     quantity: int
 
 
 class ReservedLine(WantedLine):
-    """Units that are reserved, and the offer of the product service for each."""
+    """A line whose units are reserved, with the product's name and price."""
 
     name: str
     unit_price: str
@@ -98,7 +98,7 @@ class PricedLine(WantedLine):
 
 
 def merge_lines(items: Iterable[WantedLine]) -> list[WantedLine]:
-    """The lines of a new order; the same product twice is one line."""
+    """The lines of a new order, one for each product."""
     merged: dict[str, WantedLine] = {}
     for item in items:
         line = merged.setdefault(item["product_id"], {"product_id": item["product_id"], "quantity": 0})
@@ -107,8 +107,8 @@ def merge_lines(items: Iterable[WantedLine]) -> list[WantedLine]:
 
 
 def price_lines(reserved: Iterable[ReservedLine]) -> tuple[list[PricedLine], Decimal, str]:
-    """Lines, total and currency of what was reserved; raises CurrencyMismatch, or ValidationFailed for a total that
-    nobody could pay.
+    """Lines, total and currency of what was reserved; raises CurrencyMismatch, or ValidationFailed for a total above
+    MAX_TOTAL.
     """
     currencies = {line["currency"] for line in reserved}
     if len(currencies) > 1:
@@ -129,12 +129,12 @@ def price_lines(reserved: Iterable[ReservedLine]) -> tuple[list[PricedLine], Dec
     return lines, total, currency
 
 
-# Orders -------------------------------------------------------------------------------------------------------------
+# Orders ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NewOrder:
-    """An order as it was asked for."""
+    """A request to place an order."""
 
     order_id: str
     user_id: str
@@ -142,9 +142,9 @@ class NewOrder:
     note: str | None
     key: Key | None
     deadline: float
-    """Of its request, a time of `time.monotonic()`: until then the request may drive the order."""
+    """Until then (`time.monotonic()`) the request may drive the order."""
     places: Mapping[str, int]
-    """The item of the request that names each product first: faults of a line point there."""
+    """Product → its first item in the request, which the pointers of faults refer to."""
 
     @classmethod
     def of(
@@ -155,7 +155,7 @@ class NewOrder:
 
 
 class PendingOrder(TypedDict):
-    """The columns of an order when it is placed."""
+    """The columns of an order that are set when it is placed."""
 
     id: str
     user_id: str
@@ -171,7 +171,7 @@ class PendingOrder(TypedDict):
 
 
 class OrderRow(PendingOrder):
-    """An order as it is stored."""
+    """The columns of an order."""
 
     currency: str | None
     rejection: ProblemDocument | None
@@ -185,7 +185,7 @@ class OrderRow(PendingOrder):
 
 
 class Step(TypedDict):
-    """A status that an order came to."""
+    """A status that an order reached."""
 
     status: str
     at: datetime
@@ -209,7 +209,7 @@ class OrderStats(TypedDict):
     revenue: list[dict[str, object]]
 
 
-# The tables ---------------------------------------------------------------------------------------------------------
+# Tables -------------------------------------------------------------------------------------------------------------
 
 
 class Base(DeclarativeBase):
@@ -221,7 +221,7 @@ _pending = sa.text("status = 'pending'")
 
 class Order(Base):
     __tablename__ = "orders"
-    # Every documented sort, alone and behind every documented filter; the id settles ties.
+    # An index for every documented sort, alone and after every documented filter; the id breaks ties.
     __table_args__ = (
         *(sa.Index(None, *f, sort, "id") for f in ((), ("user_id",), ("status",)) for sort in ("created_at", "total")),
         sa.Index("ix_orders_pending", "drive_until", sqlite_where=_pending, postgresql_where=_pending),
@@ -242,7 +242,7 @@ class Order(Base):
     idempotency_key: Mapped[str | None] = mapped_column(sa.String(64), unique=True)
     fingerprint: Mapped[str | None] = mapped_column(sa.String(64))
     drive_until: Mapped[float] = mapped_column(sa.Double)
-    """Until then, by the database's clock, the request that drives a pending order may still be running."""
+    """Until then, by the database's clock, a request may be driving the order, if it is pending."""
     created_at: Mapped[datetime] = mapped_column(Moment)
     confirmed_at: Mapped[datetime | None] = mapped_column(Moment)
     rejected_at: Mapped[datetime | None] = mapped_column(Moment)
@@ -265,7 +265,7 @@ class Order(Base):
 
 
 class User(Base):
-    """What this service knows of a user. A deleted one stays, so that an old answer never revives it."""
+    """The replica of a user. The row of a deleted user stays, so that an outdated answer cannot revive the user."""
 
     __tablename__ = "users"
 
@@ -278,12 +278,12 @@ orders = cast(sa.Table, Order.__table__)
 users = cast(sa.Table, User.__table__)
 
 
-# The life of an order ----------------------------------------------------------------------------------------------
+# The lifecycle of an order -----------------------------------------------------------------------------------------
 
 
 class Transition(TypedDict):
-    """The columns that every transition changes. Those of a transition are declared once, here: the statement that
-    writes it is made of them.
+    """The columns that every transition changes. Each subclass adds its own; repository.py derives the UPDATE
+    statements from them.
     """
 
     status: str
@@ -324,7 +324,7 @@ TRANSITIONS: dict[str, tuple[str, type[Transition]]] = {
     "shipped": ("confirmed", Shipped),
     "delivered": ("shipped", Delivered),
 }
-"""Status → the only status that leads to it, and what the transition changes."""
+"""Status → the only status that leads to it, and the columns that the transition changes."""
 
 
 def confirm(order: OrderRow, reserved: Sequence[ReservedLine]) -> Confirmed:
@@ -340,8 +340,8 @@ def confirm(order: OrderRow, reserved: Sequence[ReservedLine]) -> Confirmed:
 
 
 def reject(order: OrderRow, problem: ProblemDocument) -> Rejected:
-    """Reject a pending order with the problem document that its request gets. What failed for our fault gives its key
-    back, so that the client's retry makes a new order (rule 5 of the saga). Raises InvalidTransition.
+    """Reject a pending order with the problem document that its request gets. A failure of ours (5xx) frees the
+    idempotency key, so that the client's retry places a new order (rule 5 of the saga). Raises InvalidTransition.
     """
     moment = now()
     key = order["idempotency_key"] if problem["status"] < 500 else None
@@ -352,7 +352,7 @@ def reject(order: OrderRow, problem: ProblemDocument) -> Rejected:
 
 
 def cancel(order: OrderRow, reason: str | None) -> Cancelled | None:
-    """Cancel a confirmed order; None when it was cancelled before. Raises InvalidTransition."""
+    """Cancel a confirmed order; None when it is already cancelled. Raises InvalidTransition."""
     if order["status"] == "cancelled":
         return None
     moment = now()
@@ -360,7 +360,7 @@ def cancel(order: OrderRow, reason: str | None) -> Cancelled | None:
 
 
 def ship(order: OrderRow) -> Shipped | None:
-    """Ship a confirmed order; None when it was shipped before. Raises InvalidTransition."""
+    """Ship a confirmed order; None when it is already shipped. Raises InvalidTransition."""
     if order["status"] in ("shipped", "delivered"):
         return None
     moment = now()
@@ -368,7 +368,7 @@ def ship(order: OrderRow) -> Shipped | None:
 
 
 def deliver(order: OrderRow) -> Delivered | None:
-    """Deliver a shipped order; None when it was delivered before. Raises InvalidTransition."""
+    """Deliver a shipped order; None when it is already delivered. Raises InvalidTransition."""
     if order["status"] == "delivered":
         return None
     moment = now()
@@ -383,11 +383,11 @@ def _transition(order: OrderRow, status: str, moment: datetime) -> Transition:
 
 
 def after(order: OrderRow, change: Transition) -> OrderRow:
-    """The order with the change made."""
+    """The order after the transition."""
     return cast(OrderRow, {**order, **change})
 
 
-# What an order tells -----------------------------------------------------------------------------------------------
+# Derived from an order ---------------------------------------------------------------------------------------------
 
 
 def counts(order: OrderRow) -> dict[str, int]:
@@ -414,8 +414,8 @@ def history(order: OrderRow) -> list[Step]:
 
 
 def as_confirmed(order: OrderRow) -> OrderRow:
-    """The order as it was when it was confirmed: the answer that its first request got. Lines and prices never change
-    after that, so nothing needs to be kept beside them.
+    """The order as it was when it was confirmed: the answer to its first request. Lines and prices never change after
+    that, so the answer need not be stored.
     """
     assert order["confirmed_at"] is not None
     return {

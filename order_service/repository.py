@@ -28,8 +28,8 @@ from order_service.models import (
 SORTS = {name: orders.c[name] for name in ("created_at", "total")}
 KEY_LIFETIME = timedelta(hours=24)
 MAX_DRIVE_SECONDS = 60.0
-"""No request is believed to drive its order for longer. A time further ahead is the trace of a clock that was set
-back, and holds nothing up.
+"""The longest that a request may drive an order. A `drive_until` further ahead was written before the clock was set
+back, and is ignored.
 """
 
 
@@ -98,9 +98,9 @@ def find_by_keys(session: Session, keys: Iterable[str]) -> dict[str, OrderRow]:
 
 
 def lock_idle(session: Session, keys: Iterable[str]) -> dict[str, OrderRow]:
-    """By key, the orders that nobody holds on to: pending ones whose requests must have ended, and finished ones that
-    are over 24 hours old. They are locked. Those that somebody else has locked are left out, so that nobody waits for
-    them while holding other rows.
+    """Lock the idle orders with these keys: pending ones whose request must have ended, and finished ones that are over
+    24 hours old. Returns them by key. Rows that another transaction has locked are skipped, so that this one does not
+    wait for them while it holds other rows.
     """
     over = {"forgotten_before": now() - KEY_LIFETIME, "max_seconds": MAX_DRIVE_SECONDS}
     found = _lock_idle.mappings(session, keys=sorted(keys), **over)
@@ -108,7 +108,7 @@ def lock_idle(session: Session, keys: Iterable[str]) -> dict[str, OrderRow]:
 
 
 def free_keys(session: Session, order_ids: Sequence[str]) -> None:
-    """Take the keys from orders that are locked."""
+    """Remove the keys of orders that are locked."""
     if order_ids:
         _free_keys.write(session, [{"ids": order_ids}])
 
@@ -118,7 +118,9 @@ _find_users, _share_users = Prepared(_users), Prepared(_users.with_for_update(re
 
 
 def find_users(session: Session, user_ids: Iterable[str], *, share: bool = False) -> dict[str, str]:
-    """The status of each user that is known here. With `share`, nobody can change them until the transaction ends."""
+    """The status of each user in the replica. With `share`, the rows are locked against changes until the transaction
+    ends.
+    """
     return dict((_share_users if share else _find_users).rows(session, ids=sorted(user_ids)))
 
 
@@ -157,13 +159,13 @@ _nothing_yet = dict.fromkeys(get_type_hints(OrderRow).keys() - get_type_hints(Pe
 
 
 def driven_for(order: OrderRow, time_now: float) -> float:
-    """For how many seconds a pending order may still be driven by its request; not over zero when it is not."""
+    """For how many seconds a request may still drive a pending order; zero or less when none can."""
     left = order["drive_until"] - time_now
     return left if left <= MAX_DRIVE_SECONDS else 0.0
 
 
 def take_over(session: Session, order_id: str, deadline: float) -> None:
-    """Drive on a pending order that is locked, until the deadline of another request (`time.monotonic()`)."""
+    """Let another request drive a pending order, which is locked, until its deadline (`time.monotonic()`)."""
     _take_over.write(session, [{"_id": order_id, "seconds": _seconds(deadline)}])
 
 
@@ -184,7 +186,7 @@ _transitions = {status: _transition(status) for status in TRANSITIONS}
 
 
 def write(session: Session, changes: Mapping[str, Transition]) -> None:
-    """Store what changed of orders, by id, that this transaction has locked."""
+    """Store transitions, by order id, of orders that this transaction has locked."""
     for status, statement in _transitions.items():
         mine = {order_id: change for order_id, change in changes.items() if change["status"] == status}
         statement.write(
@@ -193,12 +195,12 @@ def write(session: Session, changes: Mapping[str, Transition]) -> None:
 
 
 def count_pending(session: Reader) -> int:
-    """How many orders are pending: few, and an index leads to them."""
+    """How many orders are pending: there are few, and an index finds them."""
     return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
 
 
 def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[tuple[str, str]]:
-    """Pending orders, and their users, whose request ended that long ago without settling them."""
+    """Pending orders, and their users, whose request ended `grace_seconds` ago without settling them."""
     over = orders.c.drive_until < epoch() - grace_seconds
     set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
     query = (
@@ -214,7 +216,7 @@ def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[tu
 
 
 class UserFact(TypedDict):
-    """What is known of a user, and the version of the user that it is known of."""
+    """The status of a user at one version."""
 
     id: str
     status: str
@@ -235,8 +237,8 @@ _learn = Prepared(
 
 
 def learn_users(session: Session, facts: Iterable[UserFact]) -> None:
-    """Store what is newer than what is known. Nothing brings a deleted user back, since its version is the highest that
-    there is.
+    """Store the facts that are newer than the replica. A deleted user is never revived, since the version of the
+    deletion is the highest.
     """
     newest: dict[str, UserFact] = {}
     for fact in sorted(facts, key=lambda fact: fact["version"]):
@@ -245,8 +247,8 @@ def learn_users(session: Session, facts: Iterable[UserFact]) -> None:
 
 
 def lock_open(session: Session, deleted: Mapping[str, datetime]) -> list[OrderRow]:
-    """Of users who were deleted at these times: orders that are pending, and those confirmed afterwards and not yet
-    shipped; locked, so that nobody ships one meanwhile.
+    """Lock the open orders of users who were deleted at these times: pending ones, and those that were confirmed after
+    the deletion and are not yet shipped.
     """
     query = sa.select(orders.c.id, orders.c.user_id, orders.c.status, orders.c.confirmed_at).where(
         orders.c.user_id.in_(deleted), orders.c.status.in_(("pending", "confirmed"))
@@ -261,10 +263,10 @@ def _is_open(order: OrderRow | sa.RowMapping, deleted: Mapping[str, datetime]) -
     return bool(order["status"] == "pending")
 
 
-# What a user wrote, and keys, which live for a day -----------------------------------------------------------------
+# Erasure and expiry of keys ----------------------------------------------------------------------------------------
 
 USER_DELETED = "The user was deleted."
-"""The reason of a cancellation that the user did not write."""
+"""The reason of a cancellation that no client wrote."""
 _said = sa.case((orders.c.cancel_reason == USER_DELETED, orders.c.cancel_reason))
 _written = {"note": None, "idempotency_key": None, "fingerprint": None, "cancel_reason": _said}
 _has_written = sa.or_(*(orders.c[name].is_not(None) for name in _written))
@@ -283,12 +285,12 @@ def walk_user(session: Reader, user_id: str, after: Position | None, limit: int)
 
 
 def erase(session: Session, order_ids: Sequence[str]) -> None:
-    """Remove what a user wrote from these orders, and the keys, whose answers tell of it."""
+    """Remove what a user wrote from these orders, and the keys, whose answers repeat it."""
     if ids := list(lock_many(session, order_ids)):
         _erase.write(session, [{"ids": ids}])
 
 
 def expire_keys(session: Session, order_ids: Iterable[str]) -> None:
-    """Take the keys from those of these orders that are finished."""
+    """Remove the keys of those orders that are finished."""
     if ids := list(lock_many(session, order_ids)):
         _expire.write(session, [{"ids": ids}])

@@ -1,4 +1,4 @@
-"""The URLs of the order service."""
+"""The routes of the order service."""
 
 from typing import TypedDict
 

@@ -1,4 +1,4 @@
-"""One function for each thing that the order service does, apart from placing an order (checkout.py)."""
+"""The use cases of the order service, one function each, apart from placing an order (checkout.py)."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,7 +31,7 @@ PAGE = 200
 
 
 def cancel_order(session: Session, order_id: str, reason: str | None, match: VersionCheck) -> OrderRow:
-    """Cancel a confirmed order; what it holds is released by the event. Raises NotFound, PreconditionFailed or
+    """Cancel a confirmed order; the event releases its reservation. Raises NotFound, PreconditionFailed or
     InvalidTransition.
     """
     order = _lock(session, order_id, match)
@@ -39,7 +39,7 @@ def cancel_order(session: Session, order_id: str, reason: str | None, match: Ver
 
 
 def ship_order(session: Session, order_id: str, match: VersionCheck) -> OrderRow:
-    """Ship a confirmed order; what it holds is sold by the event. Raises NotFound, PreconditionFailed or
+    """Ship a confirmed order; the event sells its reservation. Raises NotFound, PreconditionFailed or
     InvalidTransition.
     """
     order = _lock(session, order_id, match)
@@ -64,7 +64,7 @@ def _step(
     change: Transition | None,
     event: Callable[..., Event],
 ) -> OrderRow:
-    """Write the change, publish it and count it; without one the order stays as it is."""
+    """Write the transition, publish it and update the totals; without one the order stays unchanged."""
     if change is None:
         return before
     order = after(before, change)
@@ -76,7 +76,7 @@ def _step(
 
 
 def order_stats(session: Reader) -> OrderStats:
-    """How many orders there are by status, how many were ever confirmed, and what they bring."""
+    """How many orders there are by status, how many were ever confirmed, and their revenue."""
     revenue = counters.read_amounts(session, "revenue:")
     pending = repository.count_pending(session)
     return {
@@ -86,7 +86,7 @@ def order_stats(session: Reader) -> OrderStats:
     }
 
 
-# Keys ----------------------------------------------------------------------------------------------------------------
+# Expiry of keys ----------------------------------------------------------------------------------------------------
 
 
 class KeyExpiry:
@@ -114,13 +114,13 @@ class KeyExpiry:
 
 
 def learn_users(session: Session, events: Sequence[UserCreated]) -> None:
-    """Keep what is newer than what is known of the users."""
+    """Update the replica of the users."""
     repository.learn_users(session, [{"id": e.user_id, "status": e.status, "version": e.version} for e in events])
 
 
 def forget_users(session: Session, events: Sequence[UserDeleted]) -> None:
-    """A deleted user's pending orders are rejected, and those confirmed since and not yet shipped are cancelled. What
-    the user wrote is erased soon.
+    """Reject the pending orders of deleted users, and cancel those that were confirmed after the deletion and are not
+    yet shipped. A background loop erases what the users wrote.
     """
     repository.learn_users(session, [{"id": e.user_id, "status": "deleted", "version": e.version} for e in events])
     deleted = {event.user_id: event for event in events}

@@ -1,4 +1,4 @@
-"""What the product service asks of others, and the fake of it."""
+"""The client of the user service, and its fake."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from libs.common.errors import DependencyUnavailable
 
 class Users(Protocol):
     def exists(self, user_id: str) -> bool:
-        """Whether there is such a user; raises DependencyUnavailable when that cannot be asked."""
+        """Whether there is such a user; raises DependencyUnavailable when the user service cannot be asked."""
 
 
 class UserClient:

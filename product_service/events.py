@@ -1,4 +1,4 @@
-"""What the product service publishes, and what it reads."""
+"""The events that the product service publishes and consumes."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class StockAdjusted(Event):
     version: int
 
 
-# Read --------------------------------------------------------------------------------------------------------------
+# Consumed ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

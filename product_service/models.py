@@ -21,7 +21,7 @@ MANAGED_BY_MIGRATIONS = (
     "products_fts", "products_fts_data", "products_fts_idx", "products_fts_docsize", "products_fts_config",
     "ix_products_search",
 )  # fmt: skip
-"""The full-text index has another form on each engine; the migration creates it."""
+"""The tables of the full-text index differ between the engines; the migration creates them."""
 
 MAX_STOCK = 10**12
 
@@ -92,7 +92,7 @@ class NewProduct(ProductChange):
 
 
 class StockAdjustment(TypedDict):
-    """Units that come or go."""
+    """A number of units to add or to remove, and why."""
 
     delta: int
     reason: str
@@ -123,7 +123,7 @@ class ProductStats(TypedDict):
 
 
 class ReservedLine(TypedDict):
-    """What an order holds of a product, and the price that it is sold at."""
+    """Reserved units of a product, with its name and the price that they are sold at."""
 
     product_id: str
     quantity: int
@@ -232,7 +232,7 @@ class Product(Base):
         return True
 
     def adjust_stock(self, delta: int) -> None:
-        """Put units in or take them out; raises InsufficientStock below zero."""
+        """Add or remove units; raises InsufficientStock below zero, and ValidationFailed above MAX_STOCK."""
         if self.stock + delta > MAX_STOCK:
             raise ValidationFailed(errors=[{"pointer": "/delta", "detail": f"At most {MAX_STOCK} units are kept."}])
         if self.stock + delta < 0:
@@ -242,7 +242,9 @@ class Product(Base):
         self._changed()
 
     def withdraw(self) -> None:
-        """Take it off sale; the row stays for what refers to it. Raises ProductInUse while units are reserved."""
+        """Take it off sale; the row stays, since other data refers to its id. Raises ProductInUse while units are
+        reserved.
+        """
         if self.reserved:
             raise ProductInUse(f"{self.reserved} units are reserved.")
         self.sku, self.deleted_at = None, now()
@@ -259,8 +261,8 @@ class Product(Base):
 
 
 class Reservation(Base):
-    """What an order holds. A release that comes before its reserve leaves a `released` row without lines, which
-    refuses the late reserve.
+    """The reservation of an order. A release that arrives before its reserve leaves a tombstone: a `released` row
+    without lines, which refuses the late reserve.
     """
 
     __tablename__ = "reservations"
@@ -283,7 +285,7 @@ class Reservation(Base):
 
 
 class Adjustment(Base):
-    """What was put in or taken out by hand, and why: a stocktaking is compared with it."""
+    """A manual change of the stock and its reason, to compare a stocktaking with."""
 
     __tablename__ = "adjustments"
 
@@ -313,7 +315,7 @@ ProductRow = sa.RowMapping
 
 @dataclass(frozen=True)
 class Demand:
-    """What an order asks for: quantities by product, in the order of its lines, and the first line of each product."""
+    """A reservation to make: quantities by product, in the order of the lines, and the first line of each product."""
 
     order_id: str
     quantities: Mapping[str, int]
@@ -373,7 +375,7 @@ class Units:
         ]  # fmt: skip
 
     def counts(self) -> dict[str, int]:
-        """What the moves add to the totals."""
+        """What the moves of units add to the totals."""
         alive = [(_units(row), self._now[i]) for i, row in self.rows.items() if row["deleted_at"] is None]
         names = ("stock_units", "reserved_units", "sold_units")
         return {name: sum(after[n] - before[n] for before, after in alive) for n, name in enumerate(names)}

@@ -134,8 +134,8 @@ def lock_reservations(session: Session, order_ids: Iterable[str]) -> dict[str, R
     ids = sorted(order_ids)
     connection = session.connection()
     if connection.dialect.name == "postgresql":
-        # A row that is not there yet cannot be locked: two transactions that insert the same order would wait for each
-        # other only then, while each holds products that the other needs. SQLite has one writer anyway.
+        # A row that does not exist cannot be locked: two transactions for the same order would meet only at the INSERT,
+        # while each may hold products that the other needs. SQLite has only one writer.
         keys = sorted(UUID(order_id).int & (2**63 - 1) for order_id in ids)
         connection.execute(_lock_orders, {"keys": keys})
     rows = cast(list[ReservationRow], _lock_reservations.mappings(session, ids=ids))
@@ -167,12 +167,12 @@ def add_reservations(session: Session, lines: Mapping[str, list[ReservedLine]]) 
 
 
 def add_tombstones(session: Session, order_ids: Iterable[str]) -> None:
-    """Store releases that came before their reserve, of orders that are locked."""
+    """Store tombstones for releases that arrived before their reserve, of orders that are locked."""
     rows = [Reservation.new(order_id, "released", []) for order_id in sorted(order_ids)]
     _insert_reservations.write(session, rows)
 
 
 def mark_reservations(session: Session, order_ids: Iterable[str], status: str) -> None:
-    """Store that what the orders hold was released or sold."""
+    """Set the status of these reservations to `released` or `sold`."""
     change = sa.update(reservations).where(reservations.c.order_id.in_(sorted(order_ids)))
     session.execute(change.values(status=status, updated_at=now(), version=2))

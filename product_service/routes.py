@@ -1,4 +1,4 @@
-"""The URLs of the product service."""
+"""The routes of the product service."""
 
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
@@ -141,14 +141,14 @@ def adjust_stock(session: Session, product_id: str, body: StockAdjustment, match
 
 
 class WantedLine(TypedDict):
-    """So many units of a product."""
+    """A number of units of a product."""
 
     product_id: str
     quantity: int
 
 
 class NewReservation(TypedDict):
-    """What an order wants to hold."""
+    """A reservation to make for an order."""
 
     order_id: str
     items: list[WantedLine]
@@ -157,13 +157,13 @@ class NewReservation(TypedDict):
 
 
 class NewReservations(TypedDict):
-    """What many orders want to hold."""
+    """A batch of reservations to make."""
 
     reservations: list[NewReservation]
 
 
 class Reserved(TypedDict):
-    """A reservation as it is answered to the request that made it; `id` is for the Location header."""
+    """The answer to a new reservation; `id` is for the Location header."""
 
     id: str
     order_id: str
@@ -173,14 +173,14 @@ class Reserved(TypedDict):
 
 
 class Outcome(TypedDict):
-    """What became of one reservation of a batch."""
+    """The outcome of one reservation of a batch."""
 
     status: int
     body: Mapping[str, object]
 
 
 class Outcomes(TypedDict):
-    """What became of each reservation, in the order of the request."""
+    """The outcomes of a batch, in the order of the request."""
 
     outcomes: list[Outcome]
 

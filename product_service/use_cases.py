@@ -1,4 +1,4 @@
-"""One function for each thing that the product service does."""
+"""The use cases of the product service, one function each."""
 
 from collections.abc import Mapping, Sequence
 
@@ -56,7 +56,7 @@ def change_product(session: Session, product_id: str, changes: Changes[Product],
 
 
 def adjust_stock(session: Session, product_id: str, adjustment: StockAdjustment, match: VersionCheck) -> Product:
-    """Put units in or take them out; none at all is not recorded. Raises NotFound, PreconditionFailed or
+    """Add or remove units; an adjustment by 0 is not recorded. Raises NotFound, PreconditionFailed or
     InsufficientStock.
     """
     delta, reason = adjustment["delta"], adjustment["reason"]
@@ -131,8 +131,8 @@ def _judge(
 
 
 def release(session: Session, order_id: str, match: VersionCheck) -> None:
-    """Give back what the order holds; raises PreconditionFailed. A release that comes before its reserve leaves a
-    tombstone; a second release changes nothing, and neither does the release of units that were sold.
+    """Release the reservation of the order; raises PreconditionFailed. A release that arrives before its reserve leaves
+    a tombstone. A second release changes nothing, and neither does the release of units that were sold.
     """
     held = repository.lock_reservations(session, {order_id})
     match(held[order_id]["version"] if order_id in held else None)
@@ -140,8 +140,8 @@ def release(session: Session, order_id: str, match: VersionCheck) -> None:
 
 
 def close_reservations(session: Session, released: set[str], sold: set[str]) -> None:
-    """Give back what some orders hold, and turn what others hold into sold units; a second time changes nothing. All
-    rows are locked at once, in one order.
+    """Release the reservations of some orders and sell those of others; a second call changes nothing. All rows are
+    locked at once, in one order.
     """
     held = repository.lock_reservations(session, released | sold)
     repository.add_tombstones(session, released - held.keys())
@@ -168,7 +168,7 @@ def _event(event: type[ProductCreated], product: Product) -> ProductCreated:
 
 
 def follow_orders(session: Session, events: Sequence[OrderRejected]) -> None:
-    """Release what rejected and cancelled orders hold, and sell what shipped ones hold."""
+    """Release the reservations of rejected and cancelled orders, and sell those of shipped ones."""
     sold = {event.order_id for event in events if isinstance(event, OrderShipped)}
     close_reservations(session, {event.order_id for event in events} - sold, sold)
 

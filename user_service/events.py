@@ -1,4 +1,4 @@
-"""What the user service publishes. It reads no events."""
+"""The events that the user service publishes. It consumes none."""
 
 from dataclasses import dataclass
 

@@ -20,7 +20,7 @@ metadata = sa.MetaData(naming_convention=NAMING)
 ROLES = ("customer", "staff", "admin")
 STATUSES = ("active", "suspended")
 
-# Argon2id with the least memory that OWASP's password storage cheat sheet names: 40 ms, where the default takes 200.
+# Argon2id with the smallest memory that OWASP's password storage cheat sheet recommends: 40 ms; the default takes 200.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 # Half of the cores: the other requests need the rest. Each hash takes 19 MiB.
 _offload = Offload(max(1, (os.cpu_count() or 1) // 2))
@@ -59,12 +59,12 @@ class UserStats(TypedDict):
 
 
 def hash_password(password: str) -> str:
-    """Raises DeadlineExceeded when too many others are hashed before it."""
+    """The Argon2id hash; raises DeadlineExceeded when too many others are queued before it."""
     return _offload(_hasher.hash, password)
 
 
 class NewPassword:
-    """A password as it came, and its hash, which is made once, when somebody asks for it."""
+    """A plain password and its hash, which is computed once, by the first call of `make`."""
 
     def __init__(self, plain: str):
         self._plain = plain
@@ -75,7 +75,7 @@ class NewPassword:
         return self._hash is not None
 
     def make(self) -> str:
-        """The hash, which takes 40 ms the first time."""
+        """The hash; the first call computes it, which takes 40 ms."""
         self._hash = self._hash or hash_password(self._plain)
         return self._hash
 
@@ -104,7 +104,7 @@ class User(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     email: Mapped[str] = mapped_column(sa.String(254))
     email_key: Mapped[str | None] = mapped_column(Text(254), unique=True)
-    """The e-mail in lower case; None once the user is deleted, so that another user can have it."""
+    """The e-mail in lower case; None once the user is deleted, so that the e-mail can be used again."""
     name: Mapped[str] = mapped_column(Text(200))
     role: Mapped[str] = mapped_column(sa.String(10))
     status: Mapped[str] = mapped_column(sa.String(10))

@@ -38,7 +38,7 @@ def save(session: Session, user: User) -> None:
 
 
 def is_taken(session: Reader, email: str) -> bool:
-    """Whether a user has this e-mail now; only `save` can tell that nobody will."""
+    """Whether a user has this e-mail now. Another user may get it before `save`, which checks again."""
     return bool(session.scalar(sa.select(sa.exists().where(users.c.email_key == email.lower()))))
 
 

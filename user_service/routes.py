@@ -1,4 +1,4 @@
-"""The URLs of the user service."""
+"""The routes of the user service."""
 
 from libs.common.data.changes import Changes, VersionCheck
 from libs.common.data.database import Reader, Session

@@ -1,4 +1,4 @@
-"""One function for each thing that the user service does."""
+"""The use cases of the user service, one function each."""
 
 from libs.common.data import counters, idempotency
 from libs.common.data.changes import Changes, VersionCheck
@@ -11,9 +11,7 @@ from user_service.models import EmailTaken, NewUser, User, UserStats
 
 
 def hash_ahead(db: Database, body: NewUser) -> None:
-    """Hash the password of a user who is to be registered, while no transaction waits for it. One whose e-mail is taken
-    costs no hash.
-    """
+    """Hash the password of a new user before the transaction begins, unless the e-mail is taken."""
     if password := body.get("password"):
         with db.read() as session:
             is_taken = repository.is_taken(session, body["email"])
