@@ -184,10 +184,10 @@ def test_a_verdict_waits_for_one_that_is_not_yet_committed_and_answers_what_that
 
     def settle_late() -> list[str]:
         with shop.db.write() as session:
-            return [row["status"] for row in use_cases.settle(session, [late])]
+            return [row["status"] for row in checkout.settle_all(session, [late])]
 
     with ThreadPoolExecutor(1) as pool, shop.db.write() as session:
-        use_cases.settle(session, [early])
+        checkout.settle_all(session, [early])
         found = pool.submit(settle_late)
         wait([found], timeout=0.5)
 
