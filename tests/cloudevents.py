@@ -1,4 +1,4 @@
-"""What every event on the wire must be: a CloudEvent 1.0, and what its schema and docs/asyncapi.json say of it."""
+"""What every event on the wire must be: a CloudEvent 1.0, valid by its schema and docs/asyncapi.json."""
 
 import json
 import re
@@ -10,12 +10,12 @@ from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
 from tests.events import ASYNCAPI, EVENTS, ROOT, Json, schema_of
 
 FORMATS = FormatChecker()
-"""Those of jsonschema, and one that it knows with a further package only."""
+"""The format checks of jsonschema, and one that it has only with a further package."""
 
 
 @FORMATS.checks("uri")
 def is_uri(value: object) -> bool:
-    """An absolute one: a scheme, then visible ASCII (RFC 3986, section 3)."""
+    """Whether it is an absolute URI: a scheme, then visible ASCII (RFC 3986, section 3)."""
     return not isinstance(value, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+", value) is not None
 
 
@@ -26,7 +26,7 @@ def data_faults(event_type: str, data: Any) -> list[str]:
 def faults(event: Json) -> list[str]:
     """What is wrong with an event as it is on the wire, its data included."""
     found = _told("CloudEvents 1.0", _cloud_events(), event)
-    # What the format demands of names and of the values of extensions, its JSON Schema does not say.
+    # The JSON Schema of CloudEvents does not check the names and values of extensions.
     found += [f"CloudEvents 1.0: {name} is no name" for name in event if not re.fullmatch("[a-z0-9]{1,20}", name)]
     found += [f"CloudEvents 1.0: {name} is {value!r}" for name, value in event.items()
               if name != "data" and not isinstance(value, str | int)]  # fmt: skip

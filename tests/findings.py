@@ -1,4 +1,6 @@
-"""What schemathesis finds at odds between a service and its OpenAPI document, without what no schema can say."""
+"""Runs schemathesis against a service, and reports where it differs from its OpenAPI document, apart from rules that no
+schema can express.
+"""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -7,8 +9,8 @@ from typing import Any
 from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData
 
-# What a valid request may be refused for, since no schema can say it. Everything else that the schema lets through,
-# the service must take.
+# The reasons for which a schema-valid request may be refused, since no schema can express them. The service must accept
+# everything else that the schema allows.
 NOT_IN_A_SCHEMA = {
     "precondition-failed": "which version is the current one",
     "idempotency-key-reused": "what was sent with the key before",
@@ -36,24 +38,24 @@ GENERATION: dict[str, Any] = {
 
 
 FOUND = (200, 201, 204, 304, 409, 412)
-"""Whoever answers this knows what it was asked for."""
+"""The answers to a request that was understood."""
 
 
 @dataclass
 class Findings:
-    """What was sent, and what was wrong with the answers."""
+    """The requests that were sent, and the faults of their answers."""
 
     answers: dict[str, dict[str, Counter[int]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(Counter))
     )
     """Phase → operation, such as `GET /users` → status → how many answers had it."""
     reached: set[str] = field(default_factory=set)
-    """Operations that found what an earlier answer told of."""
+    """Operations that succeeded with a value of an earlier answer."""
     checked: int = 0
     faults: list[str] = field(default_factory=list)
 
     def succeeded(self, phase: str) -> set[str]:
-        """The operations that did what they are for."""
+        """The operations that succeeded."""
         return {name for name, statuses in self.answers[phase].items() if any(200 <= s < 300 for s in statuses)}
 
 
@@ -63,7 +65,7 @@ def labels(schema: Any) -> set[str]:
 
 
 def with_examples(schema: Any) -> set[str]:
-    """Those that take something: it is what examples are of."""
+    """The operations with parameters or a body, which have examples."""
     operations = [operation.ok() for operation in schema.get_all_operations()]
     return {each.label for each in operations if list(each.iter_parameters()) or each.body}
 
@@ -72,8 +74,8 @@ def find(schema: Any) -> Findings:
     """Run every phase that the schema's configuration enables. Raises AssertionError when schemathesis itself fails,
     or gets no answer.
     """
-    # What is excused is dropped before schemathesis counts it as found: of the refusals that an operation answers with
-    # one status it keeps the first, and generates no more.
+    # Excused failures are dropped before schemathesis records them: it keeps only the first failure for a status of an
+    # operation, and generates no more.
     schema.hook(filter_failure)
     findings = Findings()
     for event in from_schema(schema).execute():
@@ -98,18 +100,18 @@ def _add(findings: Findings, phase: str, recorder: Any) -> None:
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """Whether it is one; schemathesis knows the hook by its name."""
     if response.status_code in (414, 431):
-        return False  # The web server takes no more of a head than that, and nobody else has seen the request.
+        return False  # The web server limits the size of the head, and refuses the request before the service sees it.
     if not isinstance(failure, RejectedPositiveData):
         return True
     problem = response.json()
     code, pointers = problem["code"], {fault["pointer"]: fault["detail"] for fault in problem.get("errors", ())}
     if code == "malformed-request":
-        # A cursor is opaque: only those that were issued are taken. Bodies that are generated are well-formed.
+        # A cursor is opaque: only issued ones are accepted. Generated bodies are well-formed.
         return "ursor" not in problem["detail"]
     if code == "validation-failed":
         return not all(pointer in RULES and detail.startswith(RULES[pointer]) for pointer, detail in pointers.items())
     if code == "method-not-allowed":
-        # The last part of `/reservations/batch`, which an answer names, looks to schemathesis like an id.
+        # Schemathesis takes the last part of `/reservations/batch`, which an answer contains, for an id.
         return case.path_parameters != {"order_id": "batch"}
     return code not in NOT_IN_A_SCHEMA
 

@@ -1,12 +1,12 @@
-"""The order in which transactions lock rows on PostgreSQL, looked at below SQLAlchemy, at the driver.
+"""The order in which transactions lock rows on PostgreSQL, observed below SQLAlchemy, at the driver.
 
-Two transactions that wait for each other's rows deadlock. They cannot where all lock in one order: the rows of a table
-by their key, and the tables in an order without a circle. `watch` records each lock of each transaction of a process
-that may wait for another one; `faults` says what breaks the order.
+Two transactions that wait for each other's rows deadlock. They cannot when all lock in one order: the rows of a table
+by their key, and the tables in an order without cycles. `watch` records each lock of each transaction of a process that
+may wait for another one; `faults` says what breaks the order.
 
-A statement that locks several rows in no order of its own, such as an UPDATE with a condition, may only touch rows that
-its transaction has locked before. `SKIP LOCKED` never waits, a new row is nobody else's, and rows under a lease are
-changed by its holder alone.
+A statement that locks several rows in no defined order, such as an UPDATE with a condition, may only touch rows that
+its transaction has locked before. `SKIP LOCKED` never waits, a new row is invisible to others, and rows under a lease
+are changed only by its holder.
 """
 
 import re
@@ -21,13 +21,13 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ("id", "order_id", "key", "event_id", "seq", "name", "product_id", "service")
-"""Columns that name a row, the first that a statement has."""
+"""Columns that identify a row; the first one in a statement counts."""
 
 UNIQUE = ("order_id", *KEYS)
 """Columns that a new row may share with another one, where the statement does not say which."""
 
 FIRST = ("generations",)
-"""Tables of one row that every transaction of their service locks before it writes: they take turns."""
+"""Tables of one row that every transaction of their service locks before it writes, so that writers take turns."""
 
 _table = r'"?(?P<table>\w+)"?'
 _select = re.compile(rf"FROM {_table}\b.*\bFOR (?:NO KEY )?(?:UPDATE|SHARE)(?P<skips> SKIP LOCKED)?\s*$", re.DOTALL)
@@ -85,7 +85,7 @@ def watch() -> None:
 
 
 def faults(service: str) -> list[str]:
-    """What was found since the last call, in a test of this service."""
+    """The faults since the last call, in a test of this service."""
     edges = _known[service]
     for table, later in _edges.items():
         edges[table] |= later
@@ -96,7 +96,7 @@ def faults(service: str) -> list[str]:
 
 
 def _is_ours() -> bool:
-    """Whether the product runs the statement, and not a test, to set something up."""
+    """Whether the product runs the statement, and not the set-up of a test."""
     frame = sys._getframe(2)
     while frame:
         path = Path(frame.f_code.co_filename)
@@ -121,7 +121,8 @@ def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> N
         else:
             _faults.append(f"locks rows of {change['table']} that it does not name: {_short(sql)}")
     elif upsert := _upsert.match(sql):
-        # It waits for whoever has inserted the same key and has not committed; DO UPDATE also locks what is there.
+        # It waits for a transaction that has inserted the same key and has not committed; DO UPDATE also locks an
+        # existing row.
         column = upsert["column"]
         keys = [key for row in rows for key in _inserted(row, [column] if column else UNIQUE)]
         _lock(connection, f"{upsert['table']} by {column or 'its key'}", keys, sql)
@@ -151,7 +152,7 @@ def _after(cursor: Any, query: Any) -> None:
 
 
 def _is_alone(connection: Any) -> bool:
-    """Whether its transaction holds a row that everybody locks first."""
+    """Whether its transaction holds a row that every writer locks first."""
     return any(_open.setdefault(connection, _Transaction()).held.get(table) for table in FIRST)
 
 

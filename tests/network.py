@@ -1,4 +1,6 @@
-"""`responses`, where the services' client is; and services that answer there as their documents say that they can."""
+"""Mocks of the network below the services' client (`responses`), and services that answer there as their documents
+allow.
+"""
 
 import json
 import re
@@ -20,7 +22,7 @@ Json = dict[str, Any]
 
 REFUSALS_OF_EVENTS = ("400", "413", "415", "422", "429", "500", "503", "504")
 OPEN = ("Fault",)
-"""Each code may tell more of a fault than all do."""
+"""Faults may have further members, depending on the code."""
 HEALTH: Json = {
     "content": {
         JSON: {
@@ -46,7 +48,7 @@ HEALTH: Json = {
         }
     }
 }
-"""What is answered on /health, whatever the status is."""
+"""The body of /health, whatever its status."""
 HEADERS = {"X-Request-ID": "req-1", "Location": "/api/v1/made"}
 """Values of those that answers must have, beside the ETag, which is the version of the body."""
 
@@ -56,7 +58,7 @@ def network(**options: Any) -> responses.RequestsMock:
 
 
 class Provider:
-    """A service as its callers know it: what it answers, its OpenAPI document says that it can.
+    """A service as its callers see it, whose answers must be allowed by its OpenAPI document.
 
     user.answers("GET", "/users/7")                         the example of the document
     user.answers("GET", "/users/7", status="suspended")     the same, but for this member
@@ -81,7 +83,7 @@ class Provider:
         return self._peer.add(method, self._at(path), **answer)
 
     def misbehaves(self, method: str, path: str, *, because: str, **answer: Any) -> responses.BaseResponse:
-        """It answers what it cannot, as whatever lies in between may do; raises AssertionError where it can."""
+        """Give an answer that the document does not allow, as a proxy might; raises AssertionError where it is allowed."""
         made = responses.Response(method, self._at(path), **answer)
         try:
             body = json.loads(made.body or b"null")
@@ -95,8 +97,8 @@ class Provider:
         return self._peer.add(method, self._at(path), body=fault)
 
     def body(self, method: str, path: str, status: int = 200, /, **members: Any) -> Any:
-        """The example of the document with these members in the place of its own; raises AssertionError where the
-        service cannot answer so.
+        """The example of the document with these members in place of its own; raises AssertionError where the document
+        does not allow that.
         """
         media_type = _media_type(path, status)
         example = self._example(method, path, status, media_type, members.get("code"))
@@ -130,7 +132,9 @@ class Provider:
         return content.get("example")
 
     def _headers(self, method: str, path: str, status: int, body: Any, given: dict[str, str]) -> dict[str, str]:
-        """These, and the others that the document requires; raises AssertionError where the service sends none such."""
+        """These, and the others that the document requires; raises AssertionError where the document does not have
+        them.
+        """
         answer = resolved(self._document, self._operation(method, path)[str(status)])
         documented = {name: resolved(self._document, header) for name, header in answer.get("headers", {}).items()}
         usual = {**HEADERS, "ETag": f'"{(body or {}).get("version", 1)}"'}
@@ -158,7 +162,7 @@ class Provider:
 
 
 def _media_type(path: str, status: int) -> str:
-    """A service that is not well says so with its health, and not with a problem."""
+    """The health of a service is never a problem document, whatever its status."""
     return JSON if status < 400 or path == "/health" else PROBLEM_JSON
 
 
@@ -185,7 +189,7 @@ def _document(service: str) -> Json:
 
 
 def _close(value: Any) -> None:
-    """Callers are told to expect members that are not in the document, and no service has one yet."""
+    """Forbid unknown members: callers must tolerate them, but no service sends any yet."""
     if isinstance(value, dict):
         if "properties" in value:
             value.setdefault("additionalProperties", False)

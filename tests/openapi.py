@@ -14,7 +14,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def resolved(document: Any, part: Any) -> Any:
-    """A part of the document with what it refers to. What stands beside a reference counts, too."""
+    """A part of the document with its references resolved. Keywords beside a reference count, too."""
     if "$ref" not in part:
         return part
     found = document

@@ -1,4 +1,4 @@
-"""Races over several processes: what a lock in one process would hide shows only between two."""
+"""Races of several processes, which find faults that a lock within one process would hide."""
 
 import multiprocessing
 import threading
@@ -18,14 +18,14 @@ _barrier: Barrier
 
 
 class Workers:
-    """Processes that live through all tests, since each takes a second to start."""
+    """Processes that are kept for all tests, since each takes a second to start."""
 
     def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(PROCESSES, spawn, _share, (spawn.Barrier(PROCESSES),))
 
     def race(self, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
-        """Call `function` at the same moment with each of the arguments, each in a process of its own; the results in
+        """Call `function` at the same time with each of the arguments, each in its own process; returns the results in
         order. An exception in one is raised here.
         """
         assert len(arguments) <= PROCESSES
@@ -43,19 +43,21 @@ def _share(barrier: Barrier) -> None:
 
 
 def together() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have reached this barrier."""
     _barrier.wait(60)
 
 
 def _at_once(function: Callable[..., Any], given: Sequence[Any]) -> Any:
-    # Patience: what a race is to show must not depend on how busy the machine is.
+    # Long timeouts: the result of a race must not depend on the load of the machine.
     engines.LOCK_WAIT_SECONDS = 50.0
     together()
     return function(*given)
 
 
 def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """`work(0)` to `work(count - 1)` side by side; the results in order. An exception in one is raised here."""
+    """Run `work(0)` to `work(count - 1)` concurrently; returns the results in order. An exception in one is raised
+    here.
+    """
     results: list[Any] = [None] * count
     faults: list[BaseException] = []
     together = threading.Barrier(count)
@@ -99,7 +101,7 @@ def beside(work: Callable[[], None]) -> Iterator[threading.Thread]:
 
 
 def patient(service: str, database_url: str) -> Settings:
-    """Settings of a service in a race: nobody is turned away because the machine is busy."""
+    """Settings of a service in a race: no request is refused because the machine is busy."""
     return Settings(
         service=service, database_url=database_url, secret_key=SECRET, log_level="ERROR", request_deadline_seconds=50.0
     )

@@ -1,4 +1,4 @@
-"""Programs that are no Python packages, which a test needs and a machine may lack."""
+"""Programs other than Python packages that a test needs and a machine may lack."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def missing(reason: str) -> NoReturn:
 
 
 def program(*names: str | Path) -> str:
-    """The first of these programs that is there; skips the test where none is."""
+    """The first of these programs that is installed; skips the test where none is."""
     for name in names:
         if found := shutil.which(name):
             return found

@@ -1,4 +1,4 @@
-"""A service as it runs: gunicorn with more than one worker, in processes of its own."""
+"""A running service: gunicorn with several workers, in its own processes."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 ROOT = Path(__file__).resolve().parents[1]
-# Those of pytest-xdist's second process begin elsewhere: to look whether a port is free and to take it are two things.
+# Each process of pytest-xdist has its own range: a port that is free when it is checked may be taken before it is used.
 _ports = count(18500 + 250 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]), 10)
 
 

@@ -1,4 +1,4 @@
-"""What a shell leaves to the tests that it starts: no test may pass or fail by it."""
+"""Removes what a shell passes on to the tests that it starts: no test may depend on it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD)
 
 
 def forget() -> None:
-    """Take it away, for this process and those that it starts: variables, and signals that are ignored or blocked.
+    """Remove variables, and reset ignored or blocked signals, for this process and its children.
 
     A shell without job control, as one that runs a script, ignores SIGINT and SIGQUIT in what it starts in the
     background, and its children inherit that.

@@ -1,4 +1,4 @@
-"""The classic mistakes, put into a running service by CHAOS_BUG: the suite must notice each of them.
+"""Common mistakes, injected into a running service by CHAOS_BUG: the suite must detect each of them.
 
     no-outbox           an event is sent after the commit, by whoever is still alive then
     no-inbox            every delivery is handled, and the handler relies on being called once
@@ -34,7 +34,7 @@ from tests.chaos.points import wrap
 
 
 def install(bug: str, service: str) -> None:
-    """Put the mistake into this service, if it is one of its own."""
+    """Inject the mistake into this process, if it belongs to this service."""
     for name, (where, make) in BUGS.items():
         if name == bug and service in where:
             make()
@@ -65,7 +65,7 @@ def _handle_every_delivery() -> None:
 
 def _trust_every_delivery() -> None:
     def trusting(lock: Any) -> Any:
-        """The handler does not ask what became of a reservation before."""
+        """The handler does not check the status of a reservation."""
 
         def locked(session: Any, order_ids: Any) -> dict[str, Any]:
             return {order_id: {**row, "status": "reserved"} for order_id, row in lock(session, order_ids).items()}
@@ -117,7 +117,7 @@ def _look_then_insert() -> None:
             if found:
                 return dict(found)
             time.sleep(0.01)
-            # Nothing in the database stands in the way of a second one.
+            # No constraint of the database prevents a second one.
             key = Key(new.key.name[:40] + new_id()[-24:], new.key.fingerprint)
             return place(self, replace(new, key=key))
 

@@ -1,4 +1,5 @@
-"""Compares what clients were told with what the five services say when all is quiet, and names every broken promise.
+"""Compares the answers that clients got with the state of the five services once they are idle, and names every broken
+promise.
 
 The numbers are those of the promises in docs/reliability.md:
 
@@ -24,7 +25,7 @@ MAX_SHOWN = 20
 
 
 def is_quiet(api: Quintet) -> bool:
-    """Nothing is pending, nothing waits to be sent."""
+    """Whether no order is pending and no event waits to be sent."""
     for service in SERVICES:
         answer = api.get(service, "/health")
         if answer.status_code != 200 or answer.json()["checks"]["events"]["pending"]:
@@ -35,7 +36,7 @@ def is_quiet(api: Quintet) -> bool:
 
 
 class Check:
-    """One look at everything; `violations` are sentences, none when every promise is kept."""
+    """One check of the whole state; `violations` are sentences, none when every promise is kept."""
 
     def __init__(self, api: Quintet, history: History):
         self._history = history
@@ -59,7 +60,7 @@ class Check:
             self.violations.append(f"promise {promise}: {what}")
 
     def _answers(self) -> None:
-        """A key is answered with one order, and never with an order and a refusal."""
+        """A key gets one order, and never both an order and a refusal."""
         for intent in self._history.intents:
             if len({(status, str(body)) for status, body in intent.answers}) > 1:
                 self._broken(1, f"{intent.kind} {intent.key} was answered differently: {intent.answers}")
@@ -76,7 +77,7 @@ class Check:
                 self._broken(1, f"order {order_id} holds {_lines(order)} instead of {_wanted(intent)}")
         left = Counter(_wish(i.body["user_id"], _wanted(i)) for i in self._history.of("order") if i.given_up)
         for order in self.orders.values():
-            # The keys of a deleted user are erased: who asks again is told that there is no such user.
+            # The keys of a deleted user are erased: a repeated request is refused, since the user does not exist.
             of_deleted = order["status"] == "cancelled" and order["user_id"] in self._gone
             if order["status"] in EVER_CONFIRMED and order["id"] not in told and not of_deleted:
                 wish = _wish(order["user_id"], _lines(order))
@@ -89,7 +90,7 @@ class Check:
                 self._broken(1, f"order {order_id} is the answer to {count} wishes")
 
     def _lifecycles(self) -> None:
-        """A step that was acknowledged is not taken back, and none happens that nobody asked for."""
+        """An acknowledged transition is not undone, and no transition happens without a request."""
         asked: dict[str, set[str]] = defaultdict(set)
         for step, reached in (
             ("cancel", ("cancelled",)),
@@ -164,7 +165,7 @@ class Check:
             self._broken(3, f"the order service counts {self._order_stats['by_status']} instead of {dict(by_status)}")
 
     def _refusals(self) -> None:
-        """Each refusal for want of stock is recorded once; `_existence` and `_units` see that nothing came of it."""
+        """Each refusal for insufficient stock is recorded once; `_existence` and `_units` check that it had no effect."""
         wishes = self._history.of("order")
         codes = Counter(wish.result.get("code") for wish in wishes if wish.status not in (201, None))
         if unknown := codes.keys() - {"insufficient-stock", "unknown-user"}:

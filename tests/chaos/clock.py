@@ -1,7 +1,7 @@
-"""Clock steps: all services of a chaos run see the time as far ahead or behind as a file of theirs says.
+"""Clock steps: all services of a chaos run see the time shifted by the offset in a file.
 
-Python's `time.time` and `datetime.now`, and on SQLite the clock of the database. The clock of a PostgreSQL server is
-one for all who use it, and cannot be moved from here.
+Python's `time.time` and `datetime.now`, and on SQLite the clock of the database. The clock of a PostgreSQL server
+cannot be shifted from here.
 """
 
 import mmap
@@ -20,7 +20,7 @@ _julian_epoch = 2440587.5
 
 
 class Clock:
-    """How many seconds the services are ahead of us."""
+    """By how many seconds the clocks of the services are ahead of ours."""
 
     def __init__(self, directory: Path):
         path = directory / "clock"
@@ -39,7 +39,7 @@ class Clock:
 
 
 def install(directory: Path) -> None:
-    """Let this process, and the databases that it opens, look at the moved clock."""
+    """Let this process, and the SQLite databases that it opens, use the shifted clock."""
     clock, real = Clock(directory), time.time
 
     def moved() -> float:

@@ -1,7 +1,7 @@
-"""Gunicorn for a service in a chaos run: that of production, with crash points, and with its waits made short.
+"""The Gunicorn settings of a service in a chaos run: those of production, with crash points and with short waits.
 
-Only the time is shortened that passes until others take over what a dead process held; what they do then is the
-product's own.
+Only the time until others take over the leases of a dead process is shortened; the takeover itself is that of the
+product.
 """
 
 # It patches the standard library, so it comes first.

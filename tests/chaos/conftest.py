@@ -11,7 +11,7 @@ from tests.engines.conftest import postgres, rabbitmq  # noqa: F401 - fixtures
 from tests.engines.servers import Postgres, RabbitMQ
 from tests.integration.conftest import workers  # noqa: F401 - a fixture
 
-# A second process of pytest-xdist has a system of its own.
+# Each process of pytest-xdist has its own system.
 BASE_PORT = int(os.environ.get("TEST_CHAOS_BASE_PORT") or 19000) + 500 * int(
     os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
 )

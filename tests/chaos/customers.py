@@ -1,5 +1,5 @@
-"""The load of a chaos run: clients who order, cancel, ship, restock, register and look, and who send each wish with its
-key until they are told what became of it. What they were told goes into the history.
+"""The load of a chaos run: clients that order, cancel, ship, restock, register and read, and that send each intent with
+its key until they get its outcome. The outcomes are recorded in the history.
 """
 
 import random
@@ -15,14 +15,14 @@ from demo.api import Quintet
 from tests.chaos.history import History, Intent, Json, Sight
 
 PATIENCE_SECONDS = 60.0
-"""A wish that is not settled by then is a fault of the system."""
+"""An intent without an outcome by then is a fault of the system."""
 STOCK = 40
 PRODUCTS = 8
 USERS = 3
 
 
 class Customer:
-    """One client with users of its own, so that nobody else deletes them while it orders for them."""
+    """One client with its own users, so that no other client deletes them while it orders for them."""
 
     def __init__(self, crowd: "Crowd", number: int):
         self._crowd, self._history = crowd, crowd.history
@@ -53,12 +53,12 @@ class Customer:
         self._remember(intent)
 
     def order_twice(self) -> None:
-        """An impatient client: the same request over two connections at once."""
+        """An impatient client sends the same request over two connections at once."""
         if self._crowd.hasty:
             self.order_and_leave()
             return
         intent = self._wish_for_order()
-        if not self._crowd.keys:  # else there would be two orders with all well
+        if not self._crowd.keys:  # without a key there would rightly be two orders
             self._send(intent, "order", "/orders")
             return
         other = threading.Thread(target=self._send, args=(intent, "order", "/orders", Quintet(self._crowd.base_port)))
@@ -68,7 +68,7 @@ class Customer:
         self._remember(intent)
 
     def order_and_leave(self) -> None:
-        """A client that does not come back when it gets no answer: nobody but the system cares for its order."""
+        """A client that does not retry when it gets no answer: only recovery can settle its order."""
         intent = self._wish_for_order()
         self._send(intent, "order", "/orders", patience=0.0)
         intent.given_up = not intent.settled
@@ -143,7 +143,9 @@ class Customer:
         self, intent: Intent, service: str, path: str, api: Quintet | None = None,
         *, method: str = "POST", body: Any = None, patience: float = PATIENCE_SECONDS,
     ) -> None:  # fmt: skip
-        """Until it is answered: again after a lost connection, a 5xx and `request-in-flight`, as docs/saga.md says."""
+        """Send it until it is answered: again after a lost connection, a 5xx or `request-in-flight`, as docs/saga.md
+        says.
+        """
         give_up = time.monotonic() + patience
         headers = {"Idempotency-Key": intent.key} if self._crowd.keys else {}
         if method == "DELETE":
@@ -167,7 +169,7 @@ class Customer:
         if status == 500:
             self._history.blame(f"{intent.kind}: 500 {told}")
         if intent.kind == "leave" and status == 404 and intent.tries > 1:
-            return True  # the attempt before was the one that did it
+            return True  # the previous attempt took effect
         return status < 500 and told.get("code") != "request-in-flight"
 
 
@@ -177,7 +179,7 @@ class Crowd:
     def __init__(self, base_port: int, seed: int, *, count: int = 8, keys: bool = True):
         self.base_port, self.seed, self.keys = base_port, seed, keys
         self.hasty = False
-        """Nobody comes back for an order that was not answered."""
+        """Orders without an answer are not retried."""
         self.history = History()
         self.products: list[str] = []
         self._customers = [Customer(self, number) for number in range(count)]
@@ -197,7 +199,7 @@ class Crowd:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """They act inside, and have finished what they began afterwards."""
+        """The customers act inside the block; at its end they finish what they have started."""
         self._resting.clear()
         threads = [threading.Thread(target=self._live, args=(customer,)) for customer in self._customers]
         for thread in threads:

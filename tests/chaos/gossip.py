@@ -1,7 +1,7 @@
 """Deliveries that no transport promises: events that come early, late, twice and out of order.
 
-It looks into the outboxes, takes what it finds there to its subscribers before, after and beside the relays, and tells
-old news again. The relays know nothing of it and send everything as always.
+It reads the outboxes, delivers events to their subscribers before, after and concurrently with the relays, and repeats
+old ones. The relays are not involved and send everything as usual.
 """
 
 import random
@@ -49,7 +49,7 @@ class Gossip:
                 self._tell(self._news() + self._random.sample(self._old, min(len(self._old), 2)))
 
     def _news(self) -> list[tuple[str, str]]:
-        """Subscriber and event, of some that wait in one outbox, the newest first."""
+        """Subscriber and event, for some events that wait in one outbox, newest first."""
         query = sa.select(outbox.c.subscriber, outbox.c.body).order_by(outbox.c.seq.desc()).limit(20)
         with self._databases[self._random.choice(PUBLISHERS)].connect() as connection:
             rows = [tuple(row) for row in connection.execute(query)]

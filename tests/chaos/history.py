@@ -1,4 +1,4 @@
-"""What the clients of a chaos run sent and what they were told: the only witness that the system does not own."""
+"""The requests of the clients of a chaos run and their answers: the only record outside the system."""
 
 import threading
 import time
@@ -10,18 +10,18 @@ Json = dict[str, Any]
 
 @dataclass
 class Intent:
-    """Something that one client wants once, sent with one key until it is told what became of it."""
+    """One effect that a client wants exactly once, sent with one key until its outcome is known."""
 
     key: str
     kind: str
     body: Json
     began: float
     answers: list[tuple[int, Json]] = field(default_factory=list)
-    """Every answer that says something: not 5xx, not `request-in-flight`."""
+    """Every definite answer: not 5xx, not `request-in-flight`."""
     ended: float | None = None
     tries: int = 0
     given_up: bool = False
-    """The client left without an answer: it may have happened, or not."""
+    """The client gave up without an answer: the request may have taken effect, or not."""
 
     @property
     def status(self) -> int | None:
@@ -38,7 +38,7 @@ class Intent:
 
 @dataclass(frozen=True)
 class Sight:
-    """A product as one client saw it between two moments."""
+    """A product as one client read it between two times."""
 
     product_id: str
     began: float

@@ -1,7 +1,7 @@
-"""A load generator in a process of its own, and what it has seen.
+"""A load generator in its own process, and its results.
 
-Open loop: requests leave when their time has come, whatever became of those before, as those of many clients do who do
-not know of each other. The time of an answer counts from then on, also where the generator itself is late.
+Open loop: requests are sent at their scheduled times, whatever the answers to earlier ones, as independent clients
+would send them. Response times are measured from the scheduled time, even when the generator itself is late.
 """
 
 import multiprocessing
@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import orjson
 
 CONNECTIONS = 1500
-"""Opened beforehand. A request for which none is free is not sent, and counts as failed."""
+"""Connections, opened beforehand. A request without a free connection is not sent, and counts as failed."""
 GIVE_UP_SECONDS = 10.0
 """Longer than any request may take."""
 
 
 class Answer(NamedTuple):
-    """What became of one request, which was due `at` so many seconds after the beginning; status 0: nothing came."""
+    """The outcome of one request, which was due `at` seconds after the start; status 0: no answer."""
 
     at: float
     status: int
@@ -34,13 +34,13 @@ class Answer(NamedTuple):
 
 
 class Core:
-    """A core that the services have for themselves, but for what else runs on the machine."""
+    """A core that the services do not share with the load generator, though perhaps with other programs."""
 
     def __init__(self, number: int, processes: Sequence[int]):
         self._number, self._sessions = number, set(processes)
 
     def seconds(self) -> float:
-        """How long it has worked for the services, or for nobody. What it does for others is not their fault."""
+        """How long the core has worked for the services or has been idle, without the time that other programs took."""
         lines = Path("/proc/stat").read_text().splitlines()
         (line,) = (line for line in lines if line.startswith(f"cpu{self._number} "))
         idle = sum(map(int, line.split()[4:6]))
@@ -55,7 +55,7 @@ class Core:
 
 
 class Load(NamedTuple):
-    """What was answered to requests that were sent for `seconds`, of which the services had `core_seconds`."""
+    """The answers to requests that were sent for `seconds`, during which the services had `core_seconds` of their core."""
 
     answers: list[Answer]
     seconds: float
@@ -63,12 +63,12 @@ class Load(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Orders per second; what was still to be answered at the end does not count."""
+        """Orders per second, without those that were unanswered at the end."""
         return sum(a.status == 201 and a.at + a.seconds <= self.seconds for a in self.answers) / self.seconds
 
     @property
     def core_rate(self) -> float:
-        """Orders per second that the services had."""
+        """Orders per second of core time."""
         return self.rate * self.seconds / self.core_seconds
 
     @property
@@ -76,7 +76,7 @@ class Load(NamedTuple):
         return Counter((answer.status, answer.code) for answer in self.answers)
 
     def times(self, status: int, since: float = 0.0) -> list[float]:
-        """Of the requests that were due since then."""
+        """The response times of the requests that were due since then."""
         return [a.seconds for a in self.answers if a.status == status and a.at >= since]
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class Load(NamedTuple):
 
 
 def offer(core: Core, port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> Load:
-    """Send orders at a rate for some time, with the gaps of clients who do not know of each other."""
+    """Send orders at a rate for some time, with the exponential gaps of independent clients."""
     crowd = _Crowd(port, bodies, CONNECTIONS)
     began, due = core.seconds(), 0.0
     while due < seconds:
@@ -101,7 +101,7 @@ def offer(core: Core, port: int, bodies: Sequence[bytes], rate: float, seconds: 
 
 
 def saturate(core: Core, port: int, bodies: Sequence[bytes], clients: int, seconds: float) -> Load:
-    """So many clients, each of whom sends the next order as soon as the last one is answered."""
+    """Let `clients` clients each send the next order as soon as the last one is answered."""
     crowd = _Crowd(port, bodies, clients)
     began = core.seconds()
     while crowd.now() < seconds:
@@ -120,7 +120,7 @@ def on_core(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def pinned(number: int) -> Iterator[None]:
-    """What this process does and starts inside stays on this core."""
+    """Inside the block, this process and its children run on this core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {number})
     try:
@@ -155,7 +155,7 @@ class _Crowd:
         head = b"POST /api/v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         self._requests = [b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body) for body in bodies]
         self._epoll = select.epoll()
-        # The one that has been idle for longest goes first, or the service would close it.
+        # The connection that has been idle for longest is used first, or the service would close it.
         self.idle = deque(_Connection(port) for _ in range(connections))
         self._all = {connection.sock.fileno(): connection for connection in self.idle}
         for number in self._all:
@@ -175,7 +175,7 @@ class _Crowd:
         connection.sock.sendall(random.choice(self._requests))
 
     def listen(self, seconds: float) -> None:
-        """Take the answers that come; returns when there were some, or the time is over."""
+        """Read answers; returns when there were some, or when the time is over."""
         for number, _ in self._epoll.poll(seconds):
             self._receive(self._all[number])
 

@@ -1,9 +1,9 @@
-"""Crash points: named places in the services where a test lets a whole service die by SIGKILL.
+"""Crash points: named places in the services where a test kills a whole service with SIGKILL.
 
-The product knows nothing of them. `install` runs inside a service that was started with tests/chaos/conf.py, and wraps
+The product has no code for them. `install` runs inside a service that was started with tests/chaos/conf.py, and wraps
 the functions named below; a point is reached before or after a call of its function. `Trap` is how a test arms one: all
 processes share a page of memory with the name of the armed point, so that arming needs no restart, and the first
-process to reach the point takes the trap away, a file of that name, and kills its service, master and workers.
+process that reaches the point removes the trap, a file of that name, and kills its service, master and workers.
 """
 
 import mmap
@@ -34,7 +34,7 @@ class Point(NamedTuple):
     transport: str = ""
     """Only with this transport of events."""
     first: str = ""
-    """A point that must have killed the service before, so that there is work for this one."""
+    """A point that must have killed the service before, so that this one is reached."""
 
     @property
     def service(self) -> str:
@@ -125,7 +125,7 @@ POINTS = {
 
 
 class Trap:
-    """The point that is armed, known to all processes that are started with the same directory."""
+    """The armed point, shared by all processes that are started with the same directory."""
 
     def __init__(self, directory: Path):
         path = directory / "trap"
@@ -155,16 +155,16 @@ class Trap:
             try:
                 self._gate(name).unlink()
             except FileNotFoundError:
-                return  # another process was first, and this one has as little time left
+                return  # another process was first, and is about to kill this one
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _gate(self, name: str) -> Path:
-        """A process that read the name of the trap before this one must find that one gone."""
+        """A file of the armed point: only the process that removes it kills the service."""
         return self._directory / f"armed {name}"
 
 
 def install(trap: Trap, service: str, transport: str) -> None:
-    """Lay the points of this service."""
+    """Install the crash points of this service."""
     mine = [point for point in POINTS.values() if point.service == service and point.transport in ("", transport)]
     for outer in {point.inside for point in mine if point.inside}:
         wrap(outer, lambda call, outer=outer: _marking(call, outer))  # type: ignore[misc]
@@ -173,7 +173,7 @@ def install(trap: Trap, service: str, transport: str) -> None:
 
 
 def wrap(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Put `make(function)` in the place of `module:name` or `module:Class.name`."""
+    """Replace `module:name` or `module:Class.name` by `make(function)`."""
     module, _, path = target.partition(":")
     owner, _, name = path.rpartition(".")
     holder = pkgutil.resolve_name(f"{module}:{owner}" if owner else module)
@@ -217,5 +217,5 @@ def _trapped(call: Callable[..., Any], trap: Trap, point: Point) -> Callable[...
 
 
 def _await_answer(connection: Any) -> None:
-    """The other side has done what it was asked for, once something can be read."""
+    """Wait until an answer can be read: by then the callee has done its work."""
     select.select([connection._sock], [], [], 5.0)

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks what passes through it: slow, stalled, cut or refused connections."""
+"""A TCP proxy that injects faults: slow, stalled, cut or refused connections."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ Connect = Callable[[], Awaitable[Stream]]
 
 
 class Proxies:
-    """The event loop of all proxies, in a thread of its own."""
+    """The event loop of all proxies, in its own thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -53,7 +53,7 @@ class Proxies:
 
 
 class FaultProxy:
-    """One address, `port`, behind which another one lies."""
+    """Listens on `port` and forwards to another address."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connect: Connect):
         self.port = 0
@@ -73,11 +73,11 @@ class FaultProxy:
         await self._server.wait_closed()
 
     def slow(self, seconds: float) -> None:
-        """Hold up each piece of data for so long."""
+        """Delay each piece of data by `seconds`."""
         self._latency = seconds
 
     def stall(self) -> None:
-        """Let nothing through, and say nothing."""
+        """Forward nothing, and keep connections open."""
         self._do(self._flowing.clear)
 
     def refuse(self) -> None:
@@ -131,7 +131,7 @@ class FaultProxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset, as when the other machine has lost its memory."""
+    """Close with a reset, as when the other machine has restarted."""
     transport: Any = writer.transport
     sock = writer.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_INET:

@@ -1,7 +1,7 @@
-"""Whether what clients saw of a product fits one order of what was done to it.
+"""Whether the reads of a product are consistent with some order of the intents (linearizability).
 
-A wish takes effect at some moment between its first request and its last answer. So at any moment a product must hold
-what the wishes that were answered before have brought, and may hold what those that have begun by then can bring.
+An intent takes effect at some time between its first request and its last answer. So at any time a product must show
+the effects of the intents that were answered before, and may show those of intents that have started by then.
 """
 
 from bisect import bisect_left
@@ -25,7 +25,7 @@ class Curve:
 
 
 class Curves:
-    """One for each product."""
+    """The curves of one product."""
 
     def __init__(self) -> None:
         self._steps: dict[str, list[tuple[float, int]]] = defaultdict(list)
@@ -41,7 +41,7 @@ class Curves:
 
 
 class _Bounds:
-    """What a product may hold at a moment: all units, and those that are reserved or sold."""
+    """Bounds on a product at a given time: all units, and those that are reserved or sold."""
 
     def __init__(self, history: History):
         names = ("added", "may_be_added", "removed", "may_be_removed", "held", "may_be_freed")
@@ -55,7 +55,7 @@ class _Bounds:
         return added + may_be_removed, may_be_added + removed
 
     def held(self, sight: Sight) -> int:
-        """The fewest that must be reserved or sold."""
+        """The least number that must be reserved or sold."""
         return self._at("held", sight) - self._at("may_be_freed", sight)
 
     def _at(self, name: str, sight: Sight) -> int:
@@ -88,7 +88,7 @@ class _Bounds:
 
 
 def contradictions(history: History) -> Iterator[str]:
-    """Sentences about what cannot have been."""
+    """A sentence for each read that is impossible."""
     bounds, newest = _Bounds(history), dict[str, list[Sight]]()
     for sight in sorted(history.sights, key=lambda sight: sight.ended):
         if min(sight.stock, sight.reserved, sight.sold) < 0:

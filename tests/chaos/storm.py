@@ -1,10 +1,11 @@
-"""The randomised mode: faults of every kind, drawn from a seed, while customers are at work and gossip is abroad.
+"""The randomised mode: faults of every kind, drawn from a seed, while customers send requests and gossip repeats
+events.
 
     python -m tests.chaos.storm --seed 1 --kills 1000
     python -m tests.chaos.storm --seed 1 --kills 300 --production
 
 prints a row for the table in docs/reliability.md. A seed repeats the requests and the faults, their kinds and their
-pauses; how the threads of a machine interleave with them is not in its hands.
+pauses; the interleaving of threads is not repeatable.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tests.chaos.system import ChaosSystem, Engines
 from tests.engines.servers import Postgres, RabbitMQ
 
 CALM_EVERY = 50
-"""After so many kills everything comes to rest and is checked."""
+"""After this many kills all faults end, and the state is checked."""
 
 
 class Storm:
@@ -46,7 +47,7 @@ class Storm:
             self._choices += [(3, self.kill_postgres), (2, self.kill_rabbitmq)]
 
     def run(self, kills: int) -> list[str]:
-        """Until so many processes were killed; the first promises that were broken, or none."""
+        """Run until `kills` processes were killed; returns the first promises that were broken, or none."""
         self.crowd.prepare()
         gossip = Gossip(self.system, self.seed)
         with gossip.abroad():
@@ -81,7 +82,7 @@ class Storm:
         self.kills += self.system.kill_worker(self._any(), self._random)
 
     def kill_service(self) -> None:
-        """It is started again soon; until then its callers are on their own."""
+        """Kill a service, and start it again a little later."""
         service = self._any()
         self.system.kill(service)
         self.kills += 1
@@ -89,7 +90,7 @@ class Storm:
         self.system.start(service)
 
     def crash_point(self) -> None:
-        """Let a service die at a point that it soon comes to."""
+        """Kill a service at a crash point that it soon reaches."""
         point = self._random.choice([point for point in POINTS.values() if not point.first])
         self.system.trap.arm(point.name)
         if self.system.await_death(point.service, 1.0):
@@ -155,7 +156,7 @@ class Storm:
 
 
 def row(storm: Storm, engine: str, violations: list[str]) -> str:
-    """What a run did and found, as a row of the table in docs/reliability.md."""
+    """The result of a run, as a row of the table in docs/reliability.md."""
     intents = storm.crowd.history.intents
     acknowledged = sum(intent.status == 201 for intent in storm.crowd.history.of("order"))
     others = sum(storm.faults.values()) - storm.kills

@@ -31,7 +31,7 @@ FAST = {
     "REQUEST_DEADLINE_SECONDS": "3", "READ_TIMEOUT_SECONDS": "1", "RECOVERY_SECONDS": "0.5",
     "BREAKER_RESET_SECONDS": "0.5",
 }  # fmt: skip
-"""So that what waits for a deadline is over soon."""
+"""Short, so that waits for a deadline end soon."""
 
 
 class Engines(NamedTuple):
@@ -43,7 +43,7 @@ class Engines(NamedTuple):
 
     @classmethod
     def new(cls, postgres: Postgres, rabbitmq: RabbitMQ) -> "Engines":
-        """On servers that run: new databases, and queues without a message."""
+        """New databases and empty queues on running servers."""
         databases = PostgresDatabases(postgres.url, lambda: None)
         urls = {service: databases.migrated(f"{service}_service") for service in SERVICES}
         databases.close()
@@ -58,7 +58,7 @@ class ChaosSystem(e2e.System):
         data_dir.mkdir(parents=True, exist_ok=True)
         self.engines, self.proxies = engines, Proxies()
         self.links: dict[str, FaultProxy] = {}
-        """What lies between the services, and between them and the engines, by the name of the far end."""
+        """The proxies between the services, and between them and the engines, by the name of the target."""
         given = {"CHAOS_DIR": str(data_dir), **FAST, **variables}
         for service in SERVICES:
             link = self.links[service] = self.proxies.to_port(base_port + PORT_OFFSETS[service])
@@ -103,7 +103,7 @@ class ChaosSystem(e2e.System):
         return False
 
     def freeze(self, service: str, seconds: float, choose: random.Random, *, all_of_it: bool) -> None:
-        """SIGSTOP, and SIGCONT when the time is over."""
+        """SIGSTOP, and SIGCONT after `seconds`."""
         pids = [self.running[service].pid, *self.workers_of(service)]
         frozen = pids if all_of_it else [choose.choice(pids)]
         for number, pause in ((signal.SIGSTOP, seconds), (signal.SIGCONT, 0.0)):
@@ -120,12 +120,12 @@ class ChaosSystem(e2e.System):
         return bool(eventually(lambda: self.died(service), seconds))
 
     def bury(self, service: str) -> None:
-        """Start a service again that has died."""
+        """Restart a service that has died."""
         self._await_end(service)
         self.start(service)
 
     def heal(self) -> None:
-        """End every fault, and start what has died."""
+        """End every fault, and restart the services that have died."""
         self.proxies.heal()
         self.trap.disarm()
         for service in list(self.running):
@@ -140,7 +140,7 @@ class ChaosSystem(e2e.System):
         super().restore()
 
     def check(self, history: History) -> list[str]:
-        """Heal, wait until all is quiet, and compare; the broken promises."""
+        """Heal, wait until all services are idle, and compare; returns the broken promises."""
         self.heal()
         self.restore()
         api = Quintet(self.base_port)
@@ -151,14 +151,14 @@ class ChaosSystem(e2e.System):
     def _is_quiet(self, api: Quintet) -> bool:
         if not self.engines:
             return checker.is_quiet(api)
-        for _ in range(2):  # an event that a consumer has read is in no queue, and not yet in effect
+        for _ in range(2):  # an event that a consumer has fetched is in no queue, and may not be handled yet
             if not (checker.is_quiet(api) and consumers.all_delivered(self.engines.rabbitmq.url)):
                 return False
             time.sleep(1.0)
         return True
 
     def database(self, service: str) -> sa.Engine:
-        """The service's database, to look at."""
+        """The database of the service, to read."""
         url = self.engines.databases[service] if self.engines else f"sqlite:///{self.data_dir / service}.db"
         return sa.create_engine(url)
 

@@ -1,4 +1,4 @@
-"""The checker of stock sees what it should: it is the judge of all the other tests here."""
+"""The checker of stock detects what it should: all the other tests here rely on it."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ SEEN = Sight("p", began=10.0, ended=11.0, stock=38, reserved=2, sold=0, version=
 
 @pytest.fixture
 def history() -> History:
-    """40 units put in; 2 ordered before 5, 3 more ordered from 10.5 on; 5 more put in at some time from 9 to 12."""
+    """40 units in stock; 2 ordered before 5, 3 more ordered from 10.5 on; 5 more added at some time from 9 to 12."""
     made = History()
     made.intents = [
         Intent("", "launch", {"stock": 40}, 0.0, [(201, {"id": "p"})], 1.0),

@@ -1,4 +1,4 @@
-"""Negative controls: a suite that finds nothing proves little, unless it finds what was put there."""
+"""Negative controls: the suite must find the mistakes that are injected."""
 
 import pytest
 

@@ -16,8 +16,8 @@ from tests.processes import Workers
 
 
 def die_everywhere(url: str, package: str) -> int:
-    """Migrate in a child that dies after its first statement, then in one that dies after its second, and so on, until
-    one has nothing left to die of; how many died.
+    """Migrate in a child process that dies after its first statement, then in one that dies after its second, and so
+    on, until one completes; returns how many died.
     """
     statements = 0
     while True:

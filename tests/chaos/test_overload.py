@@ -1,5 +1,5 @@
-"""Three times as many orders as the system can take: it goes on at nearly its full rate, refuses the rest at once, and
-is itself again when that is over.
+"""Three times as many orders as the system can take: it keeps nearly its full rate, refuses the rest at once, and
+recovers when the overload is over.
 
 The services share one core, and the load generator (overload.py) has another, so that it takes nothing from them.
 """
@@ -54,7 +54,7 @@ class Run(NamedTuple):
     told: int
     """Answers with 201, of all phases."""
     stored: Counter[str]
-    """Orders that the order service has more than before, by status."""
+    """The increase of orders in the order service, by status."""
     reserved: int
     """Units; each order is of one."""
 
@@ -107,7 +107,7 @@ def drive(system: System) -> Run:
 
 @contextmanager
 def until_over(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """It goes on as long as what is inside."""
+    """Repeat for the duration of the block."""
     over = threading.Event()
     with beside(lambda: work(over)):
         try:
@@ -117,7 +117,7 @@ def until_over(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def watch_the_machine(directory: Path, seconds: list[float], over: threading.Event) -> None:
-    """Until it is over; notes how much longer than a moment a moment and a commit to the disk take."""
+    """Record how much longer than usual a sleep and a commit to the disk take, until `over` is set."""
     with open(directory / "file", "wb") as file:
         while not over.is_set():
             started = time.monotonic()
@@ -142,7 +142,7 @@ def ask_machines(system: System, seconds: list[float], over: threading.Event) ->
 
 
 def test_it_goes_on_selling(run: Run) -> None:
-    """At four fifths of what it can; a short run, beside whatever else a machine does, proves a little less."""
+    """At four fifths of its capacity; the threshold is lower for a short run on a shared machine."""
     assert run.overload.core_rate >= (0.8 if LONG else 0.7) * mean(load.core_rate for load in run.capacity)
 
 

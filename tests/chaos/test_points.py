@@ -29,7 +29,7 @@ def shop(start: Start) -> Iterator[Shop]:
         crowd = Crowd(system.base_port, seed=4)
         crowd.prepare()
         yield Shop(system, crowd)
-        # The tests come in any order; what they left behind is looked at last.
+        # The tests run in any order; the state that they leave is checked last.
         assert system.check(crowd.history) == []
 
 
@@ -40,9 +40,9 @@ def die_at(system: ChaosSystem, point: Point) -> None:
 
 
 def die_after(crowd: Crowd, system: ChaosSystem, point: Point) -> None:
-    """Until the first death leaves work for the second: an order for which nobody comes back."""
+    """Kill until the first crash leaves work for the second: an order whose client does not retry."""
     crowd.hasty = True
-    # What is under way now will be sent again, and left alone by recovery.
+    # Orders that are in progress now will be retried by their clients, and left alone by recovery.
     time.sleep(1.0)
     for _ in range(5):
         die_at(system, POINTS[point.first])

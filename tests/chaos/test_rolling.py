@@ -1,7 +1,7 @@
 """A rolling restart under load fails no request.
 
 Each service is replaced as docs/operations.md says: SIGUSR2 lets the master start a successor on the same listening
-socket, and SIGTERM, once that one has workers, lets the old one finish what runs and leave.
+socket, and SIGTERM, once the successor has workers, lets the old one finish its requests and exit.
 """
 
 import http.client
@@ -44,14 +44,14 @@ def _share(event: Event, count: Any) -> None:
 
 
 def ask_all(base_port: int, user: str, product: str) -> Counter[str]:
-    """Ask in many threads, each on its own connections, until it is over; how many answers there were of each kind."""
+    """Send requests in many threads, each on its own connections, until the block ends; counts the answers by kind."""
     with ThreadPoolExecutor(THREADS) as threads:
         found = threads.map(lambda _: _ask(base_port, user, product), range(THREADS))
         return sum(found, Counter())
 
 
 def _ask(base_port: int, user: str, product: str) -> Counter[str]:
-    """No request is sent again: what fails is counted as such."""
+    """No request is retried: failures are counted as such."""
     links = {
         service: http.client.HTTPConnection("127.0.0.1", base_port + PORT_OFFSETS[service], timeout=30)
         for service in SERVICES
@@ -88,7 +88,7 @@ def children(pid: int) -> set[int]:
 
 
 def replace(old: int, workers: int) -> int:
-    """Let a successor take over from this master; the pid of the new one."""
+    """Let a successor take over from this master; returns its pid."""
     before = children(old)
     os.kill(old, signal.SIGUSR2)
     [new] = eventually(lambda: children(old) - before, 20)
@@ -100,7 +100,7 @@ def replace(old: int, workers: int) -> int:
 
 @contextmanager
 def masters(system: System) -> Iterator[dict[str, int]]:
-    """Service → its master; those that are there in the end are stopped."""
+    """Service → its master; those that run at the end are stopped."""
     found = {service: process.pid for service, process in system.running.items()}
     first = dict(found)
     try:

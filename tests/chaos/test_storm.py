@@ -1,4 +1,4 @@
-"""Random faults, a seed long: the big runs are in docs/reliability.md."""
+"""Random faults for a few seeds: docs/reliability.md has the long runs."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""The images, built once, and the five services in containers, which the tests share.
+"""The images, built once, and the five services in containers, shared by the tests.
 
-What needs an engine is skipped where none answers, also in CI, and says so; what looks at the files alone runs anywhere.
+Tests that need a container engine are skipped where there is none, also in CI; tests of the files alone run anywhere.
 """
 
 import os
@@ -25,7 +25,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> dict[str, str]:
-    """Service → its image, built of the work tree."""
+    """Service → its image, built from the work tree."""
     files = ("compose", "--file", str(ROOT / "compose/compose.yaml"))
     docker(*files, "build", timeout=900)
     return {service: image(service) for service in SERVICES}
@@ -39,7 +39,7 @@ def running(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def system(running: ComposeSystem) -> Iterator[ComposeSystem]:
-    """Whatever the test leaves stopped is started again."""
+    """Services that the test leaves stopped are started again."""
     yield running
     running.restore()
 

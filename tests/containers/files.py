@@ -1,4 +1,4 @@
-"""The compose files, read without an engine."""
+"""Reads the compose files without a container engine."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.e2e.system import ROOT
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows the two tags by which a file takes back what the one below it says."""
+    """Knows the two tags with which a compose file overrides the file below it."""
 
 
 _Loader.add_constructor("!reset", lambda loader, node: [])
@@ -25,7 +25,7 @@ def load(path: str) -> Any:
 
 
 def rendered(*paths: str) -> Any:
-    """What compose makes of them; skips the test where there is no compose."""
+    """The files as compose merges them; skips the test where compose is missing."""
     if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         pytest.skip("there is no `docker compose` to read them with")
     files = [word for path in paths for word in ("--file", str(ROOT / path))]

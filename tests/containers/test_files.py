@@ -1,4 +1,4 @@
-"""What the files in compose/ say, without an engine: the linters, and the promises of the production file."""
+"""The files in compose/, checked without a container engine: the linters, and the promises of the production file."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def test_hadolint_finds_no_fault() -> None:
 
 @pytest.mark.parametrize("path", [DEVELOPMENT, PRODUCTION])
 def test_each_file_fits_the_schema_of_compose(path: str, tmp_path: Path) -> None:
-    plain = tmp_path / "plain.json"  # without the two tags, which the schema knows nothing of
+    plain = tmp_path / "plain.json"  # without the two tags, which the schema does not have
     plain.write_text(json.dumps(load(path)))
     run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(plain))
 
@@ -123,7 +123,7 @@ CALLS = {
 def test_each_container_shares_a_network_only_with_those_that_it_talks_to(production: dict[str, Any]) -> None:
     members = {name: set(given["networks"]) for name, given in production["services"].items()}
     together = {frozenset(pair) for pair in itertools.combinations(members, 2) if members[pair[0]] & members[pair[1]]}
-    # Workers take no call, so they may be in one room with the broker.
+    # Workers accept no calls, so they may share a network with the broker.
     together -= {frozenset(pair) for pair in itertools.combinations(WORKERS, 2)}
     wanted = {frozenset((caller, called)) for caller, names in CALLS.items() for called in names}
     for service in SERVICES:

@@ -1,4 +1,4 @@
-"""What an image is made of."""
+"""The contents of the images."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def inspected(images: dict[str, str]) -> dict[str, Any]:
 
 @pytest.fixture
 def run_in(images: dict[str, str]) -> Callable[[str, str], str]:
-    """What Python code prints in a new container of a service's image, with no network and nothing to write to."""
+    """The output of Python code in a new container of a service's image, without a network and read-only."""
 
     def run(service: str, code: str) -> str:
         return docker("run", "--rm", "--network", "none", "--read-only", images[service], "python", "-c", code)
@@ -107,7 +107,7 @@ def test_no_secret_is_in_an_image_or_its_history(
 
 
 def test_what_is_secret_never_comes_near_a_build(tmp_path: Path) -> None:
-    """The builder is sent what .dockerignore lets through, and nothing else."""
+    """The builder gets only the files that .dockerignore allows."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     let_in = [line[1:] for line in lines if line.startswith("!")]
@@ -133,7 +133,7 @@ def test_the_bill_of_materials_names_every_package_with_its_version(images: dict
 
 @pytest.fixture
 def context(images: dict[str, str], tmp_path: Path) -> Path:
-    """A copy of what the builder is sent, to change."""
+    """A copy of the build context, to change."""
     for name in (".dockerignore", "requirements.txt"):
         shutil.copy2(ROOT / name, tmp_path / name)
     for name in ("compose", "libs", "order_service"):
@@ -156,7 +156,7 @@ def add_a_line(path: Path) -> None:
 
 def test_a_change_of_a_service_costs_its_own_layer_and_less_than_five_seconds(context: Path) -> None:
     before, seconds = build(context), []
-    for _ in range(2):  # one of them not beside something else on this machine
+    for _ in range(2):  # at least one of them without interference from other programs
         add_a_line(context / "order_service/use_cases.py")
         began = time.monotonic()
         after = build(context)

@@ -1,4 +1,4 @@
-"""SIGKILL of every container under load, on a system of its own: the checker compares everything that it holds."""
+"""SIGKILL of every container under load, on a separate system whose whole state the checker compares."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from tests.containers.system import ComposeSystem
 pytestmark = pytest.mark.timeout(600)
 
 QUIET_SECONDS = 120.0
-"""Longer than any lease that a killed process leaves behind."""
+"""Longer than any lease of a killed process."""
 
 
 @pytest.fixture

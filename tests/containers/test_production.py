@@ -1,7 +1,7 @@
-"""What compose.production.yaml promises, tried with its variables and its secrets against the real servers.
+"""The promises of compose.production.yaml, tested with its variables and secrets against real servers.
 
-The images of those servers are not needed: they run as processes, and so do the services, each with the environment
-that its container would have. Only addresses differ.
+No images are needed: the servers and the services run as processes, each with the environment of its container. Only
+the addresses differ.
 """
 
 import base64
@@ -98,7 +98,7 @@ class Process:
 
 
 class Production:
-    """The servers, provisioned, and what would run in each container."""
+    """The provisioned servers, and the process of each container."""
 
     def __init__(self, directory: Path, postgres: Postgres, rabbitmq: ProvisionedRabbitMQ, redis: Redis, secrets: Path):
         self.directory, self.postgres, self.rabbitmq, self.redis = directory, postgres, rabbitmq, redis
@@ -112,7 +112,7 @@ class Production:
             (self.secrets / path.name).write_text(text.replace("@redis/", f"@127.0.0.1:{redis.port}/"))
 
     def environment(self, name: str, base_port: int) -> dict[str, str]:
-        """The variables of a container, with the addresses of here in place of the names of there."""
+        """The variables of a container, with local addresses in place of the names of its network."""
         service = name.partition("-")[0]
         given: dict[str, str] = dict(self._services[name]["environment"])
         for variable, value in given.items():
@@ -122,7 +122,7 @@ class Production:
             given[variable] = value
         given |= {"PORT": str(base_port + PORT_OFFSETS[service]), "HOST": "127.0.0.1"}
         given |= {"DATA_DIR": str(self.directory / name), "SERVICE": service, "FLASK_APP": f"{service}_service.app"}
-        # Fewer processes than there would be: two cores serve all of them.
+        # Fewer processes than in production: two cores serve all of them.
         given |= {"WEB_CONCURRENCY": "1", "PYTHONPATH": str(ROOT), "HOME": str(self.directory)}
         return given | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -185,7 +185,7 @@ def shop(processes: dict[str, Process]) -> Shop:
 
 
 def test_the_role_of_a_service_cannot_do_what_its_job_does(servers: Production) -> None:
-    """Before the jobs there is nothing for it to use, and it cannot make it."""
+    """Before the migration jobs there are no tables, and the role cannot create any."""
     url = sa.make_url((servers.secrets / "order_app_url").read_text()).set(drivername="postgresql+psycopg")
     with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
         with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):

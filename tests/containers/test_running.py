@@ -1,4 +1,4 @@
-"""The five services in containers: how they start, what they may do, what they take, and how they end."""
+"""The five services in containers: their start, privileges, resources and shutdown."""
 
 import http.client
 import json
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.timeout(600)
 
 START_SECONDS = 30.0
 BUSY = 3.0
-"""Processes for each core. Five services that start are not so many."""
+"""Processes for each core: more than five services that start."""
 MEBIBYTES = 600
 
 each_service = pytest.mark.parametrize("service", SERVICES)
 
 
 def test_all_are_healthy_within_half_a_minute(system: ComposeSystem, tmp_path: Path) -> None:
-    """What was slowed down by something else on this machine may try once more."""
+    """One retry, since other programs may slow the machine down."""
     seconds = [system.seconds_to_start]
     if seconds[0] >= START_SECONDS:
         if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
@@ -95,7 +95,7 @@ print(json.dumps(told))
 @each_service
 @pytest.mark.parametrize("process", [1, "self"])
 def test_no_process_has_any_privilege(system: ComposeSystem, service: str, process: object) -> None:
-    """The master of gunicorn, and what an operator runs beside it."""
+    """The master of gunicorn, and a command that an operator runs in the container."""
     told = json.loads(system.run_inside(service, STATUS.format(process)))
     assert set(told["Uid"].split()) == set(told["Gid"].split()) == {"10001"}
     assert {told[name].strip("0") for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {""}
@@ -131,8 +131,8 @@ def test_the_health_is_that_of_the_service(system: ComposeSystem) -> None:
 
 @contextmanager
 def asking(system: ComposeSystem, user: Json, laptop: Json) -> Iterator[tuple[list[str], list[str]]]:
-    """Clients who send one order after the other over a connection each, until they are told that it closes: the
-    orders that were answered, and what became of the others. Nothing is ever sent again.
+    """Clients that each send one order after the other over one connection until it is closed: the orders that were
+    answered, and the outcomes of the others. Nothing is retried.
     """
     made: list[str] = []
     lost: list[str] = []

@@ -1,9 +1,8 @@
-"""What a change of an event's schema breaks. Within a version optional members may be added, and nothing else.
+"""Breaking changes of an event's schema: within a version only optional members may be added.
 
-Whoever reads an event may have validated it by the older schema; and events that were written under the older one, in
-an outbox, a queue or a dead letter, are read by those who know the newer one. So each schema must take what the other
-promises: what is there stays as it is, a wider enumeration breaks as much as a narrower one, and no new member is
-required.
+A consumer may validate events by the older schema; and older events, in an outbox, a queue or a dead letter, are read
+by newer consumers. So each schema must accept the events of the other: members stay as they are, a wider enumeration
+breaks as much as a narrower one, and no new member is required.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 Json = Mapping[str, Any]
 
 ANNOTATIONS = {"$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "title"}
-"""What tells people something and decides nothing."""
+"""Keywords that are annotations only."""
 
 
 def breaches(published: Json, proposed: Json) -> list[str]:
@@ -51,5 +50,5 @@ def _changes_of_members(old: Json, new: Json, where: str) -> Iterator[str]:
 
 
 def _unordered(value: Any) -> Any:
-    """Of `type`, `enum` and `required` the order says nothing."""
+    """The order in `type`, `enum` and `required` does not matter."""
     return sorted(map(str, value)) if isinstance(value, list) else value

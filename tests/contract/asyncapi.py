@@ -1,7 +1,7 @@
 """The AsyncAPI 3 document of all events, `docs/asyncapi.json`: `python -m tests.contract.asyncapi` writes it.
 
-It is made from the map of the system, the event classes and their schemas, and what the transports say of themselves.
-The command refuses a schema that breaks with what was published, `docs/asyncapi.released.json`.
+It is generated from the topology, the event classes, their schemas and the transports. The command refuses a schema
+that breaks the published one, `docs/asyncapi.released.json`.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.events import ASYNCAPI, EVENTS, example_of, publisher_of, schema_of
 Json = dict[str, Any]
 
 RELEASED = ASYNCAPI.with_name("asyncapi.released.json")
-"""A file of its own: the other one changes with the code, so it never differs from what the code makes."""
+"""The published document; the other one is regenerated with every change of the code."""
 
 SUBSCRIBERS = [service for service in SERVICES if any(service in names for names in SUBSCRIPTIONS.values())]
 
@@ -315,7 +315,7 @@ def _operation(action: str, service: str, channel: str, *messages: str) -> Json:
 
 
 def _pairs() -> list[tuple[str, str]]:
-    """Publisher and subscriber, of each arrow."""
+    """Each pair of publisher and subscriber."""
     return [(one, other) for one in SERVICES for other in SUBSCRIBERS if _told(one, other)]
 
 
@@ -343,7 +343,7 @@ def read(path: Path) -> Json:
 
 
 def breaks(made: Json) -> list[str]:
-    """What a document breaks of what was published."""
+    """The breaking changes of a document against the published one."""
     return breaches(schemas(read(RELEASED)), schemas(made))
 
 

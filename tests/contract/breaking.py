@@ -1,9 +1,9 @@
-"""What a change of an OpenAPI document breaks for those who were written against the older one.
+"""Breaking changes of an OpenAPI document, for clients that were written against the older one.
 
-A request that the older document allowed must still be taken, and an answer must still be one that the older document
-foresaw. Both are the same question: what does one schema let through that another does not?
+A request that the older document allowed must still be accepted, and an answer must still be one that the older
+document allowed. Both are the same question: which values does one schema accept that another does not?
 
-The names of tags and components are no promise: they are no part of HTTP, and a client that was generated works on.
+The names of tags and components may change: they are no part of HTTP, and a generated client continues to work.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ Json = Mapping[str, Any]
 MAXIMA = ("maximum", "maxLength", "maxItems")
 MINIMA = ("minimum", "minLength", "minItems")
 EQUAL = ("pattern", "const", "multipleOf", "uniqueItems")
-"""Whether one of these lets through less than another, nobody can tell: a change of them counts as narrower."""
+"""Keywords that cannot be compared: a change of them counts as narrower."""
 
 
 def may_break(released: str, version: str) -> bool:
-    """Whether semantic versioning lets this version break what that one promised."""
+    """Whether semantic versioning allows this version to break the promises of that one."""
     (was_major, was_minor, _), (major, minor, _) = (tuple(map(int, each.split("."))) for each in (released, version))
     return major > was_major or (major == was_major == 0 and minor > was_minor)
 
@@ -109,12 +109,12 @@ class _Comparison:
                 yield from compare(content["schema"], new["content"][media_type]["schema"], where)
 
     def _request_schema(self, old: Json, new: Json, where: str) -> Iterator[str]:
-        """What was taken and is refused now."""
+        """The requests that were accepted and are refused now."""
         yield from _excess(self._old, old, self._new, new, where)
         yield from _other_defaults(self._old, old, self._new, new, where)
 
     def _answer_schema(self, old: Json, new: Json, where: str) -> Iterator[str]:
-        """What comes now and was not foreseen, and what comes no more."""
+        """The answers that are new, and the members that are gone."""
         yield from _excess(self._new, new, self._old, old, where)
         yield from _gone(self._old, old, self._new, new, where)
 
@@ -136,7 +136,7 @@ def _gone(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterat
 
 
 def _other_defaults(before: Json, old: Json, after: Json, new: Json, where: str) -> Iterator[str]:
-    """Members of a request that may be left out, and mean something else then."""
+    """Optional members of a request whose default has changed."""
     remaining = _parts(after, new)
     sent = {f" /{name}" for each in _alternatives(before, old) for name in each.get("required", ())}
     for name, part in _parts(before, old).items():
@@ -162,7 +162,7 @@ def _parts(document: Json, schema: Json) -> dict[str, Json]:
 
 
 def _excess(document: Json, schema: Json, limits: Json, limit: Json, where: str) -> Iterator[str]:
-    """What `schema` lets through and `limit` does not; each with the document that it is of."""
+    """The values that `schema` accepts and `limit` does not; each schema comes with its document."""
     narrow = _alternatives(limits, limit)
     for wide in _alternatives(document, schema):
         found = [list(_excess_of_one(document, wide, limits, each, where)) for each in narrow]
@@ -179,7 +179,7 @@ def _alternatives(document: Json, schema: Json) -> list[Json]:
 
 
 def _of_type(schema: Json, kind: str) -> Json:
-    """The schema for one of its types, with no word that is of another."""
+    """The schema for one of its types, without the keywords of the others."""
     words = (
         {"enum": [word for word in schema["enum"] if (word is None) == (kind == "null")]} if "enum" in schema else {}
     )

@@ -24,7 +24,7 @@ def settings_of(service: str) -> type[Settings]:
 
 
 class EveryUser(FakeUsers):
-    """Every user exists, so that what is generated gets further than to the door."""
+    """Every user exists, so that generated requests are not refused for an unknown user."""
 
     def find(self, user_id: str) -> dict[str, Any] | None:
         return {"status": "active", "version": 1}
@@ -50,7 +50,7 @@ class EverySeller(FakeSellers):
 
 @pytest.fixture
 def fakes() -> dict[str, dict[str, Any]]:
-    """What create_app takes instead of calls to others."""
+    """The fakes that create_app takes in place of clients of other services."""
     return {
         "product": {"users": EverySeller()},
         "order": {"users": EveryUser(), "products": EveryProduct()},
@@ -64,7 +64,7 @@ def make_app(
     databases: Any, new_database: Callable[..., str], make_settings: Callable[..., Settings],
     run_app: Callable[[Flask], Flask], fakes: dict[str, dict[str, Any]],
 ) -> Callable[..., Flask]:  # fmt: skip
-    """A service, migrated, with nobody else needed; what else is given are settings."""
+    """`make_app("order", log_level="INFO")`: a migrated service with fakes of the others; keywords are settings."""
 
     def make(service: str, **given: Any) -> Flask:
         create_app = import_module(f"{service}_service.app").create_app
@@ -77,7 +77,7 @@ def make_app(
 
 @pytest.fixture
 def walk(service: str, make_app: Callable[..., Flask], fakes: dict[str, dict[str, Any]]) -> Callable[..., Walk]:
-    """A new one on a service to which nothing has happened yet; what is given are its settings."""
+    """`walk(log_level="INFO")`: a new walk on a new service; keywords are settings."""
     sold = fakes["order"]["products"]
     sold.add(example_id("product_id"), price="2499.99")
     sold.offers[example_id("product_id")]["name"] = "Laptop"

@@ -1,4 +1,4 @@
-"""The AsyncAPI document: valid, the generated one, and without a break with what was published."""
+"""The AsyncAPI document: valid, up to date, and compatible with the published one."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ const { Parser } = require("@asyncapi/parser");
 })();
 """
 WARNING = 1
-"""And 0 is an error. What is less is advice: 3.0 is the version that most programs can read, 3.1 is there."""
+"""Severity 0 is an error. Lower severities are advice, such as to use 3.1, which fewer tools can read."""
 
 
 def parsed(*documents: Json) -> list[list[str]]:

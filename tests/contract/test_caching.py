@@ -20,7 +20,7 @@ KEPT = {
     "get_product": SHORTLY, "list_products": SHORTLY,
     "get_order": REVALIDATE, "get_reservation": REVALIDATE,
 }  # fmt: skip
-"""Operation → the Cache-Control of its success. All else is personal, changes all the time or has no validator."""
+"""Operation → the Cache-Control of its success. All others are personal, change all the time or have no validator."""
 
 NO_STORE, NO_CACHE = "no-store", "no-cache"
 PAGES = {
@@ -41,7 +41,7 @@ def test_every_answer_of_every_operation_says_whether_it_may_be_kept(service: st
 
 
 def answers(walked: Walk, name: str) -> Iterator[TestResponse]:
-    """A success, and refusals of several kinds. What is refused changes nothing, so the success comes last."""
+    """Refusals of several kinds, then a success, since refusals change nothing."""
     yield walked.send(name, method="PROPFIND")
     yield walked.send(name, query_string="colour=red")
     yield walked.send(name, headers={"X-Request-Timeout-Ms": "0"})

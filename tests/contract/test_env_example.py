@@ -1,4 +1,4 @@
-"""`.env.example` says what the services read, no more and no less."""
+"""`.env.example` lists exactly the variables that the services read."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def test_the_example_is_what_the_declarations_say() -> None:
 
 
 def test_the_command_writes_it() -> None:
-    """`make env-example` redirects this."""
+    """`make env-example` redirects the output of this command."""
     ran = subprocess.run([sys.executable, "-m", "demo.env_example"], capture_output=True, cwd=ROOT, timeout=60)
     assert (ran.stdout, ran.returncode) == ((ROOT / ".env.example").read_bytes(), 0), ran.stderr
 
@@ -43,7 +43,7 @@ def test_with_every_line_of_the_example_a_service_starts_as_without(service: str
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_service_reads_a_variable_that_is_not_in_the_example(service: str) -> None:
-    """Nobody but the settings looks into the environment."""
+    """Only the settings read the environment."""
     known = set(variables(env_example(CLASSES))) | {"SERVICE", "PROMETHEUS_MULTIPROC_DIR"}
     read = set()
     for path in (*(ROOT / "libs").rglob("*.py"), *(ROOT / f"{service}_service").rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Each published event has a JSON Schema beside the code that publishes it, and keeps to it."""
+"""Each published event has a JSON Schema beside the code that publishes it, and is valid by it."""
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -39,7 +39,7 @@ def members(cls: type[Event]) -> set[str]:
 
 
 def needed(cls: type[Event]) -> set[str]:
-    """What has no default."""
+    """The members without a default."""
     return members(cls) & {declared.name for declared in fields(cls) if declared.default is MISSING}
 
 
@@ -62,7 +62,7 @@ def test_a_schema_describes_exactly_the_members_of_its_event_and_its_example_has
 
     assert set(schema["properties"]) == set(example_of(cls.TYPE)) == members(cls)
     assert data_faults(cls.TYPE, example_of(cls.TYPE)) == []
-    # A member that was added later is published by all, and yet required of none: older events are without it.
+    # A member that was added later is always published but never required: older events lack it.
     assert set(schema["required"]) <= members(cls)
 
 
@@ -115,11 +115,11 @@ def test_a_schema_refuses_what_no_event_may_say(event_type: str, change: dict[st
 
 @pytest.fixture
 def record(run_app: Callable[[Flask], Flask]) -> Callable[[Flask], Api]:
-    """Give an app a database of its own, in which every event that it publishes stays."""
+    """Give an app a new database, whose outbox keeps every event that it publishes."""
 
     def prepare(app: Flask) -> Api:
         service = run_app(app).extensions["quintet"]
-        service.owner.has_broker = True  # it gets every event, also those that nobody subscribes to
+        service.owner.has_broker = True  # a subscriber of every event, also of those without a real one
         migrate.upgrade(service.db, f"{service.name}_service")
         return Api(app)
 

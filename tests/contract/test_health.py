@@ -1,4 +1,4 @@
-"""What `/health` answers, which is no part of the OpenAPI documents and yet asked for by a service."""
+"""The answers of `/health`, which is not in the OpenAPI documents, but which the analytics service calls."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The OpenAPI documents: valid, complete, and true."""
+"""The OpenAPI documents: valid, complete, and in agreement with the services."""
 
 import re
 from collections import Counter
@@ -47,13 +47,13 @@ def enums(part: object) -> Iterator[tuple[str, ...]]:
 
 
 def test_the_words_of_a_choice_stand_in_a_document_once(service: str, make_app: Callable[[str], Flask]) -> None:
-    """So that a generated client has one type for them, and not one for each member."""
+    """A generated client then has one type for them, and not one for each member."""
     counted = Counter(enums(document_of(make_app(service))))
     assert [words for words, count in counted.items() if count > 1] == []
 
 
 def test_no_default_says_that_a_member_may_be_null(service: str, make_app: Callable[[str], Flask]) -> None:
-    """Its type says so."""
+    """Its type already does."""
     schemas = document_of(make_app(service))["components"]["schemas"].values()
     members = [member for schema in schemas for member in schema.get("properties", {}).values()]
     assert [member for member in members if member.get("default", "none") is None] == []
@@ -98,7 +98,7 @@ def test_every_operation_says_what_it_does_and_which_problems_it_may_answer_with
 def test_every_operation_of_a_resource_with_an_etag_is_conditional(
     service: str, make_app: Callable[[str], Flask]
 ) -> None:
-    """What is below such a resource, and answers with it or with nothing, is an operation of it (RFC 9110, 13.2)."""
+    """An operation below such a resource that answers with it or with nothing is an operation of it (RFC 9110, 13.2)."""
     document = document_of(make_app(service))
     paths = document["paths"]
     resources = [path for path in paths if "{" in path and "ETag" in str(paths[path].get("get", {}))]
@@ -113,7 +113,7 @@ def test_every_operation_of_a_resource_with_an_etag_is_conditional(
     assert checked > 0 or service == "analytics"
 
 
-# Its own warnings are about what it cannot generate, and about clients that it would rather see.
+# Its own warnings are about values that it cannot generate, and about test clients that it prefers.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.timeout(300)
 def test_no_generated_request_finds_the_service_at_odds_with_its_document(

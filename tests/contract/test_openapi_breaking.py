@@ -1,4 +1,4 @@
-"""What a change of a document breaks: a table of changes, and the documents of the last release against those of now."""
+"""The comparison of documents: a table of changes, and the released documents against the current ones."""
 
 import copy
 import json
@@ -78,7 +78,7 @@ def add_parameter(document: Json, **given: Any) -> None:
 
 
 def inline(document: Json, method: str, status: str, path: str = "/products") -> Json:
-    """A response that shares nothing with the others."""
+    """A response that is written inline, without a reference."""
     responses = operation(document, method, path)["responses"]
     name = responses[status]["$ref"].rpartition("/")[2]
     responses[status] = copy.deepcopy(document["components"]["responses"][name])
@@ -87,7 +87,7 @@ def inline(document: Json, method: str, status: str, path: str = "/products") ->
 
 
 def codes(document: Json, status: str) -> Json:
-    """The examples of what a product is refused with."""
+    """The examples of a refusal, by code."""
     found: Json = inline(document, "post", status)["content"]["application/problem+json"]["examples"]
     return found
 

@@ -1,5 +1,5 @@
-"""The examples of the OpenAPI documents: each fits its schema, and what is sent gets the answer that is shown. What
-is refused is in test_openapi_refusals.py.
+"""The examples of the OpenAPI documents: each is valid by its schema, and each request gets the answer of the example.
+Refusals are in test_openapi_refusals.py.
 """
 
 import re
@@ -23,7 +23,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 def masked(value: Any) -> Any:
-    """Without what is another one each time: ids, times, and how long something took."""
+    """The answer with ids, times and durations masked, which differ each time."""
     if isinstance(value, dict):
         return {name: "…" if name == "latency_ms" else masked(member) for name, member in value.items()}
     if isinstance(value, list):

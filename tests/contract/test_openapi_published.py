@@ -1,4 +1,4 @@
-"""The OpenAPI documents in docs/openapi: the generated ones, without a finding, and with no broken promise."""
+"""The OpenAPI documents in docs/openapi: up to date, without findings of the linters, and without breaking changes."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_a_document_has_the_version_of_the_distribution(service: str) -> None:
 
 
 def says_what_it_is(member: dict[str, Any]) -> bool:
-    """Whether it has a description, or is, or lists, what is described elsewhere."""
+    """Whether it has a description, or refers to, or lists, something that has one."""
     inner = [*member.get("anyOf", ()), member.get("items", {})]
     return bool(member.get("description")) or "$ref" in member or any("$ref" in each for each in inner)
 
@@ -61,7 +61,7 @@ def test_every_member_of_every_schema_says_what_it_is(service: str) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[str]:
-    """The documents, and one without tags that a linter must find fault with."""
+    """The documents, and one without tags, which a linter must report."""
     spoiled = read("user")
     del spoiled["tags"], spoiled["paths"]["/users"]["get"]["responses"]["429"]
     spoiled["paths"]["/users"]["post"]["requestBody"]["content"]["application/json"]["example"] = {"email": 1}
@@ -70,7 +70,7 @@ def paths(tmp_path: Path) -> list[str]:
 
 
 def run(*arguments: str, **environ: str) -> str:
-    """What a linter prints; it ends with 1 when it finds something, and here it always does."""
+    """The output of a linter, which exits with 1, since there is always a finding."""
     ran = subprocess.run(
         arguments, capture_output=True, text=True, timeout=120, env={**os.environ, **environ}, cwd=HERE
     )

@@ -1,4 +1,4 @@
-"""The refusals of the OpenAPI documents: each that an operation promises is brought about, and is that of its example."""
+"""The refusals of the OpenAPI documents: each documented refusal is provoked, and equals its example."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -43,14 +43,14 @@ ANYWHERE: dict[str, dict[str, Any]] = {
     "unsupported-media-type": {"content_type": "text/plain"},
     "deadline-exceeded": {"headers": {"X-Request-Timeout-Ms": "0"}},
 }
-"""Code → what makes the example of any operation that documents it be refused so."""
+"""Code → how to get the example request of any operation that documents it refused with it."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "rate-limited": {"rate_limit": "1/day", "rate_limit_exempt": ()},
     "overloaded": {"max_concurrent_requests": 0, "max_queued_requests": 0},
     "dependency-unavailable": {"database_url": "sqlite:////there/is/none.db"},
 }
-"""Code → the settings of a service that refuses everything so."""
+"""Code → the settings of a service that refuses every request with it."""
 
 
 def items(quantity: int, *product_ids: str) -> dict[str, Any]:
@@ -83,13 +83,13 @@ ON_THE_MERITS: list[tuple[str, str, list[str], dict[str, Any]]] = [
     ("deliver_order", "invalid-transition", ["create_order"], {}),
     ("retry_notification", "invalid-transition", ["send_notification"], {}),
 ]  # fmt: skip
-"""Operation, code, what happened before, and the members in which the request is not that of the example."""
+"""Operation, code, the operations before, and the members in which the request differs from the example."""
 
 
 @pytest.fixture
 def fakes(fakes: Fakes) -> Fakes:
     """The users of the examples exist, and no others; there are two products, of different currencies. The analytics
-    service can ask nobody.
+    service reaches no other service.
     """
     fakes["analytics"]["services"].down = set(FIGURES)
     products = FakeProducts()
@@ -130,7 +130,7 @@ def test_a_refusal_is_replayed_where_the_document_says_so_and_nowhere_else(servi
 
 
 def at_the_door(walk: NewWalk) -> Iterator[Refusal]:
-    """Refused for what the request is, whatever there is in the service."""
+    """Refused for the request itself, whatever the state of the service."""
     walked = walk()
     for name, (path, method, _) in walked.operations.items():
         wrong = {
@@ -145,7 +145,7 @@ def at_the_door(walk: NewWalk) -> Iterator[Refusal]:
 def by_settings(walk: NewWalk) -> Iterator[Refusal]:
     for code, settings in SETTINGS.items():
         walked = walk(**settings)
-        walked.send(next(iter(walked.operations)))  # the one request within the limit
+        walked.send(next(iter(walked.operations)))  # the only request within the limit
         for name in walked.operations:
             answer = walked.send(name)
             if answer.status_code >= 400:
@@ -179,7 +179,7 @@ def reused(walk: NewWalk) -> Iterator[Refusal]:
 
 
 def half_way(walk: NewWalk, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
-    """The first request with the key died of a fault of ours; it may, for all that the second can know, still run."""
+    """The first request with the key has failed with a 500; the second must assume that it still runs."""
     code = "request-in-flight"
     for name in documenting(walk(), code):
         walked = walk(log_level="CRITICAL")
@@ -191,7 +191,7 @@ def half_way(walk: NewWalk, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def without_others(walk: NewWalk, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
-    """An order is refused by another way when it is not the database that is away."""
+    """An order is refused in another way when the product service, and not the database, is unavailable."""
     if "create_order" in walk().operations:
         for other in fakes["order"].values():
             walked = walk()
@@ -201,7 +201,7 @@ def without_others(walk: NewWalk, fakes: Fakes, monkeypatch: pytest.MonkeyPatch)
 
 
 def broken(walk: NewWalk, service: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
-    """Whatever a view calls has a fault."""
+    """Everything that the views call raises an exception."""
     routes = import_module(f"{service}_service.routes")
     walked = walk(log_level="CRITICAL")
     walked.api.is_broken = True
@@ -213,7 +213,7 @@ def broken(walk: NewWalk, service: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 class Broken:
-    """A module of which nothing works."""
+    """Stands in for a module; every call of it raises an exception."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return fail
@@ -245,7 +245,7 @@ def documented(walked: Walk, name: str) -> dict[int, dict[str, Any]]:
 
 
 def check(walked: Walk, name: str, code: str, answer: TestResponse) -> None:
-    """The answer is documented, and is the example of its code."""
+    """The answer is documented, and equals the example of its code."""
     told = (name, code, answer.text)
     response = documented(walked, name).get(answer.status_code)
     assert response, told
@@ -258,6 +258,6 @@ def check(walked: Walk, name: str, code: str, answer: TestResponse) -> None:
 
 
 def shape(problem: dict[str, Any]) -> tuple[Any, ...]:
-    """What is the same each time that a code is told."""
+    """The part of a problem document that is the same for every refusal with its code."""
     same = [problem[member] for member in ("type", "title", "status", "code")]
     return same, problem.keys(), [fault.keys() for fault in problem.get("errors", ())]

@@ -1,5 +1,5 @@
-"""The fakes of the order service answer as the real services do: the same is asked of both. What exactly a service
-answers, its pacts say.
+"""The fakes of the order service answer as the real services do: both get the same requests. The pacts say what exactly
+a service answers.
 """
 
 import re
@@ -31,7 +31,7 @@ Serve = Callable[[str, Callable[[Settings], Flask]], tuple[ServiceClient, Api]]
 def serve(
     new_database: Callable[[str], str], make_settings: Callable[..., Settings], run_app: Callable[[Flask], Flask]
 ) -> Iterator[Serve]:
-    """A service in this process, and the order service's client of it."""
+    """A service in this process, called through the client of the order service."""
     with network(assert_all_requests_are_fired=False) as mock:
 
         def start(service: str, create_app: Callable[[Settings], Flask]) -> tuple[ServiceClient, Api]:
@@ -118,7 +118,7 @@ def check_products(products: Products, product_id: str) -> None:
         {"pointer": "/items/1/product_id", "detail": "There is no such product.", "product_id": stranger}
     ]
     assert again == first
-    assert reserve(products, some) == [first]  # in a call of its own, too
+    assert reserve(products, some) == [first]  # also in a separate call
     (last,) = reserve(products, a_demand((product_id, 3)))
     assert not isinstance(last, Problem)  # so nothing was taken twice
     (sold_out,) = reserve(products, a_demand((product_id, 1)))
@@ -126,7 +126,7 @@ def check_products(products: Products, product_id: str) -> None:
 
 
 def check_refused_again(products: Products, put_in: Callable[[], Any], product_id: str) -> None:
-    """A refusal is not remembered: what takes an order over may find more units."""
+    """A refusal is not stored: a request that takes an order over may find more units."""
     demand = a_demand((product_id, 6))
     (refused,) = reserve(products, demand)
     assert isinstance(refused, InsufficientStock)

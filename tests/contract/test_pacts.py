@@ -1,4 +1,4 @@
-"""What the services need of each other is agreed on in pacts, which both sides keep (docs/contracts.md)."""
+"""The pacts between the services, which both sides are verified against (docs/contracts.md)."""
 
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def answer(interaction: dict[str, Any]) -> Any:
 
 
 def members(value: Any, place: Place = ()) -> Iterator[Place]:
-    """Where each member is; of a list the first item stands for all."""
+    """The path of each member; the first item of a list stands for all."""
     inner = value.items() if isinstance(value, dict) else [*enumerate(value)][:1] if isinstance(value, list) else ()
     for name, member in inner:
         if isinstance(value, dict):

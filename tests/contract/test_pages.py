@@ -1,4 +1,4 @@
-"""The pages for people: no other site may show them in a frame, and they load nothing from elsewhere."""
+"""The HTML pages: no other site may frame them, and they load nothing from other hosts."""
 
 from collections.abc import Callable
 

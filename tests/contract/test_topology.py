@@ -1,4 +1,4 @@
-"""The map of the system (libs/topology.py) and the services say the same."""
+"""The topology (libs/topology.py) agrees with the services."""
 
 from importlib import import_module
 
@@ -9,7 +9,7 @@ from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 
 
 def handlers_of(service: str) -> set[str]:
-    """The event types that a service reacts to: `HANDLERS`, at the end of its use cases."""
+    """The event types that a service handles: the keys of `HANDLERS`, at the end of its use cases."""
     handlers: dict[type[Event], object] = getattr(import_module(f"{service}_service.use_cases"), "HANDLERS", {})
     return {event.TYPE for event in handlers}
 

@@ -20,10 +20,10 @@ from tests.openapi import header_value, resolved
 from tests.web import Api, answered
 
 NOT_DESCRIBED = {
-    "Content-Type", "Content-Length",  # said by `content`, and by HTTP itself
+    "Content-Type", "Content-Length",  # documented by `content`, and by HTTP itself
     "traceparent", "X-Content-Type-Options", "Vary",  # on every answer, for tracers, browsers and caches
 }  # fmt: skip
-"""Headers that an answer has though the document does not list them."""
+"""Headers that an answer may have although the document does not list them."""
 
 
 def document_of(app: Flask) -> dict[str, Any]:
@@ -41,9 +41,7 @@ def fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
 
 
 def sends(document: dict[str, Any], response: dict[str, Any], answer: TestResponse) -> None:
-    """The answer has the headers that are always there, those that it has are as they are described, and there are no
-    others.
-    """
+    """The answer has the required headers, its headers are valid by their descriptions, and it has no others."""
     unknown = set(answer.headers.keys()) - response["headers"].keys() - NOT_DESCRIBED
     assert not unknown, unknown
     for name, part in response["headers"].items():
@@ -66,7 +64,7 @@ STEPS = {
                          "delete_notification retry_notification",
 }  # fmt: skip
 BEFORE = {name: steps.split() for steps, names in STEPS.items() for name in names.split()}
-"""Operation → what must have happened before its example can be sent: other operations, by their examples."""
+"""Operation → the operations whose examples must be sent before its own."""
 
 OTHERWISE = {
     "create_user": {"email": "grace@example.com"}, "create_product": {"sku": "LAP-15-1"}, "adjust_stock": {"delta": 1},
@@ -74,7 +72,7 @@ OTHERWISE = {
 }  # fmt: skip
 """Operation → how a second request differs from its example."""
 
-# What no operation can bring about.
+# States that no operation can set up.
 SOLD = {
     "order_id": example_id("order_id"), "total": "9.50", "currency": "EUR", "confirmed_at": "2026-01-31T12:00:00Z",
     "items": [{"product_id": example_id("product_id"), "name": "Laptop", "quantity": 1, "unit_price": "9.50", "line_total": "9.50"}],
@@ -91,7 +89,7 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 class Walk:
-    """Sends the examples of a document, with the ids and the `ETag` that the answers tell instead of those of the
+    """Sends the examples of a document, with the ids and the `ETag` of earlier answers in place of those of the
     examples.
     """
 
@@ -104,7 +102,7 @@ class Walk:
     def send(
         self, name: str, members: dict[str, Any] | None = None, *, media_type: str | None = None, **given: Any
     ) -> TestResponse:
-        """The example of an operation with these members in the place of its own; `given` are other options of the
+        """Send the example of an operation, with these members in place of its own; `given` are other options of the
         request.
         """
         path, method, operation = self.operations[name]
@@ -128,18 +126,18 @@ class Walk:
         return answer
 
     def example(self, name: str) -> Any:
-        """The example of what an operation answers when it succeeds; None where that is nothing."""
+        """The example of a successful answer of an operation; None where it has no body."""
         response = next(found for status, found in self.operations[name][2]["responses"].items() if status[0] == "2")
         return response["content"][api.JSON]["example"] if "content" in response else None
 
     def do(self, steps: Iterable[str]) -> None:
-        """Send the examples of these operations; behind `another` comes a request that differs."""
+        """Send the examples of these operations; `another` before one means a request that differs from the example."""
         for step in steps:
             another, _, name = step.rpartition(" ")
             assert self.send(name, OTHERWISE[name] if another else None).status_code < 300, step
 
     def prepare(self, name: str) -> None:
-        """Bring about what the example of an operation needs."""
+        """Set up what the example of an operation needs."""
         self.do(BEFORE.get(name, ()))
         if name == "retry_notification":
             with self.app.extensions["quintet"].db.write() as session:
@@ -150,7 +148,7 @@ class Walk:
             answered(self.api.post("/events", told, content_type=BATCH_JSON))
 
     def taking(self, header: str) -> list[str]:
-        """The operations that take this header."""
+        """The operations that accept this header."""
         part = {"$ref": f"#/components/parameters/{header}"}
         return [name for name, (_, _, operation) in self.operations.items() if part in operation["parameters"]]
 

@@ -1,4 +1,4 @@
-"""What the services have asked of each other, and told each other, as their logs say."""
+"""The calls and the events between the services, taken from their logs."""
 
 from libs.topology import SERVICES
 from tests.contract.pacts.documents import Arrow, operation
@@ -7,7 +7,7 @@ from tests.e2e.test_logs import lines
 
 
 def seen(system: System) -> set[Arrow]:
-    """Every arrow in the logs: a request says which service sent it, and an event which one published it."""
+    """Every arrow in the logs: the line of a request names the calling service, and that of an event the publisher."""
     found = set()
     for service in SERVICES:
         for line in lines(system, service):

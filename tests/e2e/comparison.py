@@ -1,4 +1,4 @@
-"""Whether an answer of the system is what the model predicts, and all figures that the system tells."""
+"""Compares the answers of the system with the predictions of the model, and reads all figures of the system."""
 
 from decimal import Decimal
 from typing import Any
@@ -37,7 +37,7 @@ def compare(predicted: Answer | Refusal, answer: requests.Response) -> None:
 
 
 def agree(predicted: Any, found: Any, live: Json | None = None) -> None:
-    """They are equal, and what is NEW becomes what was found, also in the resource that lives on."""
+    """Check that they are equal, and replace NEW by the value that was found, also in the stored resource of the model."""
     if isinstance(predicted, dict) and isinstance(found, dict):
         assert predicted.keys() == found.keys(), (predicted, found)
         for name, value in found.items():
@@ -57,7 +57,7 @@ def agree(predicted: Any, found: Any, live: Json | None = None) -> None:
 
 
 def figures(api: Quintet) -> Json:
-    """Every figure that the services and the analytics tell, under one name each."""
+    """Every figure of the services and of analytics, by name."""
     told = {service: api.get(service, f"/{service}s/stats").json() for service in SERVICES if service != "analytics"}
     summary = api.get("analytics", "/analytics/summary").json()
     assert not summary["degraded"]

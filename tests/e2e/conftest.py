@@ -1,7 +1,7 @@
-"""The running system, which the tests share.
+"""The running system, shared by the tests.
 
-They come in any order, so each makes its own users and products, compares figures before and after, and leaves the
-five services running.
+The tests run in any order, so each creates its own users and products, compares figures before and after, and leaves
+the five services running.
 """
 
 import os
@@ -14,7 +14,7 @@ from tests.e2e.arrows import seen
 from tests.e2e.shop import Shop
 from tests.e2e.system import UNHURRIED, System
 
-# A second process of pytest-xdist has a system of its own.
+# Each process of pytest-xdist has its own system.
 BASE_PORT = int(os.environ.get("TEST_E2E_BASE_PORT") or 18800) + 500 * int(
     os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
 )
@@ -29,7 +29,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def system(running: System) -> Iterator[System]:
-    """Whatever the test leaves stopped is started again."""
+    """Services that the test leaves stopped are started again."""
     yield running
     running.restore()
 

@@ -1,4 +1,4 @@
-"""Many clients at once: several processes, each with many threads, whose requests leave at the same moment."""
+"""Many clients at once: several processes, each with many threads, whose requests are sent at the same time."""
 
 import http.client
 import json
@@ -22,7 +22,7 @@ class Shot(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """What came back; names of headers are in lower case."""
+    """The answer; names of headers are in lower case."""
 
     shot: Shot
     status: int
@@ -32,7 +32,7 @@ class Hit(NamedTuple):
 
 
 def volley(port: int, shots: list[Shot]) -> list[Hit]:
-    """Send all of them at the same moment, each on a connection that was opened before."""
+    """Send all of them at the same time, each on a connection that was opened before."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(len(shots))
     with spawn.Pool(PROCESSES, _share, (barrier,)) as pool:

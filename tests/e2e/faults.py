@@ -1,7 +1,7 @@
-"""Faults that can be put into a running system, so that a test can show that they are noticed.
+"""Faults that can be injected into a running system, so that a test can show that they are detected.
 
-`FaultySystem` starts the services with tests/e2e/faulty_conf.py. Every fault is in its place from the start, and acts
-while the file `fault` in the data directory has its name.
+`FaultySystem` starts the services with tests/e2e/faulty_conf.py. Every fault is installed at the start, and is active
+while the file `fault` in the data directory holds its name.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ Call = Callable[..., Any]
 
 
 class Fault(NamedTuple):
-    """Where it is, and what is done there instead: `act` gets the function and its arguments."""
+    """The function that it replaces, and its replacement: `act` gets the function and its arguments."""
 
     target: str
     act: Callable[..., Any]
     service: str
-    """The library's are in all of them."""
+    """The services with this fault; faults of the library are in all of them."""
 
 
 FAULTS: dict[str, Fault] = {}
@@ -123,7 +123,7 @@ def _add_twice(add: Call, session: Any, totals: Any) -> Any:
 
 
 def install(service: str, file: Path) -> None:
-    """Put the faults of this service in their places."""
+    """Install the faults of this service."""
     import_module(f"{service}_service.app")
     for name, found in FAULTS.items():
         if found.service in ("", service):
@@ -140,7 +140,7 @@ def _acting(call: Call, name: str, act: Callable[..., Any], file: Path) -> Call:
 
 
 class FaultySystem(System):
-    """The five services without a fault, until one is put in. Nobody takes a webhook, and each is tried once."""
+    """The five services, without a fault until one is injected. Webhooks have no receiver, and are tried once."""
 
     def __init__(self, base_port: int, data_dir: Path):
         self._file = data_dir / "fault"
@@ -152,5 +152,5 @@ class FaultySystem(System):
         return super().command(service).replace("libs.common.server.gunicorn_conf", "tests.e2e.faulty_conf")
 
     def put_in(self, fault: str) -> None:
-        """This one, and no other; none for an empty name."""
+        """Activate this fault and no other; an empty name means none."""
         self._file.write_text(fault)

@@ -1,4 +1,4 @@
-"""Gunicorn for a service of a `FaultySystem`: that of production, with faults that wait to be put in."""
+"""The Gunicorn settings of a service of a `FaultySystem`: those of production, with inactive faults."""
 
 # It patches the standard library, so it comes first.
 from libs.common.server.gunicorn_conf import *  # noqa: F403, I001

@@ -1,7 +1,7 @@
-"""What the five services should answer: the rules of the API once more, in memory, one request after the other.
+"""A model of the five services: the rules of the API in memory, one request after the other.
 
 Every operation is a method that returns the predicted `Answer`, or raises `Refusal`. Resources are dictionaries with
-exactly the members of an answer. What only the service can know (ids, moments) is `NEW` until an answer tells it.
+exactly the members of an answer. Values that the service generates (ids, times) are `NEW` until an answer has them.
 """
 
 from collections import Counter
@@ -20,24 +20,24 @@ PRODUCT = {
     "name": REQUIRED, "price": REQUIRED, "currency": "EUR", "sku": None, "description": "", "category": None,
     "seller_id": None,
 }  # fmt: skip
-"""What a client may set, and what it is when left out."""
+"""The members that a client may set → their defaults."""
 CHOICES = {
     "role": ("customer", "staff", "admin"), "status": ("active", "suspended"), "currency": ("EUR", "USD", "JPY"),
 }  # fmt: skip
 DIGITS = {"EUR": 2, "USD": 2, "JPY": 0}
 STEPS = {"cancel": ("confirmed", "cancelled"), "ship": ("confirmed", "shipped"), "deliver": ("shipped", "delivered")}
-"""An action → the one status that it leads from, and where to."""
+"""Action → the only status that it starts from, and the status that it leads to."""
 DONE = {"cancel": ("cancelled",), "ship": ("shipped", "delivered"), "deliver": ("delivered",)}
-"""Where it changes nothing any more."""
+"""Action → the statuses in which it changes nothing."""
 ERASED = {"recipient": None, "subject": None, "body": None}
-"""What is left of what was said to a user who is gone."""
+"""The members of a notification after its user was deleted."""
 SOLD = ("confirmed", "shipped", "delivered")
-"""Orders that make the revenue."""
+"""Statuses of orders that count towards the revenue."""
 
 
 @dataclass
 class Answer:
-    """A status and the whole body. `resource` is what lives on in the model; the body stays as it was then."""
+    """A status and the whole body. `resource` is the stored resource, which changes later; the body does not."""
 
     status: int
     body: Any = None
@@ -46,7 +46,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """A problem document; of `errors` the members are compared that are named here."""
+    """A problem document; of `errors` only the members that are given here are compared."""
 
     def __init__(self, status: int, code: str, errors: list[Json] | None = None):
         super().__init__(status, code, errors)
@@ -92,7 +92,7 @@ class Model:
         return self._change(self.users, USER, user_id, body, match, patch)
 
     def delete_user(self, user_id: str, match: int | None) -> Answer:
-        """What others know of a user goes with it: notes, what they were told, and the answers to their keys."""
+        """The other services erase the data of the user: notes, notifications, and the answers of idempotency keys."""
         self.users.remove(_at(_find(self.users, user_id), match))
         theirs = [user_id]
         for order in self.orders:
@@ -266,7 +266,7 @@ class Model:
                 kept.body |= ERASED
 
     def settle(self) -> None:
-        """All that waits is sent, or dead: who is gone cannot be told, and nobody listens to webhooks."""
+        """Every queued notification is sent, or dead: where the user was deleted, and on the webhook channel."""
         for told in [told for told in self.notifications if told["status"] == "queued"]:
             if order := told.pop("order", None):
                 told |= {"order_id": order["id"], "subject": f"Your order {order['id']} is confirmed"}
@@ -284,7 +284,7 @@ class Model:
     # Figures ---------------------------------------------------------------------------------------------------
 
     def figures(self) -> Counter[str]:
-        """What all of this adds to the statistics and the analytics, each figure under its name there."""
+        """The statistics and the analytics of the state, each figure by its name there."""
         found: Counter[Any] = Counter()
         for user in self.users:
             found.update(["user.total", f"user.by_role.{user['role']}", f"user.by_status.{user['status']}"])
@@ -314,8 +314,8 @@ class Model:
     # What several do -------------------------------------------------------------------------------------------
 
     def _once(self, operation: str, key: str | None, body: Json, act: Callable[[], Answer]) -> Answer:
-        """The same key and body get the same answer. Refusals before the beginning claim no key; an order is begun
-        when its user is known, the others when they succeed or conflict.
+        """The same key and body get the same answer. A refusal before the key is claimed leaves it free; an order
+        claims its key when its user is known, the others when they succeed or conflict.
         """
         if key and (operation, key) in self.keys:
             given, kept = self.keys[operation, key]

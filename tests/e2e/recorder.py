@@ -1,4 +1,4 @@
-"""What the services say to each other, written down on the way: each calls the others through recorders."""
+"""Records the calls between the services: each service calls the others through recording proxies."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ PUBLISHERS = ("user", "order", "notification")
 
 
 class Exchange(NamedTuple):
-    """A call of one service by another: the request, and what was answered."""
+    """A call of one service by another: the request and the answer."""
 
     caller: str
     callee: str
@@ -43,8 +43,8 @@ def events_of(delivery: Exchange) -> list[Json]:
 
 @contextmanager
 def recorded(system: System, callers: Sequence[str] = SERVICES) -> Iterator[list[Exchange]]:
-    """Restart the callers, which from then on call through recorders, and restart them once more in the end. The list
-    grows with each call that they make, in the order of the answers.
+    """Restart the callers so that they call through recorders, and restart them again at the end. The list grows with
+    each of their calls, in the order of the answers.
     """
     exchanges: list[Exchange] = []
     with ExitStack() as recorders:
@@ -69,7 +69,7 @@ def recorded(system: System, callers: Sequence[str] = SERVICES) -> Iterator[list
 
 @contextmanager
 def _recorder(caller: str, callee: str, url: str, exchanges: list[Exchange]) -> Iterator[str]:
-    """The URL of a server that passes every request on."""
+    """The URL of a server that forwards every request."""
     own = threading.local()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,8 +1,8 @@
 """The random sequences of operations of test_model.py, each answer of which is compared with the model's.
 
-After each operation the system comes to rest, and all that there is is compared: resources, lists, statistics, and
-what the others have learnt by events. Requests come one after the other; what happens when they do not, the tests of
-races and tests/chaos show.
+After each operation the system becomes idle, and its whole state is compared: resources, lists, statistics, and what
+the other services have learnt from events. Requests are sequential; the tests of races and tests/chaos cover concurrent
+ones.
 """
 
 import os
@@ -99,7 +99,7 @@ class Walk(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        # Hypothesis takes some rules away from each example. Where there are few examples, that leaves too much out.
+        # Hypothesis disables some rules in each example (swarm testing), which covers too little in few examples.
         self._rules_strategy.enabled_rules_strategy = st.just(EveryRule())
         self.model, self.run, self.calls = Model(), uuid4().hex[:8], 0
         self.keyed: list[tuple[str, str, Json, str, Predict]] = []
@@ -107,7 +107,7 @@ class Walk(RuleBasedStateMachine):
         self.sound = True
         """Whether no call has failed; hypothesis tears down in any case."""
         self.met: set[str] = set()
-        """Everybody who was ever told anything."""
+        """Every user who ever got a notification."""
         self.restless = True
         self.rest()
         self.before = figures(self.api)
@@ -133,7 +133,7 @@ class Walk(RuleBasedStateMachine):
 
     @rule(email=emails)
     def create_twins(self, email: str) -> None:
-        """The case of an address makes no other address of it."""
+        """The case of an e-mail address does not matter."""
         for written in email, email.swapcase():
             self.create_user(written, "Ada", {}, None)
 
@@ -247,7 +247,7 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: len(self.model.users) > 1)
     @rule(user=consumes(users))
     def take_leave(self, user: str) -> None:
-        """Whoever was told something goes."""
+        """A user who got a notification is deleted."""
         self.notify({"user_id": user}, {}, None)
         self.delete_user(user, None)
 
@@ -362,7 +362,7 @@ class Walk(RuleBasedStateMachine):
         except Refusal as refusal:
             predicted = refusal
         compare(predicted, answer)
-        # What happens to products, and that a user is new, nobody else needs to hear.
+        # Events of products, and of new users, have no handlers that matter here.
         self.restless |= (method, service) != ("POST", "user") and service != "product"
         self.calls += 1
         if self.calls % COMPARE_EVERY == 0:
@@ -371,7 +371,7 @@ class Walk(RuleBasedStateMachine):
         return predicted
 
     def rest(self) -> None:
-        """Wait until everybody has heard of everything."""
+        """Wait until every event is handled."""
         if self.restless:
             if not eventually(self.is_at_rest, QUIET_SECONDS):
                 raise TimeoutError("The system does not come to rest.")  # which tells of no fault
@@ -379,7 +379,7 @@ class Walk(RuleBasedStateMachine):
             self.restless = False
 
     def is_at_rest(self) -> bool:
-        """Whoever is asked later may have to tell of what it heard from those before."""
+        """A service that is checked later may publish because of events of one that was checked before."""
         for service in "user", "order", "notification", "notification":
             checks = self.api.get(service, "/health").json()["checks"]
             if checks["events"]["pending"] or checks.get("sending", {}).get("waiting"):

@@ -1,4 +1,4 @@
-"""What a customer and a shopkeeper do, in the words of the tests."""
+"""The operations of a customer and a shopkeeper, for the tests."""
 
 import json
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ class Shop:
         return bool(waits & set(subscribers) if subscribers else waits)
 
     def stats(self) -> Json:
-        """What the owners of users, products and orders count."""
+        """The statistics of users, products and orders."""
         return {service: self.get(service, f"/{service}s/stats") for service in ("user", "product", "order")}
 
     def all(self, service: str, path: str) -> Any:
@@ -103,7 +103,7 @@ def refused(answer: requests.Response, status: int, code: str) -> Json:
 
 
 def check_problem(text: str, status: int, headers: Mapping[str, str]) -> Json:
-    """The problem document, which is whole and names nothing internal."""
+    """Check that the problem document is complete and names nothing internal; returns it."""
     document: Json = json.loads(text)
     assert headers["Content-Type"] == PROBLEM_JSON
     assert MEMBERS <= set(document) <= MEMBERS | {"errors"}

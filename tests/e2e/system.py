@@ -1,7 +1,7 @@
-"""The five services as processes of their own, started by the commands of the Procfile.
+"""The five services as separate processes, started by the commands of the Procfile.
 
-`make up` runs them below a launcher, which ends all of them when one ends. Here each can be stopped, killed and started
-again alone. The rest is the same: migrations first, the same variables, gunicorn with two workers or more.
+`make up` runs them below a launcher, which ends all of them when one ends. Here each can be stopped, killed and
+restarted alone. The rest is the same: migrations first, the same variables, gunicorn with two workers or more.
 
 TEST_E2E_ENV_FILE may name a file of further variables for the services, written as in `.env`: with DATABASE_URL_USER
 and the others, BROKER_URL and REDIS_URL in it, the same tests run on the engines of production.
@@ -21,7 +21,7 @@ from libs.topology import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 UNHURRIED = {"REQUEST_DEADLINE_SECONDS": "20", "READ_TIMEOUT_SECONDS": "8", "SUMMARY_DEADLINE_SECONDS": "5"}
-"""Where two systems, or twenty workers, share two cores 500 orders at once would exceed their deadline."""
+"""Two systems, or twenty workers, that share two cores would exceed the default deadline with 500 orders at once."""
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -78,14 +78,14 @@ class System:
         return self.data_dir / "log"
 
     def metrics_dir(self, service: str) -> Path:
-        """What the workers of a service have counted, in a file for each."""
+        """The metrics files of a service, one for each worker."""
         return self.data_dir / "run" / service / "metrics"
 
     def command(self, service: str) -> str:
         return commands()[service]
 
     def printed(self, service: str) -> str:
-        """What the service wrote to standard output and standard error."""
+        """The standard output and standard error of the service."""
         path = self.data_dir / f"{service}.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -117,17 +117,17 @@ class System:
 
     @contextmanager
     def without(self, service: str) -> Iterator[None]:
-        """The service is stopped inside, and healthy again afterwards."""
+        """The service is stopped inside the block, and healthy again afterwards."""
         self.stop(service)
         yield
         self.start(service)
 
     def restore(self) -> None:
-        """Start what does not run."""
+        """Start the services that do not run."""
         self.start(*(set(SERVICES) - set(self.running)))
 
     def _migrate(self) -> None:
-        """As `make up` does, with all of them in one process, which loads the library once."""
+        """Migrate all databases in one process, as `make up` does, which loads the library once."""
         migrations = f"from libs.launcher import migrate; [migrate(service) for service in {SERVICES}]"
         subprocess.run([sys.executable, "-c", migrations], env=self._environment, cwd=ROOT, check=True, timeout=60)
 

@@ -1,4 +1,4 @@
-"""What the services really ask of each other, and tell each other, is what docs/contracts.md says."""
+"""The calls and events between the services are exactly those of docs/contracts.md."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.e2e.system import ROOT, System, environment
 
 
 def do_everything(system: System, shop: Shop) -> None:
-    """Whatever makes one service need another."""
+    """Cause every call and every event between the services."""
     walk = Walk(system.api)
     for step in STEPS:
         take(step, walk)
@@ -32,7 +32,7 @@ def do_everything(system: System, shop: Shop) -> None:
 
 
 def test_every_arrow_has_its_pact(system: System, shop: Shop) -> None:
-    """And every pact is of an arrow that there is. What else the tests make the services do is looked at in the end, in
+    """And every pact belongs to an arrow that occurs. The arrows of all other tests are checked at the end, in
     conftest.py.
     """
     broker = environment(system.base_port, system.data_dir).get("BROKER_URL")

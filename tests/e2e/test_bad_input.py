@@ -1,4 +1,4 @@
-"""Whatever a client sends over a real socket gets its problem document, never a 500, and changes nothing."""
+"""Every bad request over a real socket gets its problem document, never a 500, and changes nothing."""
 
 import http.client
 import json
@@ -45,7 +45,7 @@ POSTS = {
 
 
 def bodies() -> Iterator[Case]:
-    """What is no JSON, or no JSON for this, at every operation that creates something."""
+    """Bodies that are not JSON, or not the right JSON, for every operation that creates a resource."""
     for service, (path, good) in POSTS.items():
         broken: dict[str, tuple[bytes, int, str]] = {
             "an open brace": (b"{", 400, "malformed-request"),
@@ -74,7 +74,7 @@ def bodies() -> Iterator[Case]:
 
 
 def members() -> Iterator[Case]:
-    """Members whose value is wrong."""
+    """Bodies with one invalid member."""
     for name in (r"\u0000", r"a\u0000b", r"\ud800", r"a\udfffb", "", "x" * 201):
         body = f'{{"email": "bad-input@example.com", "name": "{name}"}}'.encode()
         yield Case(f"user: name {name[:10]!r}", "user", "POST", "/users", body, 422, "validation-failed")
@@ -155,7 +155,7 @@ CASES = [*bodies(), *members(), *queries(), *events()]
 
 @contextmanager
 def nothing_changes(shop: Shop) -> Iterator[None]:
-    # What earlier orders have set going comes first.
+    # Wait for the effects of earlier orders.
     assert eventually(lambda: not shop.waiting(), 10.0)
     before = figures(shop)
     yield
@@ -242,7 +242,7 @@ def open_socket(system: System, service: str, data: bytes) -> socket.socket:
 
 
 def sent_and_closed(system: System, data: bytes) -> bytes:
-    """All that comes back to a client that sends no more after this, and listens to the end."""
+    """The whole answer to a client that sends this, closes its side, and reads to the end."""
     with open_socket(system, "user", data) as client, client.makefile("rb") as answer:
         client.shutdown(socket.SHUT_WR)
         return answer.read()
@@ -256,7 +256,7 @@ def test_what_is_no_http_is_refused_and_changes_nothing(system: System, shop: Sh
 
 
 def test_half_a_request_changes_nothing(system: System, shop: Shop) -> None:
-    """The head promises more than comes, and then the client is gone."""
+    """The head announces more than the client sends before it disconnects."""
     body = json.dumps(a_user()).encode()
     head = f"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     with nothing_changes(shop):

@@ -1,4 +1,4 @@
-"""The clients that openapi-python-client makes of the five documents walk an order."""
+"""The clients that openapi-python-client generates from the five documents place and follow an order."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from libs.topology import SERVICES
 from tests.e2e.system import System
 
 OPTIONAL = {"Problem.errors", "Rejection.errors"}
-"""The only members of an answer that may be missing; others are null where there is nothing to tell."""
+"""The only members of an answer that may be missing; others are null when they have no value."""
 
 
 class Client:
@@ -54,7 +54,7 @@ class Client:
 def check(value: Any) -> None:
     """Every member is there and has one of the types of its annotation.
 
-    The generated parsers do not see to that: what they cannot parse in a member that may be null they leave as it is.
+    The generated parsers do not check that: a nullable member that they cannot parse is left as it is.
     """
     if isinstance(value, list):
         for each in value:
@@ -69,7 +69,7 @@ def check(value: Any) -> None:
 
 
 def make_client(url: str, directory: Path) -> None:
-    """Write a package, of which the generator has nothing bad to say. It is not formatted: nobody reads it."""
+    """Generate a package without warnings. It is not formatted."""
     settings = ConfigFile(post_hooks=[])
     config = Config.from_sources(settings, MetaType.NONE, url, "utf-8", overwrite=False, output_path=directory)
     assert list(generate(config=config)) == []
@@ -80,7 +80,7 @@ Clients = dict[str, Client]
 
 @pytest.fixture(scope="module")
 def clients(running: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
-    """Made of what the services say of themselves at this moment."""
+    """Clients generated from the documents that the services serve."""
     directory = tmp_path_factory.mktemp("clients")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as connections:
         patch.syspath_prepend(directory)
@@ -106,7 +106,7 @@ def new_product(clients: Clients) -> Any:
 
 
 def new_order(clients: Clients, quantity: int = 2) -> Any:
-    """What a new user orders of a new product."""
+    """An order of a new user for a new product."""
     models = clients["order"].models
     item = models.OrderItem(product_id=new_product(clients).id, quantity=quantity)
     return models.NewOrder(user_id=new_user(clients).id, items=[item], note="Ring twice.")

@@ -1,4 +1,6 @@
-"""A client of the types that openapi-typescript makes of the five documents: tsc checks it, and it walks an order."""
+"""A client with the types that openapi-typescript generates from the five documents: tsc checks it, and it places and
+follows an order.
+"""
 
 import json
 import shutil
@@ -20,7 +22,7 @@ RENAMED = {
     "notification": ("Notification", "status"),
     "analytics": ("Summary", "degraded"),
 }
-"""Schema and member, of each service one that the walk reads."""
+"""For each service, a schema and a member that the client reads."""
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def documents(shop: Shop) -> dict[str, Any]:
 
 
 def compile_walk(directory: Path, documents: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Make types of the documents, and JavaScript of the walk; what tsc says."""
+    """Generate types from the documents, and compile the client; returns the output of tsc."""
     generate, tsc = npm_program("openapi-typescript"), npm_program("tsc")
     shutil.copytree(SOURCE, directory, dirs_exist_ok=True)
     (directory / "node_modules").symlink_to(node_modules())

@@ -1,4 +1,4 @@
-"""One JSON object a line, traceable over all services, with no personal data in it."""
+"""The logs: one JSON object a line, traceable across all services, without personal data."""
 
 import json
 import re

@@ -15,7 +15,7 @@ from tests.e2e.system import System
 
 
 class MailServer:
-    """Keeps what it is sent; `refusals` is how many mails it refuses for the moment before it takes one."""
+    """Keeps the mails that it accepts; `refusals` is how many mails it refuses transiently before it accepts one."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -45,7 +45,7 @@ class MailServer:
 
 @pytest.fixture(scope="module")
 def server(running: System) -> Iterator[MailServer]:
-    """A mail server, which the notification service uses meanwhile."""
+    """A mail server that the notification service uses during the test."""
     made = MailServer()
     running.stop("notification")
     running.start("notification", SMTP_URL=f"smtp://127.0.0.1:{made.port}", RETRY_SECONDS="0.2", MAX_ATTEMPTS="3")

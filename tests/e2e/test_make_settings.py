@@ -1,6 +1,6 @@
-"""`make` with settings as people write them: what is understood works, all else ends with a line that names it.
+"""`make` with settings as people write them: valid ones work, and invalid ones end with a message that names them.
 
-Each test has a checkout of its own, of links into this one, so that a `.env` can stand there.
+Each test has its own checkout, made of links into this one, so that it can have a `.env`.
 """
 
 import os
@@ -67,7 +67,7 @@ class Checkout:
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    """The packages, which the first `make up` of a clone installs."""
+    """Installs the packages, as the first `make up` of a clone does."""
     subprocess.run(["make", ".venv/.installed"], env=bare_environment(), cwd=ROOT, check=True, timeout=240)
 
 
@@ -85,7 +85,7 @@ def no_ipv6() -> None:
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The line by which it ended, without that of make."""
+    """The error message, without that of make."""
     assert done.returncode != 0, done.stdout
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     return line
@@ -98,7 +98,7 @@ def test_a_system_on_ipv6_whose_folders_have_unusual_names_works_from_a_pasted_e
         "# Where it is", f'export BASE_PORT="{BASE_PORT + 60}"', "HOST = [::1] # as in a URL",
         "DATA_DIR='50% of a?b #1 größe'", "LOG_DIR=logs of 50%?#1",
     )  # fmt: skip
-    # The seed asks its own system, wherever a walk would go; and PORT is often set for another program.
+    # The seed must use its own system, whatever DEMO_HOST says; and PORT is often set for another program.
     with checkout.up(DEMO_HOST="192.0.2.1", PORT="3000"):
         shop = Shop(Quintet(BASE_PORT + 60, "::1"))
         for service in SERVICES:

@@ -1,4 +1,4 @@
-"""`make up` itself: how fast it starts, what it takes, how it ends, and a second copy beside the first.
+"""`make up` itself: its start, its memory, its end, and a second copy beside the first.
 
 These run on the embedded databases, whatever the other tests run on.
 """
@@ -29,7 +29,7 @@ STOP_SECONDS = 30.0
 
 
 class Copy:
-    """What one `make up` runs, in a session of its own as in a terminal of its own; "$@" stands for it in the script."""
+    """One `make up`, in its own session as in its own terminal; "$@" stands for the command in the script."""
 
     def __init__(self, base_port: int, data_dir: Path, script: str):
         self.base_port, self.data_dir = base_port, data_dir
@@ -58,11 +58,11 @@ class Copy:
         return time.monotonic() - started
 
     def processes(self) -> list[int]:
-        """All that was started with this base port and is still there."""
+        """The processes that were started with this base port and still run."""
         return [pid for pid, variables in environments() if f"BASE_PORT={self.base_port}".encode() in variables]
 
     def end(self) -> int:
-        """Whatever is left; for tests that failed."""
+        """Kill the processes that are left, for tests that failed."""
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         return self.process.wait(STOP_SECONDS)
@@ -72,12 +72,12 @@ class Copy:
 
 
 def bare_environment() -> dict[str, str]:
-    """That of somebody who has just cloned: none of the services' variables, nor of these tests'."""
+    """The environment of a user who has just cloned: without the variables of the services or of these tests."""
     return {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
 
 
 def environments() -> Iterator[tuple[int, list[bytes]]]:
-    """Process → its variables, for all that live and can be looked at."""
+    """Process → its environment, for all processes that can be read."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             variables = (directory / "environ").read_bytes().split(b"\0")
@@ -103,7 +103,7 @@ def installed() -> None:
 
 @pytest.fixture(scope="module")
 def copy(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    """A copy that is up, to be looked at."""
+    """A running copy."""
     with made_up(BASE_PORT + 10, tmp_path_factory.mktemp("copy")) as made:
         made.wait_until_up()
         yield made
@@ -120,7 +120,7 @@ def test_all_five_are_healthy_within_ten_seconds_and_the_demo_data_is_there(tmp_
 
 
 def test_the_metrics_are_those_of_all_workers(copy: Copy) -> None:
-    """The launcher loads their library, which then must know that processes share what they count."""
+    """The launcher imports the metrics library, which must be in its multiprocess mode."""
     for _ in range(20):
         copy.shop.stats()
     counted = copy.shop.api.get("order", "/metrics").text
@@ -137,7 +137,7 @@ def test_all_processes_together_stay_below_500_mib(copy: Copy) -> None:
 
 
 def proportional_kib(pid: int) -> int:
-    """The share of the memory that is due to a process, where what is shared counts in parts."""
+    """The proportional set size of a process, which counts shared memory in parts."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError as exc:
@@ -155,7 +155,7 @@ def test_a_second_make_up_on_the_same_data_is_refused_and_harms_nobody(copy: Cop
 
 
 def interrupt(copy: Copy) -> None:
-    """Ctrl-C: the terminal sends SIGINT to all that run in the foreground."""
+    """Ctrl-C: the terminal sends SIGINT to the foreground process group."""
     os.killpg(copy.process.pid, signal.SIGINT)
 
 
@@ -164,7 +164,7 @@ def make_down(copy: Copy) -> None:
     assert (down.returncode, down.stdout.strip()) == (0, "Stopped."), down.stderr
 
 
-# Make ends as it was asked to, after what it runs has ended: an interrupted one by the signal itself.
+# Make exits after its children; an interrupted make exits by the signal itself.
 @pytest.mark.parametrize(("stop", "wanted"), [(interrupt, -signal.SIGINT), (make_down, 0)])
 def test_a_copy_beside_the_first_ends_cleanly_and_leaves_nothing(
     copy: Copy, stop: Callable[[Copy], None], wanted: int, tmp_path: Path
@@ -188,7 +188,7 @@ def test_a_copy_beside_the_first_ends_cleanly_and_leaves_nothing(
 
 @pytest.mark.parametrize("seconds", [0, 0.2, 1.0])
 def test_an_interrupt_while_it_starts_leaves_nothing_and_spoils_nothing(tmp_path: Path, seconds: float) -> None:
-    """Somewhere in the migrations, between them and the services, or in their start."""
+    """During the migrations, between them and the services, or during the start of the services."""
     with made_up(BASE_PORT + 40, tmp_path / "data") as copy:
         assert eventually(lambda: (tmp_path / "data" / "order.db").exists(), 30), "it migrates"
         time.sleep(seconds)
@@ -208,7 +208,7 @@ BACKGROUND = '"$@" & wait'
 def test_an_interrupt_before_anything_is_started_ends_it(tmp_path: Path, script: str) -> None:
     with made_up(BASE_PORT + 40, tmp_path / "data", script) as copy:
         assert eventually(lambda: launcher(copy).startswith("python"))
-        time.sleep(0.2)  # Python itself starts, and then loads what takes a second
+        time.sleep(0.2)  # Python starts, and then imports modules for a second
         interrupt(copy)
         assert eventually(lambda: not copy.processes())
         assert not (tmp_path / "data" / "order.db").exists()
@@ -216,7 +216,7 @@ def test_an_interrupt_before_anything_is_started_ends_it(tmp_path: Path, script:
 
 
 def launcher(copy: Copy) -> str:
-    """The command of the process that `make up` has become."""
+    """The command line of the process that `make up` has become."""
     try:
         pid = (copy.data_dir / "quintet.pid").read_text().strip()
         return Path(f"/proc/{pid}/cmdline").read_text()

@@ -1,4 +1,4 @@
-"""Random sequences of operations over all five services get the answers that the model predicts, every one of them."""
+"""Random sequences of operations over all five services get exactly the answers that the model predicts."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ LONG = bool(os.environ.get("LONG"))
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultySystem]:
-    """A system of its own: all that there is can be counted, and faults can be put into it."""
+    """A separate system, whose whole state can be compared, and into which faults can be injected."""
     with FaultySystem(BASE_PORT + 20, tmp_path_factory.mktemp("model")) as system:
         yield system
 
@@ -30,13 +30,13 @@ def walk(api: Quintet, examples: int, steps: int, phases: tuple[Phase, ...] = (P
         max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
         phases=phases, suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
     )  # fmt: skip
-    # `derandomize` would begin with something else in each process. With this seed the quick faults are noticed soon.
+    # `derandomize` would start differently in each process. With this seed the quick faults are detected soon.
     run_state_machine_as_test(seed(5)(type("Walk", (Walk,), {"api": api})), settings=walking)
 
 
 @pytest.mark.timeout(3600 if LONG else 300)
 def test_the_system_answers_as_the_model_predicts(faulty: FaultySystem) -> None:
-    """And every event that they tell each other meanwhile is true to its schema."""
+    """And every event that they publish meanwhile is valid by its schema."""
     faulty.put_in("")
     with recorded(faulty, PUBLISHERS) as exchanges:
         if LONG:
@@ -49,7 +49,7 @@ def test_the_system_answers_as_the_model_predicts(faulty: FaultySystem) -> None:
 
 
 QUICK = ("a key fits every body", "null does not remove")
-"""Noticed within a few seconds."""
+"""Faults that are detected within a few seconds."""
 
 
 @pytest.mark.timeout(900 if LONG else 300)

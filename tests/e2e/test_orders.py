@@ -1,4 +1,4 @@
-"""What a customer, a shopkeeper and an accountant see of one order."""
+"""One order as seen by a customer, a shopkeeper and an accountant."""
 
 from datetime import datetime
 
@@ -25,7 +25,7 @@ def test_a_new_user_orders_one_laptop_of_25(shop: Shop) -> None:
 
 def test_the_confirmation_is_rendered_and_recorded_within_a_second(shop: Shop) -> None:
     user, laptop, seconds = shop.new_user(), shop.new_product(), []
-    for _ in range(3):  # not each time on a machine that has other work too
+    for _ in range(3):  # the best of several, since other programs may slow the machine down
         order = answered(shop.order(user, laptop, 2), 201)
         sent = eventually(lambda: [one for one in shop.notifications(order) if one["status"] == "sent"])  # noqa: B023
         assert len(sent) == 1
@@ -87,5 +87,5 @@ def test_the_best_sellers_and_the_time_series_follow_the_orders(shop: Shop) -> N
 
 
 def series_total(shop: Shop) -> int:
-    """With what others have ordered before."""
+    """The total of the time series, orders of other tests included."""
     return sum(bucket["orders"] for bucket in shop.get("analytics", "/analytics/orders/timeseries")["items"])

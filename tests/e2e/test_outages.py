@@ -1,4 +1,4 @@
-"""What the others do while one service is down, and what is left when it is back."""
+"""The other services while one service is down, and the data after it is back."""
 
 import time
 from uuid import uuid4
@@ -13,7 +13,9 @@ BACKOFF_SECONDS = 15.0
 
 
 def place(shop: Shop, user: Json, laptop: Json, count: int) -> tuple[list[Json], float]:
-    """That many orders, one after the other, and the shortest of their times in seconds: others use this machine too."""
+    """Place `count` orders sequentially; returns them and the shortest response time in seconds, since other programs
+    may slow the machine down.
+    """
     orders, seconds = [], []
     for _ in range(count):
         started = time.perf_counter()
@@ -69,14 +71,14 @@ def test_without_the_product_service_orders_are_put_off_and_nothing_leaks(system
 
     assert eventually(lambda: not shop.waiting("product"), BACKOFF_SECONDS)
     assert shop.units(laptop) == Units(stock=25, reserved=0, sold=0)
-    # Each process finds out for itself, within seconds, that the product service is back.
+    # Each process detects on its own, within seconds, that the product service is back.
     order = answered(eventually(lambda: shop.order(user, laptop, Idempotency_Key=key)), 201)
     assert order["id"] != rejected["id"]
     assert shop.units(laptop) == Units(stock=24, reserved=1, sold=0)
 
 
 def test_services_start_in_any_order_and_find_each_other(system: System, shop: Shop) -> None:
-    """Each is healthy before those that it will need are there, and finds them when they are."""
+    """Each is healthy before its dependencies are up, and reaches them once they are."""
     system.stop(*SERVICES)
     for service in ("analytics", "notification", "order", "product", "user"):
         system.start(service)
@@ -88,12 +90,12 @@ def test_services_start_in_any_order_and_find_each_other(system: System, shop: S
 
 
 def workers_that_stopped(system: System) -> int:
-    """How many workers of the order service ended by themselves so far, with nobody's SIGKILL."""
+    """How many workers of the order service have exited so far without SIGKILL."""
     return (system.log_dir / "order.log").read_text().count('"event":"worker.stopped"')
 
 
 def test_a_stopped_service_finishes_what_runs_and_hands_back_its_leases(system: System, shop: Shop) -> None:
-    """A lease that is not handed back holds up its events for half a minute."""
+    """A lease that is not released blocks its events for half a minute."""
     user, laptop = shop.known_user(), shop.new_product(1000)
     orders, _ = place(shop, user, laptop, 20)
     before = workers_that_stopped(system)

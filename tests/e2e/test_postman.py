@@ -1,4 +1,4 @@
-"""The Postman collection: complete, as generated, and green in any order of its folders, however used the system is."""
+"""The Postman collection: complete, up to date, and green in any order of its folders, on a clean and on a used system."""
 
 import json
 import os
@@ -23,7 +23,9 @@ from tests.programs import npm_program
 LONG = bool(os.environ.get("LONG"))
 ORDERS = [random.Random(seed).sample(list(FOLDERS), len(FOLDERS)) for seed in range(20 if LONG else 0)]
 MAIN_STATUSES = {200, 201, 204, 304, 400, 404, 409, 412, 415, 422}
-"""The others are the same for every operation, or need a service in distress: tests of their own make them."""
+"""The other statuses are the same for every operation, or need an overloaded or broken service: they have their own
+tests.
+"""
 
 Operation = tuple[str, str, str]
 
@@ -119,7 +121,7 @@ def test_the_environments_are_those_of_compose_yaml() -> None:
 
 
 def run_collection(system: System, directory: Path, order: Sequence[str] = tuple(FOLDERS), folder: str = "") -> None:
-    """The collection with its folders in this order, or one folder alone; nothing fails, and nothing is left out."""
+    """Run the collection with its folders in this order, or one folder alone; checks that nothing fails or is skipped."""
     document, report = directory / "collection.json", directory / "report.json"
     folders = {each["name"]: each for each in committed()["item"]}
     document.write_text(json.dumps({**committed(), "item": [folders[name] for name in order]}), encoding="utf-8")
@@ -140,14 +142,14 @@ def run_collection(system: System, directory: Path, order: Sequence[str] = tuple
 
 @pytest.fixture
 def new_system(tmp_path: Path) -> Iterator[System]:
-    """One that nobody has used."""
+    """A system without data."""
     with System(BASE_PORT + 70, tmp_path / "new") as system:
         yield system
 
 
 @pytest.mark.timeout(240)
 def test_newman_finds_no_fault_on_a_clean_system_nor_when_it_is_used(new_system: System, tmp_path: Path) -> None:
-    """Forwards and backwards, so each folder once comes before each other one."""
+    """Forwards and backwards, so that each folder runs once before each other one."""
     run_collection(new_system, tmp_path)
     run_collection(new_system, tmp_path, tuple(reversed(FOLDERS)))
 

@@ -1,4 +1,4 @@
-"""Many clients at one moment, from several processes, over two workers or more of each service."""
+"""Many concurrent clients, from several processes, over two or more workers of each service."""
 
 import threading
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.e2e.system import System
 
 
 def fire(system: System, service: str, shots: list[Shot]) -> list[Hit]:
-    """The answers of a service, in any order. Whom a stalled machine made it send away comes back, with the same key."""
+    """The answers of a service, in any order. A client that is refused for overload retries with the same key."""
     hits = volley(system.base_port + PORT_OFFSETS[service], shots)
     sent_away = [hit for hit in hits if hit.status in (503, 504)]
     again = fire(system, service, [hit.shot for hit in sent_away]) if sent_away else []
@@ -34,7 +34,7 @@ def outcomes(hits: list[Hit]) -> Counter[tuple[int, str]]:
 
 
 def posts_by_worker(system: System, route: str) -> dict[str, float]:
-    """Worker → how many requests it has answered, from the metrics that each of them writes."""
+    """Worker → how many requests it has answered, from its metrics."""
     found: dict[str, float] = {}
     for path in system.metrics_dir("order").glob("counter_*.db"):
         values = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ def posts_by_worker(system: System, route: str) -> dict[str, float]:
 
 @contextmanager
 def watched(shop: Shop, laptop: Json) -> Iterator[list[Units]]:
-    """The figures of a product, looked at again and again meanwhile."""
+    """The figures of a product, read repeatedly during the block."""
     seen: list[Units] = []
     over = threading.Event()
     eye = Shop(Quintet(shop.api.base_port))
@@ -123,7 +123,7 @@ def test_cancelling_and_shipping_at_one_moment_leaves_one_winner(system: System,
 def test_orders_for_the_same_products_in_any_order_never_block_each_other(
     system: System, shop: Shop, lines: int
 ) -> None:
-    """Rows that are locked in the order of arrival would deadlock here."""
+    """Locking rows in the order of the lines would deadlock here."""
     user = shop.new_user()
     laptops = [shop.new_product(1000) for _ in range(lines)]
     items = [{"product_id": laptop["id"], "quantity": 1} for laptop in laptops]

@@ -1,4 +1,4 @@
-"""Requests that schemathesis generates from the documents of the running services find nothing wrong with the answers.
+"""Schemathesis generates requests from the documents of the running services, and finds no fault in the answers.
 
 It works in four phases: the examples of the document, what covers every keyword of its schemas, random values, and
 sequences in which an operation gets what an earlier answer told (`Location`, and members that are named alike).
@@ -25,7 +25,7 @@ RANDOM, SEQUENCES = (100, 100) if os.environ.get("LONG") else (3, 16)
 """How many of an operation, and of a service."""
 
 REACHED = {"user": 2, "product": 2, "order": 2, "notification": 1, "analytics": 0}
-"""How many operations must have found what an earlier answer told of. Nothing in analytics follows from another."""
+"""How many operations must have used values of earlier answers. In analytics no operation depends on another."""
 
 
 def config(**given: Any) -> SchemathesisConfig:

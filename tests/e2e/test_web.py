@@ -1,4 +1,4 @@
-"""What browsers and machines need besides the resources."""
+"""Everything besides the resources: CORS, documentation pages, health, metrics, request ids."""
 
 import re
 from urllib.parse import urljoin, urlsplit
@@ -71,7 +71,9 @@ def test_metrics_of_all_workers_are_counted_together(shop: Shop, service: str) -
 
     before = answered_so_far()
     for _ in range(20):
-        requests.get(shop.api.url(service, "/livez"), timeout=5)  # a new connection each, so that all workers serve
+        requests.get(
+            shop.api.url(service, "/livez"), timeout=5
+        )  # a new connection for each request, so that all workers serve
     assert answered_so_far() == before + 20
 
 

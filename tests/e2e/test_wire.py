@@ -1,4 +1,6 @@
-"""The events that the services really send each other: CloudEvents, true to their schemas, and to their subscribers."""
+"""The events that the services really send each other: CloudEvents that are valid by their schemas and reach their
+subscribers.
+"""
 
 import json
 from collections import defaultdict
@@ -23,7 +25,7 @@ REQUEST_ID, TRACE_ID = f"wire-{uuid4()}", uuid4().hex
 
 
 def let_everything_happen(shop: Shop) -> None:
-    """All of which a service tells; an order goes its way in the name of the request REQUEST_ID."""
+    """Cause every event; an order is placed and shipped by requests with REQUEST_ID."""
     walk = Walk(shop.api)
     for step in STEPS:
         take(step, walk)
@@ -45,7 +47,7 @@ def let_everything_happen(shop: Shop) -> None:
 
 @pytest.fixture(scope="module")
 def deliveries(running: System) -> Iterator[list[Exchange]]:
-    """Every batch that was posted while all of it happened, in order."""
+    """Every batch of events that was posted meanwhile, in order."""
     if "BROKER_URL" in environment(running.base_port, running.data_dir):
         pytest.skip("the events travel over RabbitMQ")
     shop = Shop(running.api)
@@ -56,7 +58,7 @@ def deliveries(running: System) -> Iterator[list[Exchange]]:
 
 
 def subjects(deliveries: list[Exchange]) -> dict[tuple[str, str], list[Json]]:
-    """Subscriber and subject → its events, each as it came for the first time."""
+    """Subscriber and subject → its events, each at its first delivery."""
     found: dict[tuple[str, str], dict[str, Json]] = defaultdict(dict)
     for delivery in deliveries:
         for event in events_of(delivery):
@@ -112,7 +114,7 @@ def test_all_subscribers_get_the_same_event(deliveries: list[Exchange]) -> None:
 
 
 def test_what_a_request_causes_names_it_and_its_trace_however_far_it_is(deliveries: list[Exchange]) -> None:
-    """The notification is sent by another service, because of an event."""
+    """Also the notification, which another service sends because of an event."""
     events = [event for told in subjects(deliveries).values() for event in told]
     mine = [event for event in events if event["correlationid"] == REQUEST_ID]
 

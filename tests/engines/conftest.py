@@ -1,4 +1,4 @@
-"""The servers of production, started once for all tests of this folder; each test leaves them running.
+"""The servers of production, started once for all tests of this folder and left running by each test.
 
 TEST_DATABASE_URL, where it is given, is the PostgreSQL of those tests that neither restart it nor make roles.
 """
@@ -31,7 +31,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatabases]:
-    """PostgreSQL alone: tests/integration runs over both engines."""
+    """Only PostgreSQL: tests/integration runs on both engines."""
     server = os.environ.get("TEST_DATABASE_URL") or request.getfixturevalue("postgres").url
     made = PostgresDatabases(server, lambda: None)
     # One connection for each statement: a test may have restarted the server.
@@ -88,7 +88,7 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 @pytest.fixture(scope="module")
 def fresh_broker(rabbitmq: RabbitMQ) -> None:
-    """What other tests have left in the queues is none of the services' business."""
+    """Empty the queues, in which other tests may have left messages."""
     consumers.wipe(rabbitmq.url)
 
 
@@ -102,8 +102,8 @@ def redis() -> Iterator[Redis]:
 
 @pytest.fixture(autouse=True)
 def _logs_end_with_the_test() -> Iterator[None]:
-    """The handlers of an app hold the number of a file that pytest closes; the next to have that number may be the
-    connection of a database.
+    """Close the log handlers of an app: they hold a file descriptor that pytest closes, and whose number a database
+    connection may get next.
     """
     yield
     for handler in logs._handlers:
@@ -113,7 +113,7 @@ def _logs_end_with_the_test() -> Iterator[None]:
 
 @pytest.fixture
 def db(database_url: str, open_database: Callable[[str], Database]) -> Database:
-    """A database with the library's tables."""
+    """A database with the tables of libs/common."""
     made = open_database(database_url)
     tables.create(made)
     return made

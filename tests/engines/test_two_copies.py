@@ -1,5 +1,5 @@
-"""Two copies of each service on the same databases and the same broker, behind nginx, which gives requests to them in
-turn: for their clients and for one another they are one.
+"""Two copies of each service on the same databases and the same broker, behind nginx as a round-robin balancer: clients
+and other services see one service.
 """
 
 import os
@@ -28,14 +28,14 @@ FRONT, FIRST, SECOND = BASE_PORT + 10, BASE_PORT + 20, BASE_PORT + 30
 
 once = test_200_simultaneous_requests_with_one_key_make_one_order
 one_winner = test_cancelling_and_shipping_at_one_moment_leaves_one_winner
-# Else they would be run on the fixtures of this module as well.
+# Otherwise pytest would run them with the fixtures of this module as well.
 del test_200_simultaneous_requests_with_one_key_make_one_order
 del test_cancelling_and_shipping_at_one_moment_leaves_one_winner
 
 
 @pytest.fixture(scope="module")
 def copies(engines: Path, fresh_broker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[System]]:
-    """Each knows the others by the ports of nginx alone."""
+    """Each copy knows the other services by the ports of nginx only."""
     directory = tmp_path_factory.mktemp("copies")
     lines = [f"{name.upper()}_SERVICE_URL=http://127.0.0.1:{FRONT + n}" for name, n in PORT_OFFSETS.items()]
     lines += ["WEB_CONCURRENCY=1"]
@@ -60,7 +60,7 @@ def is_well(system: System) -> bool:
 
 @pytest.fixture
 def front(copies: list[System]) -> Any:
-    """What is asked of nginx."""
+    """A client of the ports of nginx."""
     return SimpleNamespace(base_port=FRONT)
 
 

@@ -1,4 +1,4 @@
-"""All that a database holds, to see that a request has changed nothing."""
+"""The contents of a database, to check that a request has changed nothing."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from libs.common.data.database import Database
 
 
 def contents(db: Database) -> dict[str, list[Any]]:
-    """Table → its rows, in full, which the repr of a Row is not. The shadow tables of a full-text index follow the
+    """Table → its complete rows; the repr of a Row is shortened. The shadow tables of a full-text index follow the
     table that they index.
     """
     found = {}

@@ -1,7 +1,6 @@
-"""Lists, compared with what a plain look at all items says.
+"""Compares lists with a filtering and sorting of all items in Python.
 
-What can be asked is read from docs/openapi: a filter, a value of a filter or a sort that is documented there, and that
-a comparison does not have, fails it.
+Filters, their values and sorts are read from docs/openapi: a comparison that lacks a documented one fails.
 """
 
 import os
@@ -44,7 +43,7 @@ def resolved(document: Item, schema: Item) -> Item:
 
 
 def walk(api: Api, path: str, query: dict[str, str]) -> list[Item]:
-    """All items of a list, page by page, as the `Link` of each page leads to the next."""
+    """All items of a list, page by page, following the `Link` of each page to the next."""
     return [item for page in pages(api, path, query) for item in page]
 
 
@@ -90,7 +89,7 @@ def compare(
 
 
 def check_complete(path: str, filters: list[Filter], sorts: Sorts) -> None:
-    """Whether the tables have all that the document names."""
+    """Check that the tables have all filters, values and sorts of the document."""
     asked = documented(path.strip("/").removesuffix("s"), path)
     assert {"limit", "cursor"} <= asked.keys()
     assert set(asked.pop("sort")["enum"]) == {sign + sort for sort in sorts for sign in ("", "-")}
@@ -127,8 +126,8 @@ def limits(count: int) -> list[int]:
 def compare_while_changing(
     api: Api, path: str, sorts: Sorts, all_items: Callable[[], list[Item]], change: Callable[[], Any], limit: int = 4
 ) -> None:
-    """Between two pages something is added, changed or deleted: a page goes on behind the last item of the one before,
-    in what there is by then.
+    """Items are added, changed or deleted between two pages: each page continues after the last item of the one before,
+    in the current list.
     """
     for sort, key in sorts.items():
         for sign in ("", "-"):
@@ -151,7 +150,7 @@ def come_and_go(
     alter: Callable[[str], Any],
     go: Callable[[str], Any],
 ) -> None:
-    """One comes, or one of those that are known changes or goes."""
+    """Add an item, or change or delete a known one."""
     chosen, fate = dice.choice(known), dice.choice(["come", "come", "alter", "go"])
     if fate == "come":
         known.append(come())
@@ -163,7 +162,7 @@ def come_and_go(
 
 
 def tie(db: Database, table: sa.Table) -> None:
-    """Let all rows have been created in one of three moments."""
+    """Give all rows one of three creation times."""
     noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
     with db.write() as session:
         ids = list(session.scalars(sa.select(table.c.id).order_by(table.c.id)))

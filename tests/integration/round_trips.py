@@ -1,7 +1,7 @@
-"""What is written is read back: every member of every body that the documents in docs/openapi describe.
+"""Checks that every member of every request body in docs/openapi is read back as it was written.
 
 Values come from the schema of the member: every one of an enumeration, both ends of a number, texts of both ends in
-many scripts, and null. What a schema cannot make, a test gives; what nobody gives fails.
+many scripts, and null. Where the schema is not enough, a test gives values; a member without values fails.
 """
 
 import json
@@ -15,10 +15,10 @@ from tests.web import Api, answered
 Item = dict[str, Any]
 
 MIXED = "aé😀漢\u202eאe\u0301\ufeff\x01\n\u2028'\"\\%_ "
-"""What has been lost, changed or taken for something else on its way to a database and back."""
+"""Texts that are often lost or changed on the way to a database and back."""
 
 TEXT = (None, r"^[^\x00]*$", r"^[^\x00]*[^\x00\s][^\x00]*$")
-"""Patterns of text that may be anything, but for NUL and, where there must be some, for blanks alone."""
+"""Patterns of free text: anything but NUL, or anything but NUL and blanks alone."""
 
 
 class Resource(NamedTuple):
@@ -27,7 +27,7 @@ class Resource(NamedTuple):
     minimal: Callable[..., Item]
     """A body with these members, and what else it needs."""
     given: Mapping[str, list[Any]] = {}
-    """Member → values that its schema cannot tell."""
+    """Member → values that cannot be derived from its schema."""
 
     @property
     def one(self) -> str:
@@ -42,7 +42,7 @@ def shape(service: str, method: str, path: str) -> dict[str, Item]:
 
 
 def values(schema: Item) -> list[Any]:
-    """Valid ones at every end; none where the schema alone cannot tell them."""
+    """Valid boundary values; none where they cannot be derived from the schema."""
     kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
     null = [None] if "null" in kinds else []
     if "anyOf" in schema:
@@ -69,7 +69,7 @@ def bodies(service: str, method: str, path: str, given: Mapping[str, list[Any]])
 
 
 def defaults(service: str, method: str, path: str) -> Item:
-    """What a member is that is left out: its default, or null where it may be that; else it is required, or secret."""
+    """Member → its value when it is left out: its default, or null; required and secret members have none."""
     members = shape(service, method, path)
     return {
         name: one.get("default") for name, one in members.items() if "default" in one or "null" in one.get("type", ())
@@ -77,7 +77,7 @@ def defaults(service: str, method: str, path: str) -> Item:
 
 
 def written(api: Api, method: str, path: str, body: Any) -> Item:
-    """The answer, which is what is read from now on: alone, and in its list."""
+    """Write a body; checks that the answer is what is read back, alone and in its list."""
     answer = api.send(method, path, json.dumps(body, ensure_ascii=False).encode())
     item: Item = answered(answer, 201 if "Location" in answer.headers else 200)
     where = answer.headers.get("Location", "").removeprefix("/api/v1") or path
@@ -88,7 +88,7 @@ def written(api: Api, method: str, path: str, body: Any) -> Item:
 
 
 def round_trips(api: Api, resource: Resource, method: str, **before: Any) -> Iterator[tuple[Item, Item]]:
-    """For each body that is sent by POST, PUT or PATCH: what should be told of it, and what is. What is changed had
+    """For each body that is sent by POST, PUT or PATCH: the expected and the actual resource. A changed resource had
     the members `before`.
     """
     service, path, minimal, given = resource

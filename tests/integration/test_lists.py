@@ -1,4 +1,4 @@
-"""No list is forgotten: each that is documented is compared with an oracle."""
+"""Completeness: every documented list is compared with an oracle."""
 
 from libs.topology import SERVICES
 from tests.integration.lists import documented

@@ -1,4 +1,4 @@
-"""No body is forgotten: each operation that takes one has its members read back."""
+"""Completeness: every operation with a body has its members read back."""
 
 from libs.topology import SERVICES
 from tests.openapi import read

@@ -1,4 +1,4 @@
-"""What a page, the totals and the summary cost when there are many orders:
+"""Measures the cost of a page, of the totals and of the summary with many orders:
 
     python -m tests.load.cost --engine sqlite|postgresql --orders 1000,1000000
 
@@ -30,7 +30,8 @@ ROUNDS, WARM_UP = 200, 20
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ONE_ID = "01900000-0000-7000-8000-{:012x}"
 USERS = 10
-"""An order's user is its number modulo this, so that a page of one user's orders is full; every tenth is shipped."""
+"""The user of an order is its number modulo this, so that a page of one user's orders is full; every tenth is shipped.
+"""
 
 SERIES = {
     "sqlite": "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count})",
@@ -57,7 +58,7 @@ UNION ALL SELECT 'total', 0, count(*) FROM orders UNION ALL SELECT 'revenue:EUR'
 
 
 def fill(url: str, engine: str, count: int) -> None:
-    """The orders, and the counters as the service would have kept them."""
+    """Write the orders, and the counters as the service would have maintained them."""
     db = Database(url)
     parts = {
         "series": SERIES[engine].format(count=count), "id": IDS[engine].format(n="n"), "lines": LINES,
@@ -75,7 +76,7 @@ def fill(url: str, engine: str, count: int) -> None:
 
 
 def deep_cursor(count: int) -> str:
-    """The cursor that a client has who has read nine tenths of the list, newest first."""
+    """The cursor of a client that has read nine tenths of the list, newest first."""
     number = max(1, count // 10)
     asked = PageQuery(50, "-created_at", None, "/orders?", DEVELOPMENT_KEY)
     return _write_cursor(asked, START + timedelta(seconds=number), ONE_ID.format(number))
@@ -98,7 +99,7 @@ Results = dict[int, dict[str, float]]
 
 
 def measure(shops: dict[int, Shop]) -> Results:
-    """They take turns, so that what else the machine does hits all alike."""
+    """The systems take turns, so that other programs affect all alike."""
     taken: dict[int, dict[str, list[float]]] = {count: {name: [] for name in questions(count)} for count in shops}
     for turn in range(ROUNDS + WARM_UP):
         for count, shop in shops.items():

@@ -72,7 +72,7 @@ def environment(name: str) -> dict[str, Any]:
 
 
 def generated() -> dict[Path, str]:
-    """Every file that this makes, and what is in it."""
+    """Every generated file → its contents."""
     environments = {HERE / f"{name}.postman_environment.json": text(environment(name)) for name in ENVIRONMENTS}
     return {COLLECTION: text(collection()), **environments}
 
@@ -99,7 +99,7 @@ def _item(request: Request) -> dict[str, Any]:
 
 
 def _fresh(name: str, pattern: str) -> list[str]:
-    """The e-mail comes in capitals, too."""
+    """The e-mail is also needed in capitals."""
     lines = [
         f'pm.collectionVariables.set("{name}", "{pattern}".replace("*", pm.variables.replaceIn("{{{{$guid}}}}")));'
     ]
@@ -119,7 +119,7 @@ def _test(request: Request) -> list[str]:
 
 
 def _claims(request: Request) -> Iterator[tuple[str, str]]:
-    """What is said of the answer, and the JavaScript that throws where it is not so."""
+    """The claims about the answer, and the JavaScript that throws where one does not hold."""
     for name, value in request.has.items():
         assertion = f"to.eql({_value(value)})" if value else "to.be.a('string')"
         yield f"header {name}", f'pm.expect(pm.response.headers.get("{name}")).{assertion};'
@@ -131,7 +131,7 @@ def _claims(request: Request) -> Iterator[tuple[str, str]]:
 
 
 def _patient(claims: list[tuple[str, str]], lines: list[str]) -> list[str]:
-    """Ask again as long as a claim does not hold; the last answer is judged."""
+    """Repeat the request until all claims hold; the last answer is checked."""
     return [
         "const holds = () => {",
         "    const body = pm.response.json();",

@@ -1,4 +1,4 @@
-"""What the Postman collection asks of the services, and what it expects: the table that `generate.py` writes out.
+"""The requests of the Postman collection and the expected answers: the table that `generate.py` writes out.
 
 `{name}` in a path, and `{{name}}` elsewhere, is a variable of the collection. Each folder makes what it needs, with
 values that are new in each run, so each runs alone, and all in any order, on a clean system and on a used one.
@@ -14,7 +14,7 @@ SERVICES = ("user", "product", "order", "notification", "analytics")
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `name` says what it shows, and is unique."""
+    """One request. `name` is the claim that it tests, and is unique."""
 
     name: str
     service: str
@@ -38,7 +38,7 @@ class Request:
     keep: dict[str, str] = field(default_factory=dict)
     """Variable → the member of the answer that it gets, or the header, written as `header ETag`."""
     patiently: bool = False
-    """Whether it is asked again, for up to ten seconds, until all that is said of the answer holds."""
+    """Whether it is repeated, for up to ten seconds, until all claims about the answer hold."""
 
 
 def a_user(variable: str) -> Request:
@@ -68,7 +68,7 @@ def order_of(user: str, product: str, quantity: Any = 1) -> dict[str, Any]:
 
 
 def refusals(service: str, method: str, path: str, *statuses: int, body: Any = None) -> Iterator[Request]:
-    """What every operation refuses alike. `path` names something that is there, `body` is a good one."""
+    """The refusals that all operations share. `path` names an existing resource, `body` is valid."""
     asked = f"{method} {path.partition('?')[0]}"
     unknown = re.sub(r"\{\w+\}", "{unknown_id}", path)
     possible = {
@@ -89,7 +89,7 @@ def refusals(service: str, method: str, path: str, *statuses: int, body: Any = N
 
 
 def lists(service: str, path: str) -> Iterator[Request]:
-    """What every list does alike; there are two items at least."""
+    """The requests that all lists share; there are at least two items."""
     yield Request(
         f"The first page ({service})", service, "GET", f"{path}?limit=1", 200,
         has={"Link": ""}, also=("pm.expect(body.items).to.have.lengthOf(1);", "pm.expect(body.next_cursor).to.be.a('string');"),

@@ -9,7 +9,7 @@ from tests.network import Provider, network
 
 @pytest.fixture
 def peer() -> Iterator[responses.RequestsMock]:
-    """Whatever is called, answering anything: for tests of the client itself. Those of a service take `provider`."""
+    """A mock of any peer, for tests of the client itself. Tests of a service use `provider`."""
     with network() as mock:
         yield mock
 

@@ -1,4 +1,4 @@
-"""How `make test` installs what tests run of npm, with a stand-in for npm."""
+"""How `make test` installs the npm packages of the tests, with a fake npm."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def start(clone: Path, npm: str, node: str = "exit 0") -> subprocess.Popen[str]:
-    """Start `make`, with an npm that does this, and a node that says whether its version is enough."""
+    """Start `make` with a fake npm that runs this script, and a fake node that accepts its version or not."""
     directory = clone / "bin"
     directory.mkdir(exist_ok=True)
     for name, lines in (("npm", npm), ("node", node)):
@@ -37,7 +37,7 @@ def start(clone: Path, npm: str, node: str = "exit 0") -> subprocess.Popen[str]:
 
 
 def installations(*running: subprocess.Popen[str]) -> int:
-    """How often npm was started; make must succeed."""
+    """Run make, which must succeed; returns how often npm was started."""
     printed = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0] * len(running), printed
     return sum(out.count("npm ci --prefix .tox/npm\n") for out, _ in printed)

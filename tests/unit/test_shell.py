@@ -1,4 +1,4 @@
-"""What a shell may leave to the tests, taken away by tests/shell.py."""
+"""tests/shell.py removes what a shell passes on to the tests."""
 
 import os
 import subprocess

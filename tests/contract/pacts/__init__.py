@@ -1,4 +1,4 @@
-"""Consumer-driven contracts, with Pact: what each service needs of each other one, tried on both.
+"""Consumer-driven contracts, with Pact: what each service needs of the others, tested on both sides.
 
     drafts.py       how an expectation of a consumer is tried on its real code, and becomes an interaction of a pact
     order.py ...    what each service expects of those that it calls, and of the events that it handles

@@ -1,5 +1,5 @@
-"""Mistakes of providers. Each breaks a promise to a consumer that no test of the provider alone may know of; each must
-be noticed by the interaction that it names.
+"""Mistakes of providers. Each breaks a promise to a consumer that the tests of the provider alone may miss; each must
+be detected by the interaction that it names.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Install = Callable[[Provider], None]
 
 
 class Bug(NamedTuple):
-    """`shown` is part of what Pact says of it."""
+    """`shown` is part of Pact's message."""
 
     name: str
     caught_by: str

@@ -15,7 +15,7 @@ _uuid = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Arrow(NamedTuple):
-    """One thing that a service needs of another: an operation, such as `GET /api/v1/users/{id}`, or an event type."""
+    """One dependency of a service on another: an operation, such as `GET /api/v1/users/{id}`, or an event type."""
 
     consumer: str
     provider: str
@@ -27,7 +27,7 @@ def path_of(pact: str) -> Path:
 
 
 def text_of(pact: str, interactions: Iterable[dict[str, Any]]) -> str:
-    """The file of a pact: what two services agreed on, and nothing of the tools that wrote it."""
+    """The text of a pact file, without the metadata of the tools that wrote it."""
     consumer, _, provider = pact.partition("-")
     document = {
         "consumer": {"name": consumer},
@@ -39,7 +39,7 @@ def text_of(pact: str, interactions: Iterable[dict[str, Any]]) -> str:
 
 
 def _pretty(value: Any, indent: str = "") -> str:
-    """JSON, on one line what fits on one: a matcher is a line, and so is what changes of it."""
+    """JSON that keeps on one line what fits on one, so that a changed matcher is a changed line."""
     line = json.dumps(value, sort_keys=True, ensure_ascii=False)
     if len(indent + line) <= 100 or not value or not isinstance(value, dict | list):
         return line
@@ -53,7 +53,7 @@ def _pretty(value: Any, indent: str = "") -> str:
 
 
 def interactions_of(pact: str) -> dict[str, dict[str, Any]]:
-    """Description → what was committed."""
+    """Description → the committed interaction."""
     if not path_of(pact).exists():
         return {}
     interactions = json.loads(path_of(pact).read_text(encoding="utf-8"))["interactions"]
@@ -102,7 +102,7 @@ def arrow_table(made_by: Mapping[str, str]) -> str:
 
 
 def mistake_table(mistakes: Iterable[tuple[str, str]]) -> str:
-    """(what is done wrong, the interaction that notices it)."""
+    """`bugs`: (the mistake, the interaction that detects it)."""
     rows = ["| Mistake of a provider | Noticed by |", "|---|---|"]
     for name, interaction in mistakes:
         pact, _, description = interaction.partition(": ")

@@ -9,7 +9,7 @@ from tests.contract.pacts.bugs import BUGS
 from tests.contract.pacts.drafts import INTERACTIONS, Interaction
 
 WRITTEN_IN = (analytics, notification, order, product, relays)
-"""Each adds its own as it is imported."""
+"""The modules register their interactions when they are imported."""
 
 INTERACTIONS.sort(key=str)
 BY_PACT: dict[str, list[Interaction]] = {
@@ -18,7 +18,7 @@ BY_PACT: dict[str, list[Interaction]] = {
 
 
 def tables() -> dict[str, str]:
-    """What the markers of docs/contracts.md hold."""
+    """The tables between the markers of docs/contracts.md."""
     made_by = {str(one): _place_of(one) for one in INTERACTIONS}
     return {
         "arrows": documents.arrow_table(made_by),

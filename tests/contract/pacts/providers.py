@@ -1,4 +1,4 @@
-"""How a provider is held to a pact: its real app on a socket, brought into each state by what its clients can do."""
+"""How a provider is verified against a pact: its real app on a socket, put into each state by requests of clients."""
 
 import re
 import socket
@@ -47,7 +47,7 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 class Provider:
-    """The service that an interaction is asked of. What it asks of others, fakes answer."""
+    """The service that is verified; fakes stand in for those that it calls."""
 
     def __init__(self, interaction: Interaction, services: Services, stack: ExitStack):
         self.consumer, self.service = interaction.consumer, interaction.provider
@@ -62,7 +62,7 @@ class Provider:
         self.api = Api(self.app)
         self.stack = stack
         self.answer: App = self.app
-        """What the consumer talks to; a mistake that is put in stands before the app."""
+        """The WSGI app that the consumer talks to; an injected mistake wraps the app."""
         self.port = 0
         self.faults: list[Exception] = []
 
@@ -84,9 +84,9 @@ class Provider:
         return (own(Request(environ)) if own else self.answer)(environ, start_response)
 
     def _set_up(self, request: Request) -> Response:
-        """Its answer is what stands for `${name}` in the request of the consumer."""
+        """Set up the state; its result replaces `${name}` in the request of the consumer."""
         asked = request.json
-        if not asked["state"]:  # a pact that supposes nothing
+        if not asked["state"]:  # a pact without a state
             return Response("{}", content_type=JSON)
         try:
             made = STATES[asked["state"]](self, **asked["params"]) or {}
@@ -105,7 +105,7 @@ class Provider:
 def faults(
     pact: Path, interaction: Interaction, services: Services, mistake: Callable[[Provider], None] | None = None
 ) -> list[str]:
-    """What the provider does otherwise than the pact says; `mistake` is put in before it is asked."""
+    """How the provider differs from the pact; `mistake` is injected before the verification."""
     with ExitStack() as stack:
         provider = Provider(interaction, services, stack)
         if mistake:
@@ -161,14 +161,14 @@ STATES: dict[str, State] = {}
 
 
 def state(make: State) -> State:
-    """Bring a provider into the state that the function is named after; what it returns is for `provided`."""
+    """Register a function that puts a provider into the state that it is named after; its result is for `provided`."""
     STATES[make.__name__.replace("_", " ")] = make
     return make
 
 
 @state
 def too_much_to_do(provider: Provider) -> None:
-    """A request that does not come to its end takes the only place."""
+    """A request that does not end takes the only place."""
     client = provider.stack.enter_context(socket.create_connection(("127.0.0.1", provider.port)))
     path = "/users" if provider.service == "user" else "/events"
     client.sendall(
@@ -179,7 +179,7 @@ def too_much_to_do(provider: Provider) -> None:
 
 @state
 def a_fault_of_its_own(provider: Provider) -> None:
-    """The database refuses what no handler expects it to refuse."""
+    """The database raises an error that no handler expects."""
     with provider.db.write() as session:
         refuse = "CREATE TRIGGER refuse BEFORE INSERT ON inbox BEGIN SELECT RAISE(ABORT, 'refused'); END"
         session.connection().exec_driver_sql(refuse)
@@ -218,7 +218,7 @@ def a_release(provider: Provider, order_id: str) -> None:
 
 
 def ordered(provider: Provider, quantity: int = 1) -> Any:
-    """The answer to a new order of a new user for what there are a hundred of."""
+    """The answer to a new order of a new user, for a product with a stock of a hundred."""
     user_id, product_id = new_id(), provider.products.add(new_id(), "2499.99")
     provider.users.known[user_id] = {"status": "active", "version": 1}
     body = {"user_id": user_id, "items": [{"product_id": product_id, "quantity": quantity}]}

@@ -1,4 +1,4 @@
-"""What a publisher's relay expects of the services that its events go to (libs/common/events/courier.py)."""
+"""What the relay of a publisher expects of the subscribers (libs/common/events/courier.py)."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ assert SAMPLES.keys() == {(kind.split(".")[0], name) for kind, names in SUBSCRIP
 
 
 def sent(call: Call) -> Claimed:
-    """An event as the outbox has it; what is new in each envelope may be anything of its kind."""
+    """An event as it is stored in the outbox; the members that differ in each envelope are matched by type."""
     whole = envelope(SAMPLES[call.interaction[:2]], call.interaction.consumer)
     fresh = {"id": an_id(EVENT), "time": a_time(NOON), "correlationid": text("a-request", "[A-Za-z0-9._-]{1,128}")}
     call.asks("POST", "/events", [{**whole, **fresh}], BATCH_JSON)

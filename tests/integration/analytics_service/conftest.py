@@ -30,7 +30,7 @@ def make_app(
     run_app: Callable[[Flask], Flask],
     services: FakeServices,
 ) -> Iterator[Callable[..., Flask]]:
-    """Apps that share one database, as the processes of a service do."""
+    """`make_app()`: apps that share one database, as the processes of a service do."""
     url = new_database("analytics_service")
 
     def make(**given: Any) -> Flask:
@@ -38,7 +38,7 @@ def make_app(
         return run_app(create_app(settings, services=services))
 
     yield make
-    # Calls that nobody waits for any more would find the database gone.
+    # Wait for calls whose callers have left, since they would find the database gone.
     for thread in threading.enumerate():
         if thread.name == "shared call":
             thread.join(10)
@@ -62,7 +62,7 @@ def db(app: Flask) -> Database:
 
 @pytest.fixture
 def world(services: FakeServices) -> World:
-    """What the fakes of the order and the notification service show."""
+    """The orders and notifications that the fakes return."""
     made = World()
     services.items = {"order": made.orders, "notification": made.notifications}
     return made
@@ -70,7 +70,7 @@ def world(services: FakeServices) -> World:
 
 @pytest.fixture
 def deliver(api: Api, world: World) -> Deliver:
-    """Post events, by default all that wait, in one batch; returns the outcomes."""
+    """Post events in one batch, by default all waiting ones; returns the outcomes."""
 
     def post(events: list[dict[str, Any]] | None = None) -> list[str]:
         batch = world.take_events() if events is None else events

@@ -1,4 +1,4 @@
-"""Whatever comes, how often and in which order, makes the totals that the world has."""
+"""Events in any order and repetition make the totals of the `World`."""
 
 import random
 import threading

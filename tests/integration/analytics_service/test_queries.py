@@ -1,4 +1,4 @@
-"""What people look at costs the same however much has been sold."""
+"""The cost of queries does not depend on the number of orders."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ from libs.common.ids import new_id
 
 
 class Explained:
-    """Takes the place of a connection, and explains what it is asked."""
+    """Stands in for a connection, and records the query plan of each statement."""
 
     def __init__(self, connection: sa.Connection):
         self._connection, self.plan = connection, ""

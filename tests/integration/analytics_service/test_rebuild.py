@@ -1,4 +1,4 @@
-"""A rebuild makes the totals that the world has, whatever happens meanwhile, and readers see nothing of it."""
+"""A rebuild makes the totals of the `World`, whatever happens meanwhile, and readers do not notice it."""
 
 import random
 import threading
@@ -34,7 +34,7 @@ Deliver = Callable[..., list[str]]
 
 
 class BusyServices(FakeServices):
-    """Something happens while a page is on its way: it is older than that when it arrives."""
+    """Calls a function while a page is in transit, so that the page is outdated when it arrives."""
 
     def __init__(self, world: World, meanwhile: Callable[[int], None]):
         super().__init__()
@@ -49,7 +49,7 @@ class BusyServices(FakeServices):
 
 
 class Clock:
-    """In place of the module `time`: who sleeps finds it later at once."""
+    """Stands in for the module `time`: a sleep advances the clock and returns at once."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -70,7 +70,7 @@ def rebuild(db: Database, services: FakeServices) -> list[str]:
 
 
 def generations_in_use(db: Database) -> set[int]:
-    """Of all rows and totals, that of `generations` included."""
+    """The generations of all rows and totals, and those in `generations`."""
     with db.read() as connection:
         tables = (*models.TOTALS.values(), models.orders, models.notifications)
         found = {g for table in tables for g in connection.scalars(sa.select(table.c.generation).distinct())}
@@ -120,7 +120,7 @@ def test_what_its_service_does_not_know_any_more_is_gone(
 )
 @given(data=st.data())
 def test_events_that_arrive_meanwhile_count_once(data: st.DataObject, db: Database, deliver: Deliver) -> None:
-    """Some are delivered before, some while a page is on its way, some after; some pages are older than the event."""
+    """Some are delivered before, some while a page is in transit, some after; some pages are older than the event."""
     empty(db)
     world = World()
 

@@ -1,4 +1,4 @@
-"""Every documented parameter, what is refused, and the page for people."""
+"""Every documented parameter, the refusals, and the dashboard."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

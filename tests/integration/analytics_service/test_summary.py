@@ -1,4 +1,4 @@
-"""The summary says of every figure whether it is live, and no dead or slow service fails or delays it."""
+"""The summary says for every service whether its figures are live, and no dead or slow service fails or delays it."""
 
 import threading
 import time
@@ -104,7 +104,7 @@ def test_the_caller_may_wait_less_than_that(make_app: Callable[..., Flask], serv
 
 
 def test_who_comes_during_a_slow_call_waits_no_longer(api: Api, app: Flask, services: FakeServices) -> None:
-    """The healthy services are not asked later because a slow one is."""
+    """A slow service does not delay the calls of the healthy ones."""
     services.slow["order"] = 6.0
     first = threading.Thread(target=summary, args=(Api(app),))
     first.start()
@@ -126,12 +126,12 @@ def test_many_at_once_share_the_calls(app: Flask, services: FakeServices) -> Non
     for thread in threads:
         thread.join()
     assert [one["degraded"] for one in found] == [False] * 20
-    # The first ones, and then all others together; a slow machine may need a round more.
+    # One call for the first callers, and one for all others; a slow machine may need one more.
     assert 2 * len(FIGURES) <= len(services.asked) <= 3 * len(FIGURES)
 
 
 def test_no_answer_is_older_than_the_question(api: Api, app: Flask, services: FakeServices) -> None:
-    """A call that began before is not shared, although it ends after."""
+    """A call that started before the request is not shared, although it ends after."""
     services.slow["user"] = 0.2
     first = threading.Thread(target=summary, args=(Api(app),))
     first.start()
@@ -161,7 +161,7 @@ def test_snapshots_are_written_at_most_once_a_second(api: Api, db: Database) -> 
 def test_figures_replace_those_that_are_older_by_a_second_and_never_newer_ones(
     db: Database, seconds: float, is_kept: bool
 ) -> None:
-    """As when two processes ask, and the answer to the first comes last."""
+    """As when two processes ask, and the first answer arrives last."""
     noon = datetime.fromisoformat("2026-01-31T12:00:00Z")
     for total, as_of in ((1, noon), (2, noon + timedelta(seconds=seconds))):
         with db.write() as session:

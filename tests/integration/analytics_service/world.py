@@ -1,5 +1,5 @@
-"""Orders and notifications as their services have them, the events that they publish, and what analytics must make of
-it all: counted by brute force, with none of the code under test.
+"""Orders and notifications as their services have them, their events, and the totals that analytics must have: computed
+by brute force, without the code under test.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ Expected = dict[str, dict[tuple[Any, ...], tuple[Any, ...]]]
 
 
 class World:
-    """What happens is shown by `orders` and `notifications`, and told by `events`, which wait to be delivered."""
+    """A source of orders, notifications and events; `events` wait to be delivered."""
 
     def __init__(self) -> None:
         self.orders: list[dict[str, Any]] = []
@@ -51,7 +51,7 @@ class World:
         return self.step(self.order(*quantities, **given), "confirmed")
 
     def step(self, order: dict[str, Any], status: str) -> dict[str, Any]:
-        """The next status of an order, whether or not its service would allow it."""
+        """Put an order into a status, whether or not its service would allow it."""
         moment = self._now()
         order |= {"status": status, "updated_at": moment}
         if status != "rejected":
@@ -133,7 +133,7 @@ def _gathered(counted: Counter[Any], names: tuple[str, ...]) -> dict[tuple[Any, 
 
 
 def live_totals(db: Database) -> Expected:
-    """What readers see of every total; keys whose totals are all zero are left out, as nobody sees them."""
+    """Every total of the live generation, without keys whose totals are all zero."""
     with db.read() as connection:
         live = connection.scalar(sa.select(models.generations.c.live))
         return {name: _read(connection, table, live) for name, table in models.TOTALS.items()}
@@ -179,7 +179,7 @@ def empty(db: Database) -> None:
 
 
 def live(world: World, orders: list[Any], notifications: list[Any]) -> None:
-    """Let all of it happen."""
+    """Generate random orders and notifications with all their events."""
     for life, quantities, currency in orders:
         order = world.order(*quantities, currency=currency)
         for status in LIVES[life]:

@@ -1,4 +1,4 @@
-"""Events of our own making, under names that libs/topology.py knows."""
+"""Test events, with types that libs/topology.py knows."""
 
 from dataclasses import dataclass
 

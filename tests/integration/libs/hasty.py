@@ -1,4 +1,4 @@
-"""The worker with little patience, so that a test need not wait long for those who have much. It fails at `/fault`."""
+"""The worker of libs/common/server with short timeouts, so that the tests are fast. It fails at `/fault`."""
 
 from typing import Any
 

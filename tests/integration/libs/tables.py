@@ -1,4 +1,4 @@
-"""A table of our own, for what the library does with any table."""
+"""A test table, for the features of the library that work with any table."""
 
 import sqlalchemy as sa
 
@@ -23,7 +23,7 @@ things = sa.Table(
 
 
 def create(db: Database) -> None:
-    """The tables of this module, one account with nothing in it, and the tables that every service has."""
+    """Create the tables of this module, one empty account, and the tables that every service has."""
     assert {counters.counters, idempotency.keys, probe.probes, inbox.inbox, outbox.outbox} <= set(
         shared.tables.values()
     )

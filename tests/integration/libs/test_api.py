@@ -1,4 +1,4 @@
-"""What a declared route does, on routes of our own."""
+"""Declared routes, tested with routes of this module."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +47,7 @@ def _account(session: Any) -> dict[str, Any]:
     location="/accounts",
 )  # fmt: skip
 def make_deposit(session: Any, body: Any) -> Any:
-    """A refusal comes last, when everything is written."""
+    """Refuse at the end, when everything is written."""
     deposit(session, body["amount"])
     counters.add(session, {"deposits": 1})
     outbox.add(session, Confirmed(order_id="o-1"))
@@ -71,7 +71,7 @@ def show_work() -> Any:
 
 @routes.post("/orders", body=Amount, returns=Account, status=201, idempotent=True)
 def own_key(db: Any, key: Any, body: Any, raw: Any) -> Any:
-    """An operation that keeps its key itself, and has found the answer of an earlier request."""
+    """An operation that stores its key itself, and has found the answer of an earlier request."""
     seen.append((key, body, raw))
     if body["amount"] < 0:
         document = DependencyUnavailable().document("/api/v1/orders", "first")
@@ -135,7 +135,7 @@ def test_a_refusal_that_is_kept_is_told_again(api: Api) -> None:
 
 
 def test_the_same_numbers_in_another_notation_are_the_same_body(api: Api, db: Database) -> None:
-    """Or at least never a second deposit."""
+    """In any case there is no second deposit."""
     for text in (b'{"amount": 5}', b'{ "amount" : 5 }', b'{"amount":5.0}', b'{"amount":5}'):
         api.post("/deposits", text, headers={"Idempotency-Key": "k"})
     assert balance(db) == 5

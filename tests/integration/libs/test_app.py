@@ -1,4 +1,4 @@
-"""What every service answers, whatever it is about: seen on the user service, the smallest of them."""
+"""The answers that all services share, tested on the user service, the smallest."""
 
 import json
 import re
@@ -29,7 +29,7 @@ from tests.web import Api, answered, check_problem, refused
 from user_service import use_cases
 
 ON_ONE_ENGINE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
-"""For what no database has a say in."""
+"""For tests that do not depend on the database engine."""
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -41,7 +41,7 @@ def app(make_service: Callable[..., Flask], tmp_path: Path) -> Flask:
 
 @pytest.fixture
 def logged(app: Flask, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Call it for what the service has logged since the last call."""
+    """`logged()`: the log lines since the last call."""
     log = open(tmp_path / "user.log")
     yield log.read
     log.close()
@@ -547,7 +547,7 @@ def test_what_is_over_is_trimmed(app: Flask, api: Api) -> None:
 
 @ON_ONE_ENGINE
 def test_trimming_pauses_between_its_steps(app: Flask) -> None:
-    """Requests of the process, and other writers, go on meanwhile."""
+    """Requests of the process, and other writers, continue meanwhile."""
     service, rows = app.extensions["quintet"], 4 * inbox.TRIM_ROWS
     with service.db.write() as session:
         session.execute(sa.insert(inbox.inbox), [{"event_id": new_id(), "handled_at": 0.0} for _ in range(rows)])
@@ -564,7 +564,7 @@ def _ids(service: Service) -> int:
 
 
 def test_a_service_that_is_stopped_hands_back_what_it_has_claimed(app: Flask, api: Api) -> None:
-    """Nobody listens at its subscriber, and it must not keep the lease until that runs out."""
+    """Its subscriber is down, and the relay must not keep the lease until it expires."""
     api.post("/users", a_user())
     service = app.extensions["quintet"]
     service.start()
@@ -590,7 +590,7 @@ def test_no_more_is_logged_than_the_settings_say(make_service: Callable[..., Fla
 
 @ON_ONE_ENGINE
 def test_a_doubled_slash_leads_nowhere(app: Flask) -> None:
-    """And to no host that a client names."""
+    """Nor does it redirect to a host that the client sent."""
     answer = app.test_client().get("/api//v1/users", headers={"Host": "evil.example"})
     assert (answer.status_code, answer.mimetype, "Location" in answer.headers) == (404, PROBLEM_JSON, False)
 
@@ -603,7 +603,7 @@ def test_the_name_of_a_parameter_is_escaped_in_a_pointer(api: Api) -> None:
 
 @ON_ONE_ENGINE
 def test_the_link_to_the_next_page_is_no_longer_than_the_question(api: Api) -> None:
-    """But for the cursor: each comma of a list would grow to three characters."""
+    """Apart from the cursor: commas are not percent-encoded, which would triple their length."""
     ids = [answered(api.post("/users", a_user()), 201)["id"] for _ in range(3)]
     answer = api.get(f"/users?ids={','.join(ids)}&limit=1")
     assert ",".join(ids) in answer.headers["Link"]

@@ -1,4 +1,4 @@
-"""Bytes and headers that no careful client sends. Each gets its problem document and changes nothing."""
+"""Malformed bytes and headers. Each request gets its problem document and changes nothing."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from tests.factories import a_cloud_event, a_product, a_user
 from tests.integration.contents import contents
 from tests.web import Api, answered, refused
 
-# What is refused before the database is asked is refused on every engine.
+# These requests are refused before any query, so one engine is enough.
 pytestmark = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, scope="session")
 
 JSON = "application/json"
@@ -24,7 +24,7 @@ UNKNOWN = "01a20598-7494-7095-a5b5-38cc38be70f6"
 
 
 class Target:
-    """One operation that takes a body, and a body that it would take."""
+    """One operation that takes a body, and a valid body."""
 
     def __init__(self, api: Api, db: Database, method: str, path: str, body: Any, media_type: str = JSON):
         self.api, self.db, self.method, self.path, self.body, self.media_type = api, db, method, path, body, media_type
@@ -127,7 +127,7 @@ LARGEST = {
 
 
 def test_the_largest_body_is_refused_before_it_costs_anything(target: Target) -> None:
-    """The length of a list is looked at before its items, and no more faults are looked for than are told."""
+    """The length of a list is checked before its items, and validation stops at the maximum number of reported faults."""
     if target.media_type == BATCH_JSON:
         pytest.skip("a batch of events has bounds of its own")
     for name, data in LARGEST.items():

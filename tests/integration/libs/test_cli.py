@@ -70,14 +70,14 @@ def test_what_strangers_sent_cannot_command_the_terminal(app: Flask, dlq: Callab
 
 def test_a_replay_tells_what_became_of_it(app: Flask, dlq: Callable[..., Any]) -> None:
     event_id = kill(app)
-    # It failed again, and so did the command.
+    # The event failed again, and so did the command.
     assert dlq("replay", event_id) == (1, f"{event_id}  dead\n")
     assert dlq("list")[1] != ""
 
 
 def test_all_can_be_replayed_at_once(app: Flask, dlq: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     events = [kill(app), kill(app)]
-    # The fault is mended meanwhile.
+    # The fault is removed.
     from product_service.events import OrderRejected
 
     service = app.extensions["quintet"]

@@ -92,7 +92,7 @@ def test_totals_that_were_stored_before_there_was_a_carry_are_read_and_added_to(
 
 
 def test_a_process_draws_its_shard_after_the_fork() -> None:
-    """In containers the workers of all copies have the same few process ids."""
+    """Process ids do not distinguish them: in containers all copies have the same few."""
     assert counters.shard(os.getpid()) == counters.shard(os.getpid())
     assert len({counters.shard(-number) for number in range(1, 200)}) > counters.SHARDS / 2
     assert [counters.shard(-number) for number in range(1, 200)] != [
@@ -119,7 +119,7 @@ def count_often(url: str, names: list[str]) -> int:
     def work(number: int) -> None:
         for _ in range(15):
             with db.write() as session:
-                # In another order in each thread: they are written in one.
+                # Each thread adds them in another order, but they are written in one.
                 for name in names if number % 2 else reversed(names):
                     counters.add(session, {name: 1})
 

@@ -1,4 +1,4 @@
-"""How events leave the outbox, whatever carries them."""
+"""How events leave the outbox, independent of the transport."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def publish(db: Database, count: int) -> None:
 
 
 class Sender:
-    """Takes everything, unless told otherwise."""
+    """Accepts every event, unless a test configures it otherwise."""
 
     def __init__(self, judge: Callable[[list[Claimed]], tuple[list[int], list[Claimed]]] | None = None):
         self.batches: list[list[str]] = []
@@ -42,7 +42,7 @@ class Sender:
 
 
 def run(courier: Courier) -> None:
-    """What a loop does until there is nothing more to do."""
+    """Call the step of the loop until there is nothing more to do."""
     while courier.step():
         pass
 
@@ -109,7 +109,7 @@ def test_when_the_sending_fails_everything_is_given_back_at_once(db: Database, f
 
 
 def test_a_backlog_of_hours_is_not_cut_short_by_one_deadline(db: Database) -> None:
-    """Each sending has the time of a step for itself, however many went before it."""
+    """Each send has the whole deadline of a step, however many went before it."""
     publish(db, 1500)
     times: list[float] = []
     done = threading.Event()
@@ -147,6 +147,6 @@ def test_a_loop_that_is_stopped_within_a_backlog_stops_and_hands_back_its_leases
     loop.stop()
     go_on.set()
     loop.join(5)
-    # What the one sending had is done, and all the rest is free.
+    # The events of the one send are done, and all others are released.
     assert left(db) == 900
     assert len(Relay(db, "analytics").exchange(limit=2000)) == 900

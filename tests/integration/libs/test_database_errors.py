@@ -1,4 +1,4 @@
-"""What becomes of the errors of a database: what they tell, to whom, and what they are for the caller."""
+"""Database errors: what is logged, and what the caller gets."""
 
 import logging
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_a_failure_is_told_with_its_sqlstate(db: Database, databases: Any) -> No
 
 @pytest.fixture
 def read_only(db: Database, databases: Any) -> Callable[[str], None]:
-    """`read_only("on")` and `read_only("off")`: as it is for connections that are made from then on."""
+    """`read_only("on")` and `read_only("off")`: the default of new connections."""
     if databases.name == "sqlite":
         pytest.skip("a setting of PostgreSQL")
 

@@ -25,7 +25,7 @@ from tests.processes import Workers, beside, in_threads
 
 
 def deposit(session: Any, amount: int = 1) -> None:
-    """Read, then write: what loses updates wherever two may do it at once."""
+    """Read, then write, which loses updates unless transactions are serialised."""
     held = session.scalar(sa.select(accounts.c.balance).with_for_update())
     session.execute(sa.update(accounts).values(balance=held + amount))
 
@@ -225,7 +225,7 @@ def test_a_reader_writes_nothing(db: Database) -> None:
 
 
 def test_after_a_read_a_write_goes_as_before(db: Database) -> None:
-    """On the same pooled connection, which must have forgotten that it only read."""
+    """On the same pooled connection, which must no longer be read-only."""
     for number in range(5):
         assert balance(db) == number
         with db.write() as session:
@@ -269,7 +269,7 @@ def test_a_wait_for_the_database_ends_with_the_deadline_of_the_request(db: Datab
             deposit(session)
         elapsed = time.monotonic() - started
         holder.release.set()
-    # PostgreSQL waits at the row, and there as long as its lock timeout says.
+    # PostgreSQL waits at the row, for as long as its lock timeout.
     assert elapsed < (1 if db.is_sqlite else 4)
     assert balance(db) == 1
 
@@ -338,7 +338,7 @@ def test_a_statement_that_takes_too_long_is_no_unavailable_database(db: Database
 
 
 def test_a_statement_that_no_database_can_execute_is_at_fault_itself(db: Database, databases: Any) -> None:
-    """Tried again it would fail again, and so must not count as an outage."""
+    """It would always fail, and so must not count as an outage."""
     impossible = "SELECT repeat('x', 2000000000)"
     if databases.name == "sqlite":
         impossible = "SELECT sum(n) FROM (SELECT 9223372036854775807 AS n UNION ALL SELECT 1)"
@@ -368,7 +368,7 @@ def test_a_deadlock_is_a_busy_database(db: Database, databases: Any) -> None:
 
 
 def test_a_commit_whose_answer_is_lost_is_in_doubt(db: Database) -> None:
-    """The connection breaks while COMMIT is under way: the caller must look, and not write again."""
+    """The connection breaks during COMMIT: the caller must read the row, and not write again."""
 
     def cut(connection: sa.Connection) -> None:
         if connection.dialect.name == "sqlite":
@@ -382,7 +382,7 @@ def test_a_commit_whose_answer_is_lost_is_in_doubt(db: Database) -> None:
         deposit(session)
     sa.event.remove(db.engine, "commit", cut)
     assert (caught.value.status, caught.value.code) == (503, "dependency-unavailable")
-    # What became of it shows when one looks; the database works on.
+    # A later read shows the outcome; the database still works.
     assert balance(db) == 0
     with db.write() as session:
         deposit(session)
@@ -432,7 +432,7 @@ def test_what_is_acknowledged_survives_a_power_cut_unless_it_need_not(db: Databa
 
 
 def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others_before(db: Database) -> None:
-    """More writers than connections are kept for them wait at once: the others go back to the pool that all share."""
+    """More writers wait at once than there are durable connections: the others return to the shared pool."""
     show = "PRAGMA synchronous" if db.is_sqlite else "SHOW synchronous_commit"
     full, less = (2, 1) if db.is_sqlite else ("on", "off")
     writers = MAX_WRITERS + 4
@@ -450,7 +450,7 @@ def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others
 
 
 def test_a_database_opens_nothing_before_its_first_use(database_url: str) -> None:
-    """Workers are forked from a process that has made the app: two of them must not share a connection."""
+    """Workers are forked from a process that has created the app, and must not share a connection."""
     made = Database(database_url)
     assert made._engine is None
     made.dispose()
@@ -513,7 +513,7 @@ def test_text_sorts_by_code_point_on_every_engine(db: Database) -> None:
     with db.read() as connection:
         assert list(connection.scalars(sa.select(things.c.name).order_by(things.c.name))) == sorted(names)
         if not db.is_sqlite:
-            # The server of the tests may sort so by itself; others do not.
+            # The test server may sort like this by default; others do not.
             assert connection.scalar(sa.text(COLLATION)) == "C"
         above = sa.select(things.c.name).where(things.c.name > "a").order_by(things.c.name)
         assert list(connection.scalars(above)) == sorted(name for name in names if name > "a")

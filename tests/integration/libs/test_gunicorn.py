@@ -1,4 +1,4 @@
-"""What only the running service shows: gunicorn, gevent, sockets, more than one worker, and its end."""
+"""The running service: gunicorn, gevent, sockets, several workers, and shutdown."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def product(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def send(running: Running, data: bytes, then: Callable[[socket.socket], None] = lambda connection: None) -> bytes:
-    """Send bytes, and whatever `then` sends, as a client that reads the answer only afterwards."""
+    """Send bytes, and then those of `then`, as a client that reads the answer only afterwards."""
     with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
         connection.sendall(data)
         then(connection)
@@ -87,7 +87,7 @@ def test_as_many_ids_as_the_document_allows_fit_into_a_request(product: Running)
 @pytest.mark.parametrize("size", [MEBIBYTE + 1, 2 * MEBIBYTE, 7 * MEBIBYTE])
 @pytest.mark.parametrize("path", ["/api/v1/products", "/api/v1/events"])
 def test_a_client_that_sends_too_much_can_read_why_it_is_refused(product: Running, size: int, path: str) -> None:
-    """Not a reset: it sends everything before it reads."""
+    """It gets no reset, although it sends everything before it reads."""
     status, problem = parsed(send(product, head(path, Content_Length=size), lambda c: c.sendall(b"x" * size)))
     assert (status, problem["code"]) == (413, "payload-too-large")
 
@@ -121,7 +121,7 @@ def test_a_body_in_chunks_is_read(product: Running) -> None:
 
 
 def test_what_is_refused_unread_leaves_the_connection_to_the_next_request(product: Running) -> None:
-    """Else the rest of the body would be taken for a request."""
+    """Otherwise the rest of the body would be parsed as a request."""
     with requests.Session() as session:
         for path, headers, status in (
             ("/products", {"Content-Type": "text/plain"}, 415),
@@ -201,7 +201,7 @@ def test_half_a_request_holds_up_nobody(product: Running) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(databases: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The product service in one worker, which gives a client five seconds for each thing."""
+    """The product service with one worker and timeouts of five seconds."""
     url, worker = databases.migrated("product_service"), "--worker-class=tests.integration.libs.hasty.Worker"
     variables = {"GUNICORN_CMD_ARGS": f"{worker} --keep-alive=5", "WEB_CONCURRENCY": "1"}
     with Running("product", url, tmp_path_factory.mktemp("hasty"), **variables) as running:
@@ -222,7 +222,7 @@ def half_a_chunk(running: Running) -> socket.socket:
 
 
 def no_reader(running: Running) -> socket.socket:
-    """Asks for more than what fits into the buffers of the system, which hold four megabytes at most."""
+    """A client that requests more than the socket buffers hold, four megabytes at most, and does not read."""
     return opened(running, b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
 
 
@@ -240,7 +240,7 @@ def opened(running: Running, data: bytes) -> socket.socket:
 
 @contextmanager
 def stopped(running: Running, **counts: int) -> Iterator[int]:
-    """So many clients that have stopped in each of the ways; how many there are in all."""
+    """Clients that stall in each of the ways; returns their number."""
     with ExitStack() as clients:
         for name, count in counts.items():
             for _ in range(count):
@@ -262,7 +262,7 @@ def sockets(running: Running) -> int:
 
 
 def unread(running: Running) -> int:
-    """Bytes that the system keeps for clients of the service."""
+    """Bytes in the socket buffers of the service."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     ours = [line for line in lines if line[1].endswith(f":{running.port:04X}") and line[3] != LISTENS]
     return sum(int(line[4].partition(":")[0], 16) for line in ours)
@@ -274,7 +274,7 @@ def resident(running: Running) -> int:
 
 
 def slowest(running: Running, requests_made: int = 20) -> float:
-    """Seconds; half of the requests have a body."""
+    """The slowest response time in seconds; half of the requests have a body."""
     with requests.Session() as session:
         seconds = []
         for number in range(requests_made):
@@ -336,7 +336,7 @@ def test_a_client_is_told_to_go_on_before_its_body_is_waited_for(hasty: Running)
     ],
 )
 def test_a_body_without_end_has_an_end(hasty: Running, headers: dict[str, Any], part: bytes) -> None:
-    """Also for a sender who is so fast that there is always more to read."""
+    """Also for a sender that is so fast that there is always more to read."""
 
     def send_for_ever() -> None:
         started = time.monotonic()
@@ -374,7 +374,9 @@ def test_at_the_end_nobody_waits_for_a_client_that_has_stopped(
 
 
 def check_pulse(running: Running) -> None:
-    """It says that it lives, each time on a new connection; once in ten times the machine may be busy elsewhere."""
+    """Check that the service answers promptly on new connections; one slow answer in ten is allowed, since other
+    programs may slow the machine down.
+    """
     seconds = []
     for _ in range(20):
         started = time.monotonic()
@@ -392,7 +394,7 @@ def open_connections(running: Running, count: int, data: bytes) -> Iterator[list
 
 
 def test_bodies_that_never_end_hold_no_more_than_their_budget(hasty: Running) -> None:
-    """The oldest of them make room, and are refused."""
+    """The oldest of them are refused to make room."""
     slowest(hasty, 2)
     before = resident(hasty)
     part = head(Content_Length=MEBIBYTE) + b"x" * (MEBIBYTE - 10)
@@ -438,7 +440,7 @@ def narrow_url(databases: Any) -> str:
 
 @pytest.fixture(scope="module")
 def narrow(narrow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The product service in one worker that works on one request at a time, and lets nobody wait."""
+    """The product service with one worker that handles one request at a time, without a queue."""
     narrow = {"WEB_CONCURRENCY": "1", "MAX_CONCURRENT_REQUESTS": "1", "MAX_QUEUED_REQUESTS": "0"}
     patient = {"REQUEST_DEADLINE_SECONDS": "30"}
     with Running("product", narrow_url, tmp_path_factory.mktemp("narrow"), **narrow, **patient) as running:
@@ -447,7 +449,7 @@ def narrow(narrow_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def full(narrow: Running, narrow_url: str) -> Iterator[Running]:
-    """One request is under way: it waits for somebody who has locked the database."""
+    """One request is in progress: it waits for a lock of the database."""
     with closing(sqlite3.connect(narrow_url.removeprefix("sqlite:///"), isolation_level=None)) as somebody:
         somebody.execute("BEGIN IMMEDIATE")
         with beside(lambda: slowest(narrow, 1)):
@@ -506,7 +508,7 @@ def test_what_is_refused_for_want_of_room_leaves_the_connection_to_the_next_requ
 
 @pytest.mark.parametrize("headers", [{}, ORIGIN])
 def test_a_refusal_is_the_same_whoever_makes_it(full: Running, headers: dict[str, str]) -> None:
-    """It is made at a glance, by the middleware, or by the app."""
+    """It may be made by the glance at the head, by the middleware, or by the app."""
     found = []
     for path, asked in (("/api/v1/products", headers), ("/api/v1/product%73", headers)):
         asked = {"X-Request-ID": "one", **asked}
@@ -561,7 +563,7 @@ def test_every_worker_answers_for_all_of_them(product: Running) -> None:
 
     before = count()
     in_threads(8, lambda _: [requests.get(f"{product.url}/products/{new_id()}", timeout=10) for _ in range(10)])
-    # Whichever worker is asked.
+    # On any worker.
     assert {count() - before for _ in range(8)} == {80.0}
 
 
@@ -681,7 +683,7 @@ def test_a_batch_that_is_too_large_is_halved(product: Running) -> None:
 
 
 def test_an_event_that_is_too_large_by_itself_is_wanted_again(product: Running) -> None:
-    """It holds up its own subject, and the log says so."""
+    """It blocks its own subject, and the log says so."""
     event = a_cloud_event("order.rejected.v1", {"order_id": new_id(), "padding": "x" * 600_000})
     row = Claimed(1, json.dumps(event), 0)
     assert sender(product).send([row]) == ([], [row])
@@ -693,7 +695,7 @@ def test_what_the_subscriber_could_not_do_yet_is_wanted_again(product: Running) 
         a_cloud_event("order.rejected.v1", {}),
     )
     rows = [Claimed(n, json.dumps(event), 0) for n, event in enumerate((good, dead))]
-    # What is dead there is kept there, and not sent again.
+    # A dead letter is stored by the subscriber, and not sent again.
     assert sender(product).send(rows) == ([0, 1], [])
 
 
@@ -714,7 +716,7 @@ def open_breakers(running: Running) -> float:
 
 
 def test_every_live_worker_whose_breaker_is_open_is_counted(new_database: Callable[..., str], tmp_path: Path) -> None:
-    """Nobody listens where events about users go."""
+    """The subscribers of the user events are down."""
     with Running("user", new_database("user_service"), tmp_path, BREAKER_FAILURES="1") as running:
         assert open_breakers(running) == 0
         requests.post(f"{running.url}/users", json=a_user(), timeout=10)
@@ -732,7 +734,7 @@ def test_at_the_end_what_runs_is_finished_and_nothing_is_lost(
     stopping = threading.Event()
 
     def register(number: int) -> None:
-        """Until it is turned away. A connection of its own for each, as after a restart of the client."""
+        """Register users until one is refused, each on a new connection."""
         while True:
             try:
                 answer = requests.post(f"{running.url}/users", json=a_user(), timeout=10)
@@ -811,7 +813,7 @@ def test_a_fault_of_the_server_gets_a_problem_document_and_the_connection_ends(
 
 
 def check_last_answer(running: Running, data: bytes, status: int, code: str) -> None:
-    """To these bytes, on a connection that ends after it."""
+    """Check the answer to these bytes, after which the connection closes."""
     with socket.create_connection(("127.0.0.1", running.port), 10) as client, client.makefile("rb") as answers:
         client.sendall(data)
         answered_with, headers, problem = read_answer(answers)
@@ -848,7 +850,7 @@ def test_a_head_request_that_cannot_be_read_gets_no_body(product: Running) -> No
 
 
 def test_a_client_that_sends_too_long_a_head_can_read_why_it_is_refused(product: Running) -> None:
-    """Not a reset: it sends everything before it reads."""
+    """It gets no reset, although it sends everything before it reads."""
     line = b"GET /x?" + b"x" * 2 * MEBIBYTE + b" HTTP/1.1\r\n\r\n"
     status, problem = parsed(send(product, line))
     assert (status, problem["code"]) == (414, "uri-too-long")
@@ -865,7 +867,7 @@ def test_what_is_no_request_stands_in_the_log_without_what_was_sent(product: Run
 
 
 def test_what_a_service_writes_is_for_its_owner_alone(databases: Any, tmp_path: Path) -> None:
-    """With a umask that takes nothing away."""
+    """Even with a umask of 0."""
     data = tmp_path / "made" / "var"
     before = os.umask(0)
     try:
@@ -882,5 +884,5 @@ def test_what_a_service_writes_is_for_its_owner_alone(databases: Any, tmp_path: 
     folders = {path for path in modes if path.is_dir()}
     assert {modes[path] for path in folders} == {0o700}
     assert {path.name for path in modes} >= {"product.db", "product.db-wal", "product.db.lock", "product.log", "run"}
-    # Those of the metrics are below a folder that is closed.
+    # The metrics files are in a private folder.
     assert {modes[path] for path in modes.keys() - folders if "metrics" not in path.parts} == {0o600}

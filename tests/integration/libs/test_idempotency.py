@@ -25,7 +25,7 @@ def db(database_url: str) -> Iterator[Database]:
 
 
 def erase_at_conflicts(db: Database, times: int) -> None:
-    """Delete the row of the key behind the claim's back, each time that the claim has found it taken."""
+    """Delete the row of the key concurrently, each time that the claim has found it taken."""
     seen: list[int] = []
 
     def erase(connection: sa.Connection, cursor: Any, statement: str, *rest: Any) -> None:

@@ -117,7 +117,7 @@ def test_a_handler_of_several_types_gets_all_of_their_events_at_once(db: Databas
 
 
 def deliver(url: str, events: list[dict[str, Any]], seed: int) -> int:
-    """Deliver all of them, in batches of an order of our own; how many we did."""
+    """Deliver all events, in batches of a random order; returns how many were handled."""
     db = Database(url)
 
     def work(number: int) -> int:
@@ -198,7 +198,7 @@ def test_no_monster_fails_its_neighbours(db: Database) -> None:
         assert [one["outcome"] for one in told] == ["done", "dead", "done"], monster
         assert told[0]["id"] == good["id"]
         assert balance(db) == 2 * number
-    # Each is kept, can be shown, and does not become any better.
+    # Each is stored, can be shown, and stays dead.
     with db.read() as connection:
         letters = dead_letters.find_all(connection)
     assert len(letters) == len(MONSTERS)
@@ -221,7 +221,7 @@ def test_a_transient_error_counts_for_nothing(db: Database, fault: type[Exceptio
 
 @pytest.mark.parametrize("fault", [InvalidTransition, NotFound])
 def test_a_refusal_on_the_merits_fails_no_neighbour(db: Database, fault: type[Exception]) -> None:
-    """It is a problem, but no one's but this event's."""
+    """A Problem that a handler raises for one event concerns only this event."""
 
     def judge(session: Session, events: list[Confirmed]) -> None:
         count(session, [event for event in events if event.number > 0])
@@ -260,7 +260,7 @@ def test_what_was_given_up_elsewhere_and_cannot_be_kept_is_told(db: Database, op
 
 
 def test_a_failure_that_cannot_be_counted_is_wanted_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database goes away between the handling and the counting."""
+    """The database becomes unavailable between the handling and the counting."""
     write = db.write
 
     def fail(session: Session, events: list[Any]) -> None:
@@ -287,7 +287,7 @@ def test_an_event_nested_beyond_measure_is_dead_at_once(db: Database) -> None:
 
 
 def test_an_event_whose_statement_takes_too_long_fails_itself_and_no_neighbour(db: Database) -> None:
-    """Not as when the database is away: that would be tried again for ever, and all its neighbours with it."""
+    """It does not count as an outage: the event and its batch would be retried for ever."""
 
     def slow(session: Session, events: list[Confirmed]) -> None:
         count(session, [event for event in events if event.number > 0])
@@ -313,7 +313,7 @@ def test_an_event_that_failed_before_does_not_fail_the_next_batch(db: Database) 
 
 
 def test_a_dead_letter_that_is_delivered_again_is_dead_at_once(db: Database) -> None:
-    """The answer may have been too late for its sender, as when a statement took too long."""
+    """The sender may have timed out before the answer, as when a statement took too long."""
     event = dead_one(db)
     assert outcomes(db, an_event(), event, handler=lambda session, events: None) == ["done", "dead"]
     assert failures(db)[0]["attempts"] == 5
@@ -428,7 +428,7 @@ def test_a_dead_letter_that_still_fails_stays_dead(db: Database) -> None:
 
 
 def test_a_dead_letter_that_was_refused_stays_dead_whatever_a_replay_brings(db: Database) -> None:
-    """Else it would be neither tried again nor listed."""
+    """Otherwise it would be neither retried nor listed."""
     event = {**an_event(), "data": None}
     assert outcomes(db, event) == ["dead"]
     with db.write() as session:
@@ -453,7 +453,7 @@ def test_what_finds_no_room_among_the_dead_letters_stays_with_its_sender(
     monkeypatch.setattr(dead_letters, "MAX_FAILURES", 2)
     first, second, third = ({**an_event(), "data": None} for _ in range(3))
     assert outcomes(db, first, second, third) == ["dead", "dead", "retry"]
-    # One that is kept already needs no room.
+    # One that is already stored needs no further space.
     assert outcomes(db, {**first, "type": "x"}) == ["dead"]
     assert dead_letters.discard(db, first["id"])
     assert outcomes(db, third) == ["dead"]

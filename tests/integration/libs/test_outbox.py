@@ -31,13 +31,13 @@ def publish(db: Database, *events: Any) -> None:
 
 
 def contents(claimed: list[Claimed]) -> list[tuple[str, int]]:
-    """Subject and number of each."""
+    """The subject and the number of each event."""
     data = [orjson.loads(row.body)["data"] for row in claimed]
     return [(d["order_id"], d["number"]) for d in data]
 
 
 def sent(relay: Relay, claimed: list[Claimed]) -> list[Claimed]:
-    """Mark them, and claim what is next."""
+    """Mark them as sent, and claim the next ones."""
     return relay.exchange(sent=[row.seq for row in claimed])
 
 
@@ -98,7 +98,7 @@ def test_a_commit_wakes_the_relays_that_it_concerns_once(db: Database, owner: Ow
 
 
 def test_an_event_that_no_request_takes_is_refused_with_its_change(db: Database) -> None:
-    """Later it would hold up its subject for ever."""
+    """It would block its subject for ever."""
     publish(db, Delivered(order_id="a"))
     spare = MAX_BYTES - len(stored(db)[0]["body"]) - 2
     publish(db, Delivered(order_id="a", note="x" * spare))
@@ -122,7 +122,7 @@ def test_a_row_is_not_claimed_without_the_older_rows_of_its_subject(db: Database
     first, second = Relay(db, "analytics"), Relay(db, "analytics")
     mine = first.exchange(limit=3)
     assert contents(mine) == [("a", 1), ("b", 1), ("a", 2)]
-    # One relay that overtakes another would take the last rows of both.
+    # A relay that overtakes another would claim the last rows of both.
     assert second.exchange() == []
     assert contents(sent(first, mine)) == [("b", 2), ("a", 3), ("b", 3)]
 
@@ -144,7 +144,7 @@ def test_what_another_relay_holds_is_not_claimed(db: Database) -> None:
     first, second = Relay(db, "analytics"), Relay(db, "analytics")
     mine = first.exchange(limit=1)
     assert contents(mine) == [("a", 1)]
-    # Of "a" nothing, although its second is free: it would overtake the first.
+    # Nothing of "a", although its second event is free: it would overtake the first.
     assert contents(second.exchange()) == [("b", 0)]
     assert sent(first, mine) != []
 
@@ -178,7 +178,7 @@ def test_what_was_given_back_can_be_claimed_at_once(db: Database) -> None:
 
 LONG_SUBJECT = 20_000
 CLAIM_SECONDS = 4.0
-"""A statement of PostgreSQL is cut off after five. A claim takes some milliseconds."""
+"""Seconds. The statement timeout of PostgreSQL is five; a claim takes some milliseconds."""
 
 
 def fill(db: Database, subjects: Iterable[str], **values: Any) -> None:
@@ -193,7 +193,7 @@ def fill(db: Database, subjects: Iterable[str], **values: Any) -> None:
 
 
 def drained(db: Database) -> list[tuple[str, int]]:
-    """Send everything; every claim takes as many rows as it may, and in time."""
+    """Send everything; checks that every claim takes a full batch, and in time."""
     relay = Relay(db, "analytics")
     seen: list[tuple[str, int]] = []
     batch = relay.exchange(limit=0)
@@ -259,7 +259,7 @@ def test_a_relay_that_was_away_too_long_cannot_mark_what_another_has_taken_over(
 
 @pytest.mark.parametrize("column", ["lease_until", "due_at"])
 def test_a_clock_that_was_set_back_holds_nothing_up(db: Database, column: str) -> None:
-    """Times far ahead were written by a clock that ran ahead then."""
+    """Times far ahead were written before the clock was set back."""
     publish(db, Delivered(order_id="a"))
     change(db, **{column: epoch() + 3600.0})
     assert contents(Relay(db, "analytics").exchange()) == [("a", 0)]
@@ -303,11 +303,11 @@ def test_what_waits_is_free_and_not_leased(db: Database) -> None:
 
 
 def drain(url: str) -> list[tuple[str, int, float, float]]:
-    """Send until nothing is left: subject, number, and when the sending began and ended."""
+    """Send until nothing is left; returns subject, number, and start and end of the send."""
     db = Database(url)
     relay = Relay(db, "analytics")
     log: list[tuple[str, int, float, float]] = []
-    # To connect takes longer than to send all of them.
+    # Connecting takes longer than sending all of them.
     relay.exchange(limit=0)
     together()
     batch = relay.exchange(limit=7)
@@ -325,7 +325,7 @@ def drain(url: str) -> list[tuple[str, int, float, float]]:
 
 
 def is_in_turn(entries: list[tuple[str, int, float, float]]) -> bool:
-    """Whether each was sent in one batch with the one before, or after the sending of that one had ended."""
+    """Whether each event was sent in one batch with the one before it, or after the send of that one had ended."""
     return all(
         earlier[2:] == later[2:] or earlier[3] <= later[2] for earlier, later in zip(entries, entries[1:], strict=False)
     )
@@ -345,7 +345,7 @@ def test_relays_of_several_processes_share_the_rows_and_never_overtake(
         mine = [entry for entry in everything if entry[0] == f"o-{n}"]
         assert [entry[1] for entry in mine] == list(range(5))
         assert is_in_turn(mine)
-    # It is no race when one of them did it all.
+    # Without a race one process would do it all.
     assert len([log for log in logs if log]) > 1
 
 

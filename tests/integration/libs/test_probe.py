@@ -1,4 +1,4 @@
-"""A database that cannot do its work is seen: by the probe within seconds, and by each transaction at once."""
+"""A database that does not work is detected: by the probe within seconds, and by each transaction at once."""
 
 import resource
 import shutil
@@ -38,7 +38,7 @@ def deposit(db: Database) -> None:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No result serves twice."""
+    """No result of the probe is cached."""
     monkeypatch.setattr(probe, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(probe, "STALE_SECONDS", 0.0)
 
@@ -116,7 +116,7 @@ def test_a_database_that_does_not_answer_holds_up_no_probe(db: Database, monkeyp
 def test_a_database_whose_writers_wait_is_degraded_and_not_unhealthy(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else an overload would take the service out of its balancer, and the load to the others."""
+    """Otherwise an overload would remove the service from its balancer, and move its load to the others."""
     monkeypatch.setattr(probe, "BUSY_SECONDS", 0.1)
     monkeypatch.setattr(probe, "PATIENCE_SECONDS", 10)
     assert Probe(db).state() == {"status": "healthy"}
@@ -153,7 +153,7 @@ def test_a_database_that_takes_no_writes_makes_its_service_not_ready(
     refused(api.post("/users", a_user()), 503, "dependency-unavailable")
     answered(api.get("/users"))
     databases._run(f"ALTER DATABASE {db.url.database} RESET default_transaction_read_only")
-    # Connections that were made before are found out, and made anew.
+    # Broken connections are detected, and replaced.
     assert eventually(lambda: app.test_client().get("/readyz").status_code == 200)
     answered(api.post("/users", a_user()), 201)
 
@@ -168,7 +168,7 @@ def parts(path: Path) -> list[Path]:
 @OF_SQLITE
 @pytest.mark.usefixtures("at_once")
 def test_a_file_that_is_removed_takes_nothing_more_until_it_is_back(db: Database, tmp_path: Path) -> None:
-    """Its connections would go on writing, into what nobody will ever find."""
+    """Open connections would continue to write into a deleted file."""
     deposit(db)
     file, asked = Path(db.url.database or ""), Probe(db)
     assert asked.state() == {"status": "healthy"}
@@ -237,7 +237,7 @@ def test_a_file_that_is_no_database_is_unhealthy(db: Database) -> None:
 
 @OF_SQLITE
 def test_a_full_disk_makes_a_service_not_ready_and_room_makes_it_ready_again(databases: Any, tmp_path: Path) -> None:
-    """No file of its process can grow, as on a full disk."""
+    """A limit keeps the files of its process from growing, as on a full disk."""
     url = databases.migrated("user_service")
     with Running("user", url, tmp_path, WEB_CONCURRENCY="1", LOG_DIR="") as user:
         user_url = f"{user.url}/users"

@@ -1,4 +1,4 @@
-"""The example of docs/events.md, run: an event of version 1 is read as version 2, which is all that a handler knows."""
+"""Runs the example of docs/events.md: an event of version 1 is read as version 2, the only one that the handler knows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.unit.docs.pages import page
 
 
 class Counted:
-    """The handler: keeps one row for each order, and what it was called with."""
+    """The handler: stores one row for each order, and its arguments."""
 
     def __init__(self) -> None:
         self.calls: list[list[Any]] = []
@@ -38,7 +38,7 @@ def counted() -> Counted:
 
 @pytest.fixture
 def handlers(counted: Counted) -> Handlers:
-    """Those that the page declares."""
+    """The handlers that the page declares."""
     [example] = [text for language, text in page("docs/events.md").blocks if language == "python"]
     names = {"Any": Any, "Event": Event, "Mapping": Mapping, "dataclass": dataclass, "count_orders": counted}
     exec(example, names)  # noqa: S102 - the page is our own

@@ -1,5 +1,5 @@
 """While one greenlet waits for the database, others run: `python -m tests.integration.libs.waiting URL` prints how
-often another one ran meanwhile.
+often another greenlet ran meanwhile.
 """
 
 import sys

@@ -22,7 +22,7 @@ from tests.web import Api, answered
 
 
 class Running:
-    """One process of the service, its users and channels in the hands of the test."""
+    """One process of the service, with fake users and channels."""
 
     def __init__(self, settings: NotificationSettings, run_app: Callable[..., Any]):
         self.users = FakeUsers()
@@ -37,7 +37,7 @@ class Running:
         return self.channels["email"].sent
 
     def step(self, channel: str = "email") -> bool:
-        """What the background loop does once."""
+        """One step of the background loop."""
         context.begin(5.0)
         try:
             return bool(self._loops[f"sender of {channel}"]._step())
@@ -45,7 +45,7 @@ class Running:
             context.end()
 
     def finish(self, channel: str = "email") -> None:
-        """What the background loop does at its end."""
+        """The end of the background loop."""
         self._loops[f"sender of {channel}"]._finish()
 
     def is_woken(self, channel: str = "email") -> bool:
@@ -62,13 +62,13 @@ class Running:
         return [result["outcome"] for result in answered(answer)["results"]]
 
     def erase(self) -> None:
-        """Erase what deleted users were told, as the background loop does."""
+        """Erase the notifications of deleted users, as the background loop does."""
         erasure = Erasure(self.db, repository.walk_user, use_cases.erase_notifications)
         while erasure.step():
             pass
 
     def send(self, **body: Any) -> dict[str, Any]:
-        """Ask for a notification; the answer."""
+        """Post a notification; returns the answer."""
         sent: dict[str, Any] = answered(self.api.post("/notifications/send", {"body": "A text.", **body}), 201)
         return sent
 
@@ -85,17 +85,17 @@ class Running:
         return stats
 
     def row(self, notification_id: str) -> Any:
-        """The row as the table has it, deleted or not."""
+        """The stored row, deleted or not."""
         with self.db.read() as connection:
             return connection.execute(sa.select(notifications).where(notifications.c.id == notification_id)).one()
 
     def set(self, **values: Any) -> None:
-        """Write to every row."""
+        """Set columns of every row."""
         with self.db.write() as session:
             session.execute(sa.update(notifications).values(**values))
 
     def store(self, *rows: dict[str, Any]) -> None:
-        """Put rows in the table that a history would have left there."""
+        """Store rows that differ from new ones in these columns."""
         with self.db.write() as session:
             session.add_all(
                 Notification(**{**Notification.new(channel="log", body="A text.", data={}), **row}) for row in rows

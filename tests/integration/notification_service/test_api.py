@@ -214,7 +214,7 @@ def test_a_page_behind_each_filter_uses_its_index_and_sorts_nothing(service: Run
 
 
 def test_several_filters_use_an_index_that_has_them_all(service: Running) -> None:
-    """Else one index would be read from end to end for a page that is nearly empty."""
+    """Otherwise a whole index would be scanned for a nearly empty page."""
     if not service.db.is_sqlite:
         pytest.skip("the planner of PostgreSQL looks at the size of the table")
     order_id = new_id()

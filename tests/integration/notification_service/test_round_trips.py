@@ -44,7 +44,7 @@ def test_a_template_is_read_back_and_sent_as_what_it_says(service: Running) -> N
 
 
 def check(service: Running, sent: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
-    """What is told, which is also what leaves."""
+    """Check that the answer and the sent message have what was written."""
     told = written(service.api, "POST", "/notifications/send", sent)
     data = expected.pop("data", {})
     left_out = defaults("notification", "post", "/notifications/send")

@@ -208,7 +208,7 @@ def test_users_that_cannot_be_asked_count_no_attempt_and_hold_up_no_given_recipi
     with pytest.raises(DependencyUnavailable):
         service.step()
     assert (service.get(asked["id"])["status"], service.get(given["id"])["status"]) == ("queued", "sent")
-    service.step()  # nothing is due: what could not be tried lets others go first
+    service.step()  # nothing is due: messages that could not be tried are postponed
     assert service.users.calls == 1
     service.users.down = False
     service.set(due_at=sa.case((notifications.c.due_at.is_(None), None), else_=0.0))

@@ -1,4 +1,4 @@
-"""The order service in this process, on both engines, with fakes around it."""
+"""The order service in this process, on both engines, with fakes of the others."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,7 +15,7 @@ from tests.integration.order_service.shop import InterruptedProducts, Shop, Watc
 def shop(
     new_database: Callable[[str], str], make_settings: Callable[..., Settings], run_app: Callable[[Flask], Flask]
 ) -> Shop:
-    """A shop with one customer, whom only the user service knows yet, and one product of 10.00 EUR."""
+    """A shop with one customer, who is not yet in the replica, and one product at 10.00 EUR."""
     url, users, products = new_database("order_service"), WatchedUsers(), InterruptedProducts()
 
     def open_shop() -> Flask:

@@ -1,4 +1,4 @@
-"""Two processes that begin at the same moment, each with its own app and fakes: they share the database alone."""
+"""Races of two processes, each with its own app and fakes: they share only the database."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ class Racers:
         self._pool = ProcessPoolExecutor(2, spawn, initializer=_enter, initargs=(spawn.Barrier(2),))
 
     def race(self, shop: Shop, *work: tuple[Work, Any]) -> list[Any]:
-        """Do each of two things in a process of its own, with the shop as it looks from there; what they return.
-        A function must be found by its name, and its argument and its result be plain values.
+        """Call each of two functions in its own process, with a shop of that process; returns their results. A function
+        must be found by its name, and its argument and its result be plain values.
         """
         url = shop.db.url.render_as_string(hide_password=False)
         first, second = (
@@ -49,7 +49,7 @@ def _run(url: str, user_id: str, product_id: str, function: Work, job: Any) -> A
 
 @contextmanager
 def _shop(url: str, user_id: str, product_id: str) -> Iterator[Shop]:
-    # Time enough for a machine that has other things to do.
+    # Generous, since other programs may slow the machine down.
     settings = OrderSettings(
         service="order", base_port=18600, secret_key=SECRET, database_url=url, request_deadline_seconds=30.0,
         log_level="ERROR",

@@ -1,4 +1,4 @@
-"""What the tests of the order service do again and again, and a look behind its answers."""
+"""The common operations of the tests of the order service, and access to its tables."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ from tests.web import Api, answered
 
 
 def elsewhere(work: Callable[[], Any]) -> Any:
-    """Do something in a thread of its own, as another process would, and wait for it."""
+    """Call a function in another thread, as another process would, and wait for it."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(work).result()
 
 
 class WatchedUsers(FakeUsers):
-    """Counts what it was asked, and lets a test do something meanwhile."""
+    """Counts its calls, and calls a function of the test meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class WatchedUsers(FakeUsers):
 
 
 class InterruptedProducts(FakeProducts):
-    """Lets a test do something once, after the units were taken and before the answer arrives."""
+    """Calls a function of the test once, after the reservation and before its answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class InterruptedProducts(FakeProducts):
         return outcomes
 
     def release(self, order_id: str) -> None:
-        """What the product service does when it hears of a rejection or a cancellation."""
+        """Release units, as the product service does on a rejection or a cancellation."""
         held = self.reserved.get(order_id)
         if isinstance(held, list):
             for line in held:
@@ -82,7 +82,7 @@ class Shop:
         self.product_id = products.add(new_id())
 
     def a_user(self, **given: Any) -> str:
-        """Known to the user service, and not yet to this one."""
+        """A user who is not yet in the replica."""
         user_id = new_id()
         self.users.known[user_id] = {"status": "active", "version": 1, **given}
         return user_id
@@ -99,7 +99,7 @@ class Shop:
         return self.api.post("/orders", body or self.body(), headers=with_key(key, headers))
 
     def place_again(self, body: dict[str, Any], key: str, headers: dict[str, str] | None = None) -> TestResponse:
-        """The same without the checks of a first answer: what is replayed tells of the first request."""
+        """Place an order without the checks of a first answer: a replayed one names the first request."""
         data = orjson.dumps(body)
         client = self.app.test_client()
         return client.post("/api/v1/orders", data=data, headers=with_key(key, headers), content_type="application/json")
@@ -120,7 +120,7 @@ class Shop:
         return order
 
     def twin(self) -> "Shop":
-        """The same shop in another process: nothing is shared but the database and the services around it."""
+        """The same shop as another process sees it: only the database and the fakes are shared."""
         other = Shop(self._open_shop, self.users, self.products)
         other.user_id, other.product_id = self.user_id, self.product_id
         return other
@@ -134,7 +134,7 @@ class Shop:
             repository.learn_users(session, facts)
 
     def new(self, body: dict[str, Any] | None = None, key: str | None = None, seconds: float = 60.0) -> NewOrder:
-        """An order as the routes hand it on."""
+        """A new order as the routes create it."""
         body = body or self.body()
         made = Key.of(SECRET, "anonymous", "/orders", key, body) if key else None
         return NewOrder.of(body["user_id"], body["items"], body.get("note"), made, time.monotonic() + seconds)
@@ -154,7 +154,7 @@ class Shop:
             session.execute(sa.update(orders).where(orders.c.id == order_id).values(**values))
 
     def abandon(self, order_id: str, seconds: float = 60.0) -> None:
-        """The request that drives a pending order should have ended so long ago."""
+        """Let the deadline of a pending order have passed `seconds` ago."""
         self.write(order_id, drive_until=epoch() - seconds)
 
     def recover(self) -> bool:
@@ -167,7 +167,7 @@ class Shop:
             pass
 
     def hear(self, *events: dict[str, Any]) -> list[str]:
-        """Events arrive in one batch; their outcomes."""
+        """Deliver events in one batch; returns their outcomes."""
         answer = self.api.post("/events", list(events), content_type=BATCH_JSON)
         return [result["outcome"] for result in answered(answer)["results"]]
 
@@ -183,12 +183,12 @@ class Shop:
             return dict(repository.find(session, order_id))
 
     def replica(self) -> dict[str, tuple[str, int]]:
-        """Status and version of each user that is known here."""
+        """Status and version of each user in the replica."""
         with self.db.read() as session:
             return {row.id: (row.status, row.version) for row in session.execute(sa.select(users))}
 
     def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
-        """The CloudEvents that wait for one of their subscribers at least, oldest first."""
+        """The CloudEvents that wait for a subscriber, oldest first."""
         with self.db.read() as session:
             bodies = session.scalars(sa.select(outbox.outbox.c.body).order_by(outbox.outbox.c.seq))
             found = [orjson.loads(body) for body in dict.fromkeys(bodies)]
@@ -213,7 +213,7 @@ class Shop:
 
 
 def summary(placed: OrderRow | Exception | None) -> tuple[str, str] | str | None:
-    """What became of an order in T1: its id and status, or the name of the problem, or None for an unknown user."""
+    """The outcome of T1 for an order: its id and status, or the name of the problem, or None for an unknown user."""
     return type(placed).__name__ if isinstance(placed, Exception) else placed and (placed["id"], placed["status"])
 
 

@@ -1,4 +1,4 @@
-"""Orders that are at the same step travel together, and each is judged on its own."""
+"""Orders at the same step are batched, and each has its own outcome."""
 
 import time
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def test_a_key_of_an_unknown_user_is_left_to_the_next_who_brings_it(shop: Shop) 
 
 
 class WatchedProducts(InterruptedProducts):
-    """Remembers what it was asked for."""
+    """Records the batches that it gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ def test_of_two_verdicts_upon_one_order_the_first_holds(shop: Shop) -> None:
 
 
 def test_the_statement_itself_changes_only_what_is_pending(shop: Shop) -> None:
-    """Whoever calls it without looking changes nothing."""
+    """A caller that does not check the status changes nothing."""
     pending, shipped = shop.pend(), shop.take(shop.order()["id"], "ship")
     problem = DependencyUnavailable("Too late.").document("/orders", "a-request")
     late = Rejected(
@@ -266,7 +266,7 @@ def test_of_many_requests_at_once_each_gets_its_own_answer(shop: Shop) -> None:
 
 
 def test_clients_with_little_time_fail_no_neighbour(shop: Shop) -> None:
-    """The second leads the batch of all that come after it, while another process has the lock of the database."""
+    """The second leads the batch of all that follow, while another process holds the lock of the database."""
     shop.know()
 
     def place(timeout_ms: str) -> int:

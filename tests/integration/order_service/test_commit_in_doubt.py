@@ -1,4 +1,4 @@
-"""The connection breaks at COMMIT: it may have happened or not, and only the row can tell."""
+"""The connection breaks at COMMIT: only the row shows whether the transaction was committed."""
 
 import sqlite3
 from collections.abc import Callable
@@ -16,7 +16,7 @@ T1, T2 = 1, 2
 
 @pytest.fixture
 def break_commit(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`break_commit(2, happened=True)`: the second COMMIT from now on happens, and nobody hears of it."""
+    """`break_commit(2, happened=True)`: the second COMMIT from now on succeeds, but its answer is lost."""
     dialect = shop.db.engine.dialect
     commit = dialect.do_commit
 
@@ -114,7 +114,7 @@ def test_a_rejection_whose_commit_happened_is_answered(shop: Shop, break_commit:
 def test_a_replay_whose_commit_is_in_doubt_is_not_told_that_there_is_no_order(
     shop: Shop, break_commit: Callable[..., None]
 ) -> None:
-    """It wrote nothing of its own, so there is no row with its id."""
+    """It wrote nothing, so there is no row with its id."""
     first = shop.place(key="k")
     break_commit(T1, happened=True)
 
@@ -128,7 +128,7 @@ def test_a_user_whose_storing_is_in_doubt_can_order_by_trying_again(
     shop: Shop, break_commit: Callable[..., None], happened: bool
 ) -> None:
     body = shop.body(user_id=shop.a_user())
-    break_commit(2, happened=happened)  # the first looked for the user in vain
+    break_commit(2, happened=happened)  # the first did not find the user
 
     refused(shop.place(body, key="k"), 503, "dependency-unavailable")
 

@@ -92,7 +92,7 @@ def test_a_key_in_flight_with_another_body_is_told_so(shop: Shop) -> None:
 
 
 def test_a_key_whose_first_request_may_still_run_is_in_flight(shop: Shop) -> None:
-    """Another process has stored the order and drives it."""
+    """Another process drives the order."""
     shop.pend(key="k", seconds=30.0)
 
     answer = shop.place(key="k")
@@ -108,12 +108,12 @@ def test_the_pause_that_is_asked_for_is_never_nothing(shop: Shop) -> None:
 
     answer = shop.place(key="k")
 
-    if answer.status_code == 409:  # on a slow machine the time is over, and the order is driven on
+    if answer.status_code == 409:  # on a slow machine the deadline has passed, and the order is taken over
         assert answer.headers["Retry-After"] == "1"
 
 
 def test_after_its_deadline_the_next_request_drives_the_same_order_on(shop: Shop) -> None:
-    """The first died after it had reserved: nothing is reserved twice."""
+    """The first died after the reservation: nothing is reserved twice."""
     order_id = shop.pend(key="k")
     shop.products.reserve([Demand(order_id, shop.body()["items"], "the first", 0.0)], 0.0)
     shop.abandon(order_id)
@@ -135,7 +135,7 @@ def test_a_clock_that_was_set_back_does_not_block_a_key(shop: Shop) -> None:
 
 
 def test_who_drives_an_order_on_has_its_own_deadline(shop: Shop) -> None:
-    """While the second drives it on, a third is told to wait."""
+    """While the second drives the order, a third is refused."""
     order_id = shop.pend(key="k")
     shop.abandon(order_id)
     third: list[Any] = []
@@ -158,7 +158,7 @@ def test_of_two_that_would_drive_it_on_at_once_one_does(shop: Shop) -> None:
 
 
 def test_the_late_first_and_the_second_agree(shop: Shop) -> None:
-    """The first was slow, the second drove its order on and confirmed it: the first answers what the row says."""
+    """The first was slow, and the second took its order over and confirmed it: the first answers with the stored order."""
     other, second = shop.twin(), []
 
     def overtake() -> None:
@@ -226,7 +226,7 @@ def test_a_key_that_is_free_after_a_day_may_come_with_another_body(shop: Shop) -
 
 
 def test_a_pending_order_keeps_its_key_however_old_it_is(shop: Shop) -> None:
-    """Otherwise the first request, if it lives yet, and the next would make two orders."""
+    """Otherwise the first request, if it still runs, and the next would place two orders."""
     order_id = shop.pend(key="k")
     shop.write(order_id, created_at=now() - timedelta(days=2))
 
@@ -238,7 +238,7 @@ def test_a_pending_order_keeps_its_key_however_old_it_is(shop: Shop) -> None:
 def test_a_key_that_was_taken_and_given_back_at_this_moment_is_in_flight(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On PostgreSQL another process may store, fail and give back between our insert and our look."""
+    """On PostgreSQL another process may take the key, fail and free it between our INSERT and our SELECT."""
     shop.know()
     with monkeypatch.context() as patch:
         patch.setattr(repository, "add_pending", lambda session, new: set())

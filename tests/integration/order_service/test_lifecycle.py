@@ -1,4 +1,4 @@
-"""Cancel, ship and deliver: what they change, publish and refuse."""
+"""Cancel, ship and deliver: their changes, events and refusals."""
 
 from itertools import product
 from typing import Any
@@ -13,7 +13,7 @@ from tests.web import answered, refused
 
 STEPS = {"cancel": "cancelled", "ship": "shipped", "deliver": "delivered"}
 BEFORE = {"cancel": (), "ship": (), "deliver": ("ship",)}
-"""What must have happened to a confirmed order."""
+"""Operation → the operations that a confirmed order needs before."""
 WAY = {"confirmed": (), "cancelled": ("cancel",), "shipped": ("ship",), "delivered": ("ship", "deliver")}
 ALLOWED = {
     ("confirmed", "cancel"), ("cancelled", "cancel"), ("confirmed", "ship"), ("shipped", "ship"), ("delivered", "ship"),

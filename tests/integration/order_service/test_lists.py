@@ -118,7 +118,7 @@ def test_a_cursor_fits_only_the_question_that_it_was_issued_for(shop: Shop, stor
 
 
 def test_each_filter_and_sort_has_its_index(shop: Shop) -> None:
-    """SQLite tells how it would find a page: nothing is sorted, and no row is looked at in vain."""
+    """By the query plan of SQLite nothing is sorted, and no row is read needlessly."""
     if not shop.db.is_sqlite:
         pytest.skip("PostgreSQL's plans depend on its statistics")
     seen: list[tuple[str, Any]] = []

@@ -1,4 +1,4 @@
-"""POST /orders, when all goes well."""
+"""POST /orders, when it succeeds."""
 
 import re
 from datetime import datetime, timedelta

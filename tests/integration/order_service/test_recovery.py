@@ -1,4 +1,4 @@
-"""The recovery job: it rejects what nobody drives any more, and does no harm when it errs."""
+"""Recovery: it rejects orders that no request drives any more, and is harmless when a request still runs."""
 
 from typing import Any
 
@@ -98,7 +98,7 @@ def test_the_oldest_come_first_and_it_says_when_there_may_be_more(shop: Shop) ->
 
 
 def test_a_request_that_loses_against_recovery_answers_what_the_row_says_and_holds_nothing(shop: Shop) -> None:
-    """It errs: the request lives, and its reservation arrives late."""
+    """The request still runs, and its reservation arrives late."""
     other = shop.twin()
 
     def give_up_on_it() -> None:
@@ -110,7 +110,7 @@ def test_a_request_that_loses_against_recovery_answers_what_the_row_says_and_hol
     answer = shop.place_again(shop.body(), "k")
 
     document = refused(answer, 503, "dependency-unavailable")
-    assert document["detail"] == "The order was abandoned."  # what the row says
+    assert document["detail"] == "The order was abandoned."  # the stored outcome
     assert int(answer.headers["Retry-After"]) > 0
     (row,) = shop.rows()
     assert row["status"] == "rejected"
@@ -148,7 +148,7 @@ def test_a_request_whose_user_was_suspended_meanwhile_is_rejected(shop: Shop) ->
 def test_an_order_rejected_for_a_user_who_is_gone_keeps_nothing_of_the_user(shop: Shop) -> None:
     """On PostgreSQL the user may be deleted while T1 is under way, which stores the order after the deletion."""
     order_id = shop.pend(shop.body(note="Ring twice."), key="k")
-    shop.know(shop.user_id, status="deleted", version=9)  # and nothing more: the event found no order
+    shop.know(shop.user_id, status="deleted", version=9)  # the event found no order
     shop.abandon(order_id)
 
     shop.recover()

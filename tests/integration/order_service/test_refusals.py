@@ -1,4 +1,4 @@
-"""POST /orders, when it is refused: what the client is told, and what it leaves behind."""
+"""POST /orders, when it is refused: the answer, and the state that is left."""
 
 import json
 import time
@@ -111,7 +111,7 @@ def test_an_unknown_user_leaves_nothing_and_claims_no_key(shop: Shop) -> None:
 
 
 def check_rejected(shop: Shop, order_id: str, document: dict[str, Any]) -> None:
-    """The order is stored as rejected for the reason that the client was told, and its rejection is published."""
+    """The order is stored as rejected with the problem of the answer, and its rejection is published."""
     order = shop.get(order_id)
     assert (order["status"], order["total"], order["confirmed_at"]) == ("rejected", None, None)
     told = {name: document[name] for name in ("code", "detail", "errors") if name in document}
@@ -259,7 +259,7 @@ def test_when_the_time_is_over_before_the_reservation_the_order_is_rejected_and_
     body = shop.body()
     shop.know()
 
-    answer = shop.place(body, key="k", headers={"X-Request-Timeout-Ms": "400"})  # 500 are kept back for the end
+    answer = shop.place(body, key="k", headers={"X-Request-Timeout-Ms": "400"})  # SETTLE_SECONDS are kept for the end
 
     document = refused(answer, 504, "deadline-exceeded")
     assert answer.headers["Retry-After"] == "1"
@@ -287,7 +287,7 @@ def test_when_the_time_ends_while_the_second_transaction_waits_the_next_request_
 
 
 def test_a_fault_of_ours_leaves_the_order_to_recovery(shop: Shop) -> None:
-    """A bug in the middle of the saga is a 500, and what it left is found."""
+    """A bug in the middle of the saga is a 500, and recovery settles the order."""
 
     def broken() -> None:
         raise RuntimeError("a bug")

@@ -1,4 +1,4 @@
-"""GET /orders/stats: totals that are maintained, never counted, and still right."""
+"""GET /orders/stats: totals that are maintained, never counted, and still correct."""
 
 import random
 from collections import Counter
@@ -67,7 +67,7 @@ def test_the_figures_equal_a_count_of_the_rows_whatever_happened(shop: Shop, see
     ]
 
     def place() -> None:
-        """It may be refused: too little stock, two currencies, a user who is gone."""
+        """Place an order; it may be refused for too little stock, two currencies or a deleted user."""
         lines = [(product_id, dice.randint(1, 4)) for product_id in dice.sample(products, dice.choice([1, 1, 1, 2]))]
         shop.place(shop.body(*lines, user_id=dice.choice(users)))
 
@@ -77,7 +77,7 @@ def test_the_figures_equal_a_count_of_the_rows_whatever_happened(shop: Shop, see
         shop.products.down = False
 
     def step() -> None:
-        """It may be refused: not every step fits."""
+        """Send a transition; it may be refused."""
         if rows := shop.rows():
             shop.api.post(f"/orders/{dice.choice(rows)['id']}/{dice.choice(['cancel', 'ship', 'deliver'])}", None)
 

@@ -1,4 +1,4 @@
-"""The replica of the users: filled from events and by asking, and never revived."""
+"""The replica of the users: filled by events and by lookups; a deleted user is never revived."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
@@ -50,7 +50,7 @@ def test_a_suspended_user_may_not_order(shop: Shop, asked: bool) -> None:
 
 
 def test_a_deleted_user_may_not_order_whatever_the_user_service_says(shop: Shop) -> None:
-    """The replica is newer than the answer: nobody asks."""
+    """The replica is newer, so there is no lookup."""
     shop.hear(deleted(shop.user_id))
 
     document = refused(shop.place(), 422, "unknown-user", "/user_id")
@@ -127,7 +127,7 @@ def test_of_two_facts_in_one_batch_the_newer_holds(shop: Shop, newer_first: bool
 
 
 def test_the_same_fact_under_another_event_id_changes_nothing(shop: Shop) -> None:
-    """As after the inbox was trimmed."""
+    """As when it is delivered again after the inbox was trimmed."""
     order = shop.order()
     shop.hear(deleted(shop.user_id))
     before, published = shop.rows(), shop.events()
@@ -271,7 +271,7 @@ def test_a_deletion_without_a_time_can_never_be_handled_and_changes_nothing(shop
 
 
 def test_a_deletion_waits_for_a_confirmation_that_has_read_the_user_and_cancels_it(shop: Shop) -> None:
-    """Otherwise the confirmation, not committed yet, would not be seen, and stay."""
+    """Otherwise the deletion would miss the confirmation, which is not yet committed."""
     order_id = shop.pend()
     event = deleted(shop.user_id, at=now() - timedelta(hours=1))
 
@@ -279,7 +279,7 @@ def test_a_deletion_waits_for_a_confirmation_that_has_read_the_user_and_cancels_
         with shop.db.write() as session:
             checkout.settle_all(session, [Verdict(order_id, shop.user_id, [a_reserved_line()], ORIGIN)])
             deletion = pool.submit(shop.hear, event)
-            wait([deletion], timeout=0.3)  # time enough to go wrong, if nothing holds it up
+            wait([deletion], timeout=0.3)  # time for the deletion to run, if it did not wait
         outcomes = deletion.result()
 
     assert outcomes == ["done"]

@@ -1,4 +1,4 @@
-"""What the order service does with the product service, said in a few words."""
+"""The operations of the order service on the product service."""
 
 from typing import Any
 
@@ -29,14 +29,14 @@ class Shop:
         return str(answered(self.reserve(*lines, order_id=order_id), 201)["order_id"])
 
     def batch(self, *reservations: dict[str, Any]) -> list[dict[str, Any]]:
-        """The outcome of each."""
+        """Reserve in one batch; returns the outcomes."""
         outcomes: list[dict[str, Any]] = answered(
             self.api.post("/reservations/batch", {"reservations": list(reservations)})
         )["outcomes"]
         return outcomes
 
     def tell(self, event_type: str, *order_ids: str) -> list[str]:
-        """Deliver an event about each order, in one batch; the outcomes."""
+        """Deliver an event about each order, in one batch; returns the outcomes."""
         return self.deliver(
             *(a_cloud_event(f"order.{event_type}.v1", {"order_id": order_id}) for order_id in order_ids)
         )

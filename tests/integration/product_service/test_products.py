@@ -144,7 +144,7 @@ def test_a_user_service_that_is_down_is_not_a_user_that_is_unknown(make_service:
     api = Api(make_service("product", users=DownUsers()))
     answer = api.post("/products", a_product(seller_id=new_id()))
     refused(answer, 503, "dependency-unavailable")
-    # Who names no seller needs no user service.
+    # Without a seller the user service is not called.
     answered(api.post("/products", a_product()), 201)
 
 
@@ -496,7 +496,7 @@ def test_lists_are_what_a_plain_look_at_all_products_says(
     for product in made[3::8]:
         api.delete(f"/products/{product['id']}")
     del made[3::8]
-    # A changed text is found anew, and the old one no more.
+    # The search finds a changed text, and no longer the old one.
     made[0] = answered(api.patch(f"/products/{made[0]['id']}", {"name": "red bag", "description": "Hidden treasure"}))
     made[1] = answered(adjust(api, made[1]["id"], -made[1]["stock"])) if made[1]["stock"] else made[1]
     tie(db, products)
@@ -587,7 +587,7 @@ def test_a_question_that_makes_no_sense_is_refused(api: Api) -> None:
 
 
 def test_every_change_is_told_with_ids_and_facts(app: Flask, api: Api, create: Create, db: Database) -> None:
-    # A broker gets them all; nobody reads them yet.
+    # A broker gets all events; these have no subscriber yet.
     app.extensions["quintet"].owner.has_broker = True
     product = create(price="5", stock=3)
     api.patch(f"/products/{product['id']}", {"price": 6.5})

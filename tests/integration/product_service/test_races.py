@@ -1,4 +1,4 @@
-"""Many workers of several processes and one truth."""
+"""Races of workers in several processes."""
 
 import random
 import threading
@@ -22,7 +22,7 @@ THREADS = 3
 
 
 def in_a_process(url: str, work: Callable[[Shop, int], Any]) -> list[Any]:
-    """The service in this process, and `work` in each of its threads."""
+    """Run `work` in several threads, with a service of this process."""
     app = create_app(patient("product", url))
     results = in_threads(THREADS, lambda number: work(Shop(Api(app)), number))
     app.extensions["quintet"].db.dispose()
@@ -42,7 +42,7 @@ def race(workers: Workers, db: Database) -> Callable[..., list[Any]]:
 
 
 def buy(url: str, process: int, product: str, other: str) -> list[int]:
-    """Singles and batches mixed until nothing is left; how many units each thread got."""
+    """Reserve singly and in batches until nothing is left; returns how many units each thread got."""
 
     def work(shop: Shop, number: int) -> int:
         dice, bought = random.Random(process * 10 + number), 0
@@ -69,7 +69,7 @@ def test_exactly_the_stock_is_sold_in_singles_and_batches(shop: Shop, race: Call
 
 
 def repeat(url: str, process: int, product: str, orders: list[str]) -> list[list[Any]]:
-    """Everyone reserves for all the same orders."""
+    """Every thread reserves for the same orders."""
 
     def work(shop: Shop, number: int) -> list[Any]:
         mine = list(orders)
@@ -100,7 +100,7 @@ def test_an_order_that_many_reserve_for_at_once_holds_its_lines_once(
 
 
 def reserve_or_release(url: str, process: int, products: list[str], orders: list[str]) -> list[int]:
-    """One process reserves what the others release, in every way there is."""
+    """One process reserves for the orders that the others release, in every way."""
 
     def work(shop: Shop, number: int) -> int:
         dice = random.Random(process * 10 + number)
@@ -132,7 +132,7 @@ def test_whoever_comes_first_after_reserve_and_release_nothing_is_held(
     orders = [new_id() for _ in range(60)]
     troubles = race(reserve_or_release, products, orders)
     assert {shop.units(product) for product in products} == {(50, 0, 0)}
-    # Locks are taken in one order, so nobody was turned away by a deadlock.
+    # Locks are taken in one order, so no request failed with a deadlock.
     assert sum(troubles) == 0
 
 
@@ -191,8 +191,8 @@ def test_one_key_sent_by_many_at_once_makes_one_product(shop: Shop, race: Callab
 def test_a_release_of_several_orders_and_a_reserve_do_not_wait_for_each_other(
     shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One holds the product and is about to store its order; the other is about to refuse that very order, and to
-    give back another order's units of the product.
+    """The reserve has locked the product and is about to insert its reservation; the release is about to insert a
+    tombstone for the same order, and to release units of the product.
     """
     product, held, late = (
         shop.product(stock=5),

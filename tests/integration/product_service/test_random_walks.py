@@ -12,7 +12,7 @@ from tests.web import answered
 
 
 class Model:
-    """Units by product, and what became of each order."""
+    """Units by product, and the reservation of each order."""
 
     def __init__(self) -> None:
         self.units: dict[str, list[int]] = {}
@@ -121,7 +121,7 @@ def _agree(shop: Shop, model: Model) -> None:
     found: list[dict[str, Any]] = answered(shop.api.get("/products?limit=200"))["items"]
     units = {p["id"]: [p["stock"], p["reserved"], p["sold"]] for p in found}
     assert units == model.units
-    # Every unit is somewhere, none is there twice, and none is owed.
+    # Every unit is counted exactly once, and no number is negative.
     assert all(sum(held) == model.put_in[product] and min(held) >= 0 for product, held in units.items())
     assert answered(shop.api.get("/products/stats")) == {
         "total": len(units),

@@ -162,7 +162,7 @@ def test_what_was_sold_stays_sold(shop: Shop, late: str) -> None:
     assert shop.tell(late, order) == ["done"]
     shop.release(order)
     assert shop.units(product) == (3, 0, 2)
-    # And the reserve that was sent again is told what it was told.
+    # A repeated reserve gets the same answer.
     assert answered(shop.reserve((product, 2), order_id=order), 201)["items"][0]["quantity"] == 2
     assert shop.units(product) == (3, 0, 2)
 
@@ -199,7 +199,7 @@ def test_an_event_about_no_order_fails_no_neighbour(shop: Shop) -> None:
         order = shop.reserved((product, 2))
         bad = a_cloud_event("order.rejected.v1", {"order_id": order_id})
         outcomes = shop.deliver(bad, a_cloud_event("order.rejected.v1", {"order_id": order}))
-        # What becomes of it depends on the engine: SQLite takes any text for an id.
+        # The outcome depends on the engine: SQLite accepts any text as an id.
         assert outcomes[1] == "done"
         assert shop.units(product) == (5, 0, 0)
 

@@ -24,7 +24,7 @@ PRICES = ["0", 0, "19.99", 19.99, 5, "5.0", 1e3, "99999999999.99", 99999999999]
 def test_every_member_of_a_product_is_read_back(api: Api, users: FakeUsers, method: str) -> None:
     seller = new_id()
     users.known.add(seller)
-    # All of them once is enough.
+    # Once is enough.
     currencies = {} if method == "post" else {"currency": ["USD", "JPY", "KWD", "CLF"]}
     given = {"price": PRICES, "seller_id": [seller, None], **currencies}
     products = Resource("product", "/products", lambda **body: a_product(**{"price": "7", **body}), given)
@@ -74,7 +74,7 @@ def reservations(shop: Shop) -> list[dict[str, Any]]:
 
 
 def assert_read_back(shop: Shop, wanted: dict[str, Any], answer: dict[str, Any]) -> None:
-    """What was answered is what is found, and says what was wanted."""
+    """Check that the answer is what is read back, and has the values of the request."""
     assert answer == answered(shop.api.get(f"/reservations/{wanted['order_id']}"))
     assert (answer["order_id"], answer["status"]) == (wanted["order_id"], "reserved")
     units: Counter[str] = Counter()

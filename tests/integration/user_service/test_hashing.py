@@ -17,11 +17,11 @@ pytestmark = pytest.mark.parametrize("databases", ["sqlite"], indirect=True, sco
 
 REGISTRATIONS = 250
 HASH_SECONDS = 0.04
-"""Whoever waits for a hash that is made in the loop waits for as long as this."""
+"""A hash in the event loop would block every request for this long."""
 
 
 def test_a_service_that_registers_many_at_once_answers_that_it_lives(databases: Any, tmp_path: Path) -> None:
-    """One worker, and more hashes than it can make in the time that requests have."""
+    """One worker, and more hashes than it can compute within the deadline."""
     url, over, seconds = databases.migrated("user_service"), Event(), []
 
     with Running("user", url, tmp_path, WEB_CONCURRENCY="1") as user:
@@ -44,6 +44,6 @@ def test_a_service_that_registers_many_at_once_answers_that_it_lives(databases: 
     assert set(statuses) <= {201, 503, 504}
     assert statuses.count(201) >= 20
     times = quantiles(seconds, n=20)
-    # The clients share the cores with the service, which is why it is not all of them.
+    # The clients share the cores with the service, so not all requests succeed.
     assert times[-1] < 0.1, times
     assert times[9] < HASH_SECONDS / 2, times

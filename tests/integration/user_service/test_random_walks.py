@@ -1,4 +1,4 @@
-"""The totals, after long random histories, are what counting says; and races have one winner."""
+"""After long random histories the totals equal a count; and races have one winner."""
 
 import random
 from collections import Counter

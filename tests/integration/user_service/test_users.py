@@ -307,7 +307,7 @@ def test_a_change_with_a_password_replaces_it(api: Api, create: Create, db: Data
 def test_no_transaction_waits_while_a_password_is_hashed(
     api: Api, create: Create, db: Database, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes 40 ms, in which nobody else could write."""
+    """It takes 40 ms, in which no other request could write."""
     path = "/users" if method == "POST" else f"/users/{create()['id']}"
     hashed: list[str] = []
 
@@ -579,7 +579,7 @@ def test_a_second_request_with_the_key_gets_the_stored_answer(api: Api) -> None:
     assert "Idempotent-Replayed" not in first.headers
     answered(api.patch(f"/users/{user['id']}", {"name": "Later"}))
     again = api.post("/users", dict(reversed(body.items())), headers=headers)
-    # As it was then, whatever came later.
+    # The answer of the first request, whatever has changed since.
     assert (again.status_code, again.data, again.content_type) == (201, first.data, first.content_type)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.headers["Location"] == first.headers["Location"]

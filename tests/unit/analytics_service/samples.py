@@ -1,4 +1,4 @@
-"""Orders and notifications, confirmed and sent unless a test says otherwise."""
+"""Orders and notifications, confirmed and sent unless a test changes them."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,7 +16,7 @@ def a_line(product_id: str = LAPTOP, quantity: int = 2, line_total: str = "19.98
 
 
 def order_facts(**given: Any) -> dict[str, Any]:
-    """What an event says, as columns."""
+    """The facts of an event, as columns."""
     same = {"id": new_id(), "confirmed_at": NOON, "total": Decimal("19.98"), "currency": "EUR"}
     return {**same, "lines": [a_line()], **given}
 

@@ -1,4 +1,4 @@
-"""What is asked of the other services, and what becomes of their answers."""
+"""The calls to the other services, and the handling of their answers."""
 
 import inspect
 import threading
@@ -198,7 +198,7 @@ def test_the_fake_can_be_down() -> None:
 
 
 class Slow:
-    """A call that ends when it is let go; counts its beginnings."""
+    """A call that blocks until it is released; counts its starts."""
 
     def __init__(self) -> None:
         self.begun, self.let_go = threading.Semaphore(0), threading.Semaphore(0)
@@ -256,7 +256,7 @@ def test_a_call_that_never_ends_blocks_nobody_for_long() -> None:
     assert slow.begun.acquire(timeout=5)
     slow.let_go.release(2)
     assert {stuck.result(5), second.result(5)} == {1, 2}
-    # The one that was overtaken does not begin another when it ends.
+    # A call that was overtaken does not start another when it ends.
     assert slow.count == 2
     slow.let_go.release()
     assert call.ask().result(5) == 3

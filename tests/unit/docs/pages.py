@@ -1,4 +1,4 @@
-"""The Markdown pages of the project, taken apart: prose, code spans, code blocks, links and tables."""
+"""Parses the Markdown pages of the project: prose, code spans, code blocks, links and tables."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ class Page:
 
     @property
     def code(self) -> list[str]:
-        """Everything that is set as code: spans and blocks."""
+        """The code of the page: spans and blocks."""
         return self.spans + [text for _, text in self.blocks]
 
     @property
@@ -35,7 +35,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """What `page.md#...` may name, made of the headings as GitHub makes it."""
+        """The anchors of the headings, derived as GitHub does."""
         plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _heading.findall(self.prose))
         return {heading.replace(" ", "-") for heading in plain}
 

@@ -1,4 +1,4 @@
-"""What the documentation says of the code is true."""
+"""The documentation agrees with the code."""
 
 import ast
 import configparser
@@ -37,7 +37,7 @@ SAGA = page("docs/saga.md")
 
 
 def in_code(pattern: str) -> set[Any]:
-    """What the pattern finds in the code spans and code blocks of all pages."""
+    """The matches of the pattern in the code spans and code blocks of all pages."""
     return {found for one in PAGES for text in one.code for found in re.findall(pattern, text)}
 
 
@@ -57,7 +57,7 @@ def defined(path: Path) -> set[str]:
 
 
 def targets(page: Page) -> list[tuple[Path, str]]:
-    """What the page links to inside the project: a path and what follows the `#`."""
+    """The links of the page within the project: path and fragment."""
     inner = [link.partition("#") for link in page.links if not re.match(r"[a-z]+:", link)]
     return [((page.path.parent / path).resolve() if path else page.path, name) for path, _, name in inner]
 
@@ -186,7 +186,7 @@ def test_the_events_are_those_of_the_map() -> None:
 
 
 def members(event_type: str) -> list[str]:
-    """What the publisher says in an event of this type."""
+    """The members of an event of this type, by its publisher."""
     events = vars(import_module(f"{event_type.split('.')[0]}_service.events")).values()
     published: type[Event] = next(cls for cls in events if getattr(cls, "TYPE", None) == event_type)
     return [declared.name for declared in fields(published) if declared.name != "origin"]

@@ -32,7 +32,7 @@ def setup(section: str, option: str) -> list[str]:
 
 
 def compose_services(path: str) -> list[str]:
-    """Those that are built or run for themselves: workers and migrations belong to a service."""
+    """The services of the compose file; workers and migrations belong to a service."""
     found = yaml.load(re.sub(r"!override|!reset", "", text(path)), Loader=yaml.SafeLoader)["services"]
     return [name for name in found if name in SERVICES or f"{name}-migration" in found]
 
@@ -96,7 +96,7 @@ def test_the_guide_to_a_sixth_service_names_every_list() -> None:
 
 
 def test_no_other_file_lists_the_packages_of_all_services() -> None:
-    """Documents, tests and what is generated are looked at elsewhere."""
+    """Documents, tests and generated files have other tests."""
     files = [path for pattern in ("*", "compose/**/*", "libs/**/*", ".ci/*") for path in ROOT.glob(pattern)]
     listing = {
         str(path.relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""What becomes of a batch when greenlets are killed: `python -m tests.unit.libs.batching_greenlets SCENARIO`."""
+"""Batches whose greenlets are killed: `python -m tests.unit.libs.batching_greenlets SCENARIO`."""
 
 import sys
 from typing import Any
@@ -14,7 +14,7 @@ SCENARIOS = (
 
 
 def they_share_one_call() -> None:
-    """All who are ready to run join, although the call itself never yields."""
+    """All greenlets that are ready to run join the batch, although the call itself never yields."""
     batches: list[list[int]] = []
     batcher: Any = Batcher(lambda items: batches.append(items) or items)
     spawned = [gevent.spawn(batcher, n) for n in range(10)]
@@ -82,7 +82,7 @@ def follower_is_killed() -> None:
 
 
 def heir_is_killed_while_it_waits() -> None:
-    """The lead has just been handed to it, and it does not know yet."""
+    """It has just become the leader, and has not run since."""
     heir_is_killed(lambda heir, hand_over: (heir.kill(block=False), hand_over()))
 
 

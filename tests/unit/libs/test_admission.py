@@ -1,4 +1,4 @@
-"""Who gets a place, who waits, and who is refused; in threads, as greenlets would do it."""
+"""Which requests get a place, wait or are refused; with threads in place of greenlets."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ Environ = dict[str, Any]
 
 
 class App:
-    """Notes who comes; each stays until it is let go."""
+    """Records its requests; each blocks until it is released."""
 
     def __init__(self) -> None:
         self.inside: list[Environ] = []
@@ -44,7 +44,7 @@ class App:
 
 
 class Client:
-    """A request in a thread of its own."""
+    """A request in its own thread."""
 
     def __init__(self, admission: Admission, number: int = 0, **environ: Any):
         self.environ = {"PATH_INFO": "/api/v1/orders", "REQUEST_METHOD": "POST", "number": number, **environ}
@@ -167,7 +167,7 @@ def test_who_is_killed_while_it_waits_takes_no_place_along(
 
 
 def keep_busy(made: Admission, app: App, seconds: float) -> None:
-    """Somebody always waits, and is served."""
+    """Keep at least one request waiting and being served."""
     give_up = time.monotonic() + seconds
     number = 50
     while time.monotonic() < give_up:
@@ -290,7 +290,7 @@ def test_who_is_under_way_waits_and_is_refused_is_counted(app: App) -> None:
 
 
 def test_a_thousand_requests_over_a_few_places_lose_none_of_them() -> None:
-    """A race: if a place got lost, or one were given twice, the end would show it."""
+    """A race: a place that was lost or given twice would show at the end."""
     most, now, lock = 0, 0, threading.Lock()
 
     def work(environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -17,7 +17,7 @@ from tests.unit.libs import batching_greenlets
 
 
 class Flush:
-    """Doubles what it gets, and notes each batch. The first batch waits until the gate opens."""
+    """Doubles the items, and records each batch. The first batch waits until the gate opens."""
 
     def __init__(self, judge: Callable[[list[Any]], Sequence[Any]] | None = None):
         self.batches: list[list[Any]] = []
@@ -32,7 +32,7 @@ class Flush:
 
 
 class Caller:
-    """Calls in a thread of its own, in a request that has `seconds`."""
+    """Calls in its own thread, in a request with a deadline of `seconds`."""
 
     def __init__(self, batcher: Batcher[Any, Any], item: Any, seconds: float = 10):
         self.outcome: Any = None
@@ -54,14 +54,14 @@ class Caller:
 
 
 def led(batcher: Batcher[Any, Any], flush: Flush, item: Any) -> Caller:
-    """A leader that is at work."""
+    """A leader that is running its batch."""
     leader = Caller(batcher, item)
     assert flush.entered.wait(10)
     return leader
 
 
 def queued(batcher: Batcher[Any, Any], items: Sequence[Any], seconds: float = 10) -> list[Caller]:
-    """Followers in the order of the items, all of which wait."""
+    """Waiting followers, in the order of the items."""
     callers = []
     for item in items:
         before = len(batcher._waiting)
@@ -174,7 +174,7 @@ def test_a_fault_that_is_shared_is_raised_as_a_copy_to_each(is_raised: bool) -> 
 
 
 def test_a_batch_has_the_latest_deadline_of_its_members() -> None:
-    """Its leader has little time, and does not cut its neighbours short."""
+    """The short deadline of its leader does not cut off the other members."""
     seen: list[context.Context | None] = []
     flush = Flush(lambda items: [seen.append(context.current())] * len(items))
     batcher: Batcher[int, None] = Batcher(flush)
@@ -319,7 +319,7 @@ def test_many_callers_each_get_their_own_answer_once() -> None:
     wrong: list[Any] = []
 
     def work(start: int) -> None:
-        # Some leave early: none of them may take the lead away with it.
+        # Some leave early: none of them may leave the batch without a leader.
         dice = random.Random(start)
         for item in range(start, start + 200):
             try:

@@ -1,4 +1,4 @@
-"""What the app sees of a body; how bodies arrive, tests/integration/libs/test_gunicorn.py shows."""
+"""The bodies as the app sees them; tests/integration/libs/test_gunicorn.py tests how they arrive."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,7 +13,7 @@ from libs.common.server.requests import Request
 
 
 def environ_of(framing: str, body: bytes) -> dict[str, Any]:
-    """What the app gets for a request with this header."""
+    """The WSGI environment of a request with this header."""
     seen: dict[str, Any] = {}
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,7 +1,7 @@
-"""The client against `responses` where the answer counts, and against real servers where the time or the wire does.
+"""The client against `responses` where only the answer matters, and against real servers where time or the wire does.
 
-It knows nothing of what a service says, so it is asked here for what none has, and answered as anything that speaks
-HTTP may answer. What the services' own clients are answered, their providers' documents allow (tests/network.py).
+The client knows no API, so the paths and answers here are made up. The tests of the services' own clients use answers
+that the providers' documents allow (tests/network.py).
 """
 
 import socket
@@ -302,7 +302,7 @@ def test_without_a_token_a_call_is_not_repeated(peer: Any) -> None:
             product.get("/x")
     assert len(peer.calls) == 5 + 5
     made, over_budget = (count(outcome, metrics.RETRIES) for outcome in ("made", "over_budget"))
-    # The third call had two retries in mind and got one.
+    # The third call could have had two retries and got one.
     assert (made - before[0], over_budget - before[1]) == (5, 3)
 
 
@@ -438,14 +438,14 @@ def test_a_caller_that_is_killed_says_nothing_of_the_service(
     with pytest.raises(DependencyUnavailable):
         product.get("/down")
     time.sleep(0.3)
-    # And as a probe it leaves its place to the next.
+    # As a probe it makes room for the next one.
     killed()
     assert not is_open(product, peer)
 
 
 @pytest.fixture
 def opened(peer: Any) -> ServiceClient:
-    """A client that has just found out that the service is down, and forgets it after 7.5 seconds."""
+    """A client whose breaker has just opened, and probes after 7.5 seconds."""
     product = make(breaker_failures=2, breaker_reset_seconds=7.5)
     peer.get(f"{URL}/down", body=requests.ConnectionError())
     with pytest.raises(DependencyUnavailable):
@@ -475,7 +475,7 @@ def test_the_call_that_opens_the_breaker_is_not_tried_again(peer: Any) -> None:
     peer.get(f"{URL}/x", status=500)
     with pytest.raises(DependencyUnavailable):
         product.get("/x")
-    # The second attempt opened it: a third would cost a pause and a token, and be refused.
+    # The second attempt opened the breaker: a third would cost a pause and a token, and be refused.
     assert (len(peer.calls), count("made", metrics.RETRIES) - before) == (2, 1)
 
 
@@ -656,7 +656,7 @@ def test_a_connection_is_used_again(serve: Callable[..., Server]) -> None:
 
 
 def test_a_server_that_closes_idle_connections_fails_no_call(serve: Callable[..., Server]) -> None:
-    """It closes each right after an answer, promising nothing, so every call meets a connection that is gone."""
+    """It closes each connection right after an answer, without announcing it, so every call finds a closed connection."""
 
     def close_after_answer(connection: socket.socket, number: int) -> None:
         one_request(connection)
@@ -671,7 +671,7 @@ def test_a_server_that_closes_idle_connections_fails_no_call(serve: Callable[...
 def test_a_connection_that_dies_under_a_request_is_not_a_failure_where_a_repeat_is_safe(
     serve: Callable[..., Server],
 ) -> None:
-    """The race that no look at the connection beforehand can rule out: the server closes as the request arrives."""
+    """A race that no check of the connection beforehand can rule out: the server closes it as the request arrives."""
 
     def drop_the_second(connection: socket.socket, number: int) -> None:
         assert one_request(connection)
@@ -842,7 +842,7 @@ def test_a_service_that_hangs_opens_the_breaker_unless_its_callers_are_impatient
 def test_a_connection_that_cannot_be_made_in_time_is_told_from_an_answer_that_does_not_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each has a time of its own."""
+    """Each has its own timeout."""
 
     def hang(address: Any, seconds: float) -> Any:
         raise TimeoutError
@@ -859,7 +859,7 @@ def test_a_connection_that_cannot_be_made_in_time_is_told_from_an_answer_that_do
 
 
 class Resolver:
-    """Takes the place of the system's: hangs until `go`, then tells these addresses."""
+    """Stands in for the resolver of the system: hangs until `go`, then returns these addresses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *addresses: str):
         self._addresses, self.asked, self.go = addresses, 0, threading.Event()
@@ -964,7 +964,7 @@ def test_a_slow_service_takes_no_more_than_its_share_of_those_who_call(serve: Ca
             product.get("/x")
     assert time.monotonic() - started < 4
     assert (server.connections, count("bulkhead_full") - full) == (4, 10)
-    # Calls of others have places of their own.
+    # Calls of other services have their own places.
     assert serve(keep_alive).client(bulkhead_calls=1).get("/x").status == 200
     let_go.set()
     for thread in threads:

@@ -255,7 +255,7 @@ def test_the_example_lists_every_variable_once_with_its_meaning_and_default() ->
 
 
 def test_the_defaults_of_the_example_are_the_defaults() -> None:
-    """Whoever takes the comment signs away changes nothing."""
+    """Uncommenting a line of the example changes nothing."""
     lines = [line[1:] for line in env_example([ToySettings]).splitlines() if line.startswith("#") and line[1] != " "]
     environ = dict(line.split("=", 1) for line in lines)
     assert len(environ) > 20

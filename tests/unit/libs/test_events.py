@@ -112,6 +112,6 @@ def test_an_id_is_read_in_lower_case() -> None:
 
 @pytest.mark.parametrize("bad", ["x" * 129, "a b", "a\x1b[2J", 1, [], {}, "\ud800"])
 def test_a_correlation_id_or_a_trace_that_is_none_is_left_out(bad: object) -> None:
-    """They go on into other events, log lines and columns."""
+    """They are copied into other events, log lines and columns."""
     found = Shipped.read({"id": "e-1", "data": shipped.data(), "correlationid": bad, "traceparent": bad})
     assert found.origin == Origin(event_id="e-1", correlation_id="e-1", traceparent="")

@@ -29,7 +29,7 @@ def refuses(field: ma.fields.Field, value: Any) -> bool:
 
 
 def as_json(text: str) -> Any:
-    """As the services read a number (api.read_json)."""
+    """A number as the services parse it."""
     return loads(text, parse_float=Decimal)
 
 

@@ -14,7 +14,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture(autouse=True)
 def generous() -> Iterator[None]:
-    """A umask that takes nothing away."""
+    """A umask of 0."""
     before = os.umask(0)
     yield
     os.umask(before)

@@ -16,7 +16,7 @@ def a_limiter(rate: str = "3/hour", service: str = "order", exempt: tuple[str, .
 
 
 def taken(limiter: RateLimiter, address: str, requests: int = 5) -> int:
-    """How many of so many requests are let through."""
+    """How many of `count` requests are allowed."""
     passed = 0
     for _ in range(requests):
         try:

@@ -16,7 +16,7 @@ NASTY = ['"', "\\", "\n", "\r\n", "\x00", "\x1b[31m", "\u2028", "é", "😀", "{
 
 
 class Written:
-    """A logger of the test's own, and what its handler wrote."""
+    """A logger, and the output of its handler."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -26,7 +26,7 @@ class Written:
         self.log.addHandler(self.handler)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What has been written since the last look."""
+        """The lines since the last call."""
         os.set_blocking(self._read, False)
         data = b""
         try:
@@ -93,7 +93,7 @@ def test_no_text_breaks_a_line(written: Written, text: str) -> None:
     written.log.info("x", extra={"value": f"a{text}b"})
     written.log.info("%s", f"a{text}b")
     in_field, in_event = written.lines()
-    # A lone surrogate is no text, and whatever stands for it will do.
+    # A lone surrogate is not valid text; any replacement will do.
     expected = f"a{text}b".encode(errors="replace").decode()
     assert in_field["value"] == in_event["event"] == expected
 
@@ -119,7 +119,7 @@ def test_an_exception_is_one_line_with_its_traceback(written: Written) -> None:
 def test_a_descriptor_that_is_closed_and_given_to_another_file_gets_no_line(
     make_settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_dir: bool
 ) -> None:
-    """The number of a stream may come to mean a database."""
+    """The descriptor of a closed stream may be reused for a database."""
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, open(tmp_path / name, "w"))
     numbers = [sys.stdout.fileno(), sys.stderr.fileno()]
@@ -221,7 +221,7 @@ def test_threads_that_log_and_flush_at_once_lose_no_line(tmp_path: Path) -> None
 
 
 def test_a_large_batch_is_written_to_the_last_byte() -> None:
-    """A pipe takes 64 KiB at a time, so the rest has to wait for the reader."""
+    """A pipe holds 64 KiB, so the rest must wait for the reader."""
     written = Written()
     seen = bytearray()
 

@@ -1,4 +1,4 @@
-"""The stand-ins of the services answer only as their documents say."""
+"""The mocks of the services answer only as their documents allow."""
 
 import re
 from contextlib import suppress

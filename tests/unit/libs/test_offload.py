@@ -69,7 +69,7 @@ def test_who_waits_for_its_turn_leaves_at_its_deadline_and_is_not_begun() -> Non
 
 
 def test_other_greenlets_go_on_meanwhile() -> None:
-    """In a process of its own, since gevent patches the standard library for good."""
+    """In its own process, since gevent patches the standard library permanently."""
     ran = subprocess.run([sys.executable, "-c", GREENLETS], capture_output=True, text=True, timeout=30)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 10

@@ -60,7 +60,7 @@ def test_a_cursor_that_was_cut_or_grew_is_refused(change: Any) -> None:
 
 
 def test_the_other_alphabet_of_base64_is_refused() -> None:
-    """What one server reads in two ways, two may read differently."""
+    """Two servers might decode it differently."""
     seen = 0
     for number in range(200):
         good = cursor_of(f"name {number}")

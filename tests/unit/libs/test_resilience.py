@@ -14,7 +14,7 @@ from tests.processes import beside, in_threads
 
 
 class Failure(Exception):
-    """The dependency is to blame."""
+    """A failure of the dependency."""
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
 
 
 class Dependency:
-    """What is called, through a breaker that opens at 5 failures in 10 seconds and probes after 2."""
+    """A dependency that is called through a breaker, which opens at 5 failures in 10 seconds and probes after 2."""
 
     def __init__(self, failures: int = 5) -> None:
         self.clock, self.changes, self.sent = Clock(), list[bool](), 0
@@ -44,7 +44,7 @@ class Dependency:
                 self.call(Failure())
 
     def refuses(self) -> bool:
-        """Whether the next call is refused; one that is not says nothing of the dependency."""
+        """Whether the next call is refused; one that is not does not count as an outcome."""
         try:
             self.call(KeyError())
         except CircuitOpen:
@@ -69,7 +69,7 @@ def dependency() -> Dependency:
 
 @pytest.fixture
 def opened(dependency: Dependency) -> Dependency:
-    """Open since now."""
+    """A breaker that has just opened."""
     dependency.fail(5)
     assert dependency.refuses()
     return dependency
@@ -77,7 +77,7 @@ def opened(dependency: Dependency) -> Dependency:
 
 @pytest.fixture
 def half_open(opened: Dependency) -> Dependency:
-    """A probe is due."""
+    """A breaker that is half-open."""
     opened.clock.now += 2.0
     return opened
 
@@ -135,7 +135,7 @@ def test_the_window_slides(dependency: Dependency) -> None:
 
 
 def test_calls_run_side_by_side(dependency: Dependency) -> None:
-    """A lock that was held during a call would let one in after the other."""
+    """A lock that was held during a call would serialise them."""
     all_inside = threading.Barrier(8)
     in_threads(8, lambda _: dependency.call(lambda: all_inside.wait(10)))
 
@@ -155,7 +155,7 @@ def test_an_open_breaker_calls_nobody_and_says_when_it_will(opened: Dependency) 
 
 def test_a_probe_that_succeeds_closes_it(half_open: Dependency) -> None:
     assert half_open.call() == "answer"
-    # The failures of before are forgotten.
+    # Earlier failures no longer count.
     half_open.fail(4)
     assert not half_open.refuses()
     half_open.fail()

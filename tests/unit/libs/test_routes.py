@@ -1,4 +1,4 @@
-"""What a declared route refuses at start."""
+"""Mistakes in the declaration of a route that are refused at start."""
 
 from collections.abc import Callable
 

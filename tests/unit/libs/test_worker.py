@@ -1,4 +1,4 @@
-"""What a worker does beside requests. How it takes and answers them, tests/integration/libs/test_gunicorn.py shows."""
+"""The tasks of a worker besides requests, which tests/integration/libs/test_gunicorn.py tests."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ print(told, worker.alive)
 
 
 def test_the_loops_are_told_to_stop_when_the_signal_comes_and_not_after_the_last_request() -> None:
-    """Gunicorn may end the worker while that one still runs, and leases would hold up events for half a minute."""
+    """Gunicorn may kill the worker while that request still runs, and leases would block events for half a minute."""
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60)
     assert done.stdout == "['drain', 'stop'] False\n", done.stderr
 
@@ -35,7 +35,7 @@ TRUSTING = {
 
 
 def test_no_default_of_gunicorn_trusts_a_client(tmp_path: Path) -> None:
-    """Whatever FORWARDED_ALLOW_IPS of the environment says."""
+    """Even when FORWARDED_ALLOW_IPS is set in the environment."""
     command = [sys.executable, "-m", "gunicorn", "-c", "python:libs.common.server.gunicorn_conf", "--print-config"]
     environ = {**os.environ, "SERVICE": "product", "DATA_DIR": str(tmp_path), "FORWARDED_ALLOW_IPS": "*"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""Notifications, messages and data for templates, valid unless a test says otherwise."""
+"""Notifications, messages and data for templates, valid unless a test changes them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from notification_service.models import Notification, Sending
 
 
 def order_data(**given: Any) -> dict[str, Any]:
-    """What `order.confirmed` tells of an order."""
+    """The data of an `order.confirmed` event."""
     line = {"product_id": new_id(), "name": "Laptop", "quantity": 2, "unit_price": "2499.99", "line_total": "4999.98"}
     return {
         "order_id": new_id(),
@@ -34,7 +34,7 @@ def a_message(**given: Any) -> Message:
 
 
 def a_notification(**given: Any) -> Notification:
-    """A queued one, as the table holds it; `given` overwrites what it became since."""
+    """A stored, queued notification; `given` overrides columns."""
     row = Notification.new(channel="email", body="A text.", data={}, user_id=new_id())
     return Notification(**{**row, "due_at": 1.0, "lease_token": None, "deleted_at": None, **given})
 

@@ -1,4 +1,4 @@
-"""A mail server and an HTTP server of our own, real ones on free ports of this machine."""
+"""A real mail server and a real HTTP server on free ports."""
 
 import socket
 import ssl
@@ -22,7 +22,9 @@ def free_port() -> int:
 
 
 class MailServer:
-    """Keeps what it takes. `answers` holds what it says to RCPT by recipient; `after_data` what it says to a text."""
+    """Keeps the mails that it accepts. `answers` holds its replies to RCPT by recipient; `after_data` its reply to
+    DATA.
+    """
 
     def __init__(self) -> None:
         self.taken: list[Envelope] = []
@@ -69,7 +71,7 @@ class MailServer:
 
 class _Controller(Controller):
     def _trigger_server(self) -> None:
-        """Says hello, so that the server is there before the test is. The stock one does so over plain TCP alone."""
+        """Connects once, so that the server runs before the test starts. The original does so over plain TCP only."""
         if self.ssl_context is None:
             super()._trigger_server()
             return
@@ -83,7 +85,7 @@ class _Controller(Controller):
 def mail_server(
     *, tls: ssl.SSLContext | None = None, starttls: bool = False, login: bool = False
 ) -> Iterator[MailServer]:
-    """With `tls` alone it begins with TLS."""
+    """With `tls` and without `starttls` it uses TLS from the start."""
     handler = MailServer()
     handler.port = free_port()
     options: dict[str, Any] = {"authenticator": handler.authenticate, "auth_require_tls": False} if login else {}
@@ -100,7 +102,7 @@ def mail_server(
 
 
 class HttpServer:
-    """Keeps what is posted to it, and answers with `status`; 0 closes the connection instead."""
+    """Keeps the posted requests, and answers with `status`; 0 closes the connection instead."""
 
     def __init__(self) -> None:
         self.status = 202

@@ -179,7 +179,7 @@ def test_a_password_crosses_no_network_in_the_clear(monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of localhost, with its key in the same file, made for this run."""
+    """A new certificate of localhost, with its key in the same file."""
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
     subprocess.run(
@@ -339,7 +339,7 @@ def test_a_private_address_is_permitted_where_its_network_is_named() -> None:
 
 
 def test_a_named_host_with_a_private_address_is_refused_like_any_other_host(web: HttpServer) -> None:
-    """Whether something listens there is told to nobody."""
+    """The answer does not reveal whether something listens there."""
     words = set()
     for url in (web.url, f"http://127.0.0.1:{free_port()}/", "http://elsewhere/"):
         port = url.rpartition(":")[2].partition("/")[0]
@@ -351,7 +351,7 @@ def test_a_named_host_with_a_private_address_is_refused_like_any_other_host(web:
 
 
 def test_the_address_that_was_judged_is_the_one_that_is_used(web: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that gives a public address first and a private one afterwards gets nowhere."""
+    """A name server that returns a public address first and a private one afterwards (DNS rebinding) has no effect."""
     addresses = iter(["93.184.216.34", "127.0.0.1"])
     asked: list[str] = []
     connected: list[str] = []

@@ -1,4 +1,4 @@
-"""In a process of its own, whose waits are gevent's as those of a worker are."""
+"""Slow peers, tested in a separate process that gevent patches, as in a worker."""
 
 import subprocess
 import sys
@@ -43,17 +43,17 @@ print(outcome, time.monotonic() - started < 10)
     ("channel", "beginning", "outcome"),
     [
         ("webhook", "", "Refused"),
-        # Its status says that it has taken the message; what else it says, nobody wants to know.
+        # Its status says that it has accepted the message; the body is not needed.
         ("webhook", r"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", "sent"),
         ("gateway", r"HTTP/1.1 200 OK\r\nX: ", "TransientFailure"),
         ("mail", "220 ", "ChannelDown"),
         ("mail", r"220 hi\r\n250 hi\r\n250 sender\r\n250 to\r\n354 go\r\n2", "TransientFailure"),
-        # It takes the message and then holds on to the connection.
+        # It accepts the message and then keeps the connection open.
         ("mail", r"220 hi\r\n250 hi\r\n250 sender\r\n250 to\r\n354 go\r\n250 taken\r\n2", "sent"),
     ],
 )
 def test_a_receiver_that_answers_too_slowly_holds_nobody_up(channel: str, beginning: str, outcome: str) -> None:
-    """Else its lease would end, and another worker would send the message once more, and so on for ever."""
+    """Otherwise its lease would end, and another worker would send the message again, and so on for ever."""
     command = [sys.executable, "-c", RUN, channel, beginning]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout == f"{outcome} True\n", done.stderr

@@ -1,4 +1,4 @@
-"""Orders and what belongs to them, valid unless a test says otherwise."""
+"""Orders, lines and demands, valid unless a test changes them."""
 
 import time
 from datetime import UTC, datetime
@@ -57,12 +57,12 @@ def an_order(**given: Any) -> OrderRow:
 
 
 def a_line(**given: Any) -> dict[str, Any]:
-    """A line as it is asked for."""
+    """A line of a request."""
     return {"product_id": new_id(), "quantity": 2, **given}
 
 
 def a_reserved_line(**given: Any) -> dict[str, Any]:
-    """A line as the product service answers it."""
+    """A line of an answer of the product service."""
     return {**a_line(), "name": "Laptop", "unit_price": "10.00", "currency": "EUR", **given}
 
 

@@ -33,9 +33,9 @@ MISTAKES = {
 class Rule(NamedTuple):
     says: str
     kept_by: tuple[str, ...]
-    """The functions that keep it, as `package.module.name`."""
+    """The functions that implement it, as `package.module.name`."""
     broken_by: tuple[str, ...]
-    """The mistakes that leave it out."""
+    """The mistakes that omit it."""
 
 
 RULES = {
@@ -95,17 +95,17 @@ RULES = {
 class State(NamedTuple):
     stock: int
     orders: tuple[tuple[str | None, str], ...]
-    """Of each order its key and its status; `rejected` on the merits and `failed` for our fault are told apart."""
+    """The key and the status of each order; `rejected` is on the merits, `failed` is a failure of ours."""
     holds: tuple[str, ...]
-    """What the product service knows of each order: none, reserved, released or sold."""
+    """The reservation of each order: none, reserved, released or sold."""
     requests: tuple[tuple[str, str, int], ...]
-    """Key, what it is about to do, and its order. One that died is done: neither does anything more."""
+    """The key, the next step and the order of each request. One that died is `done`: neither does anything more."""
     calls: frozenset[int]
-    """Orders with a reserve under way that nobody waits for any more."""
+    """Orders with a reserve call that no request waits for any more."""
     events: frozenset[tuple[str, int]]
     """Published and not yet delivered: release or sell, and the order."""
     answers: frozenset[tuple[str, int, int]]
-    """What clients were told for good: key, order, and 201 or 409. A 503 promises nothing."""
+    """The final answers to clients: key, order, and 201 or 409. A 503 promises nothing."""
 
 
 NO_ORDER = -1
@@ -114,7 +114,7 @@ Steps = Iterator[tuple[str, State]]
 
 
 def steps(state: State, mistake: str | None) -> Steps:
-    """Everything that can happen next."""
+    """All next states."""
     for n in range(len(state.requests)):
         if state.requests[n][1] != "done":
             yield from request_steps(state, n, mistake)
@@ -136,7 +136,7 @@ def steps(state: State, mistake: str | None) -> Steps:
 
 
 def request_steps(state: State, n: int, mistake: str | None) -> Steps:
-    """What request `n` can do, or suffer, next."""
+    """What request `n` can do next, or what can happen to it."""
     key, doing, order = state.requests[n]
     who = f"request {key}"
     if doing in ("begin", "insert"):
@@ -188,7 +188,7 @@ def second_transaction(state: State, n: int, mistake: str | None) -> Steps:
 
 
 def reserve(state: State, order: int) -> tuple[State, str]:
-    """The product service's judgement, and what it answers."""
+    """The outcome of a reserve at the product service, and its answer."""
     hold = state.holds[order]
     if hold == "reserved":
         return state, "reserved"
@@ -211,7 +211,7 @@ def deliver(state: State, kind: str, order: int, mistake: str | None) -> State:
 
 
 CODES = {"rejected": 409, "failed": 503, "confirmed": 201, "cancelled": 201, "shipped": 201}
-"""What a request answers that finds its order in a status."""
+"""Status of the order → the answer of the request."""
 
 
 def reject(state: State, order: int, becomes: str, mistake: str | None) -> State:
@@ -222,7 +222,7 @@ def reject(state: State, order: int, becomes: str, mistake: str | None) -> State
 
 
 def change(state: State, order: int, status: str, *events: tuple[str, int]) -> State:
-    """The order gets a status and what tells of it is published: one transaction."""
+    """Change the status of the order and publish the event, in one transaction."""
     orders = put(state.orders, order, (state.orders[order][0], status))
     return state._replace(orders=orders, events=state.events.union(events))
 
@@ -233,7 +233,7 @@ def answer(state: State, n: int, order: int, code: int) -> State:
 
 
 def move(state: State, n: int, doing: str, order: int) -> State:
-    """Request `n` goes on to the next thing. Which of two alike is which does not matter, so they are sorted."""
+    """Request `n` continues with its next step. Requests are interchangeable, so they are sorted."""
     moved = (state.requests[n][0], doing, NO_ORDER if doing == "done" else order)
     return state._replace(requests=tuple(sorted(put(state.requests, n, moved))))
 
@@ -243,7 +243,7 @@ def put(sequence: tuple[Any, ...], n: int, value: Any) -> tuple[Any, ...]:
 
 
 def violation(state: State, mistake: str | None) -> str | None:
-    """What must never be: docs/saga.md, "What always holds"."""
+    """The violated invariant, if any: docs/saga.md, "What always holds"."""
     held = state.holds.count("reserved") + state.holds.count("sold")
     if state.stock < 0 or state.stock + held != STOCK:
         return f"stock {state.stock} and {held} held are not {STOCK}"
@@ -259,7 +259,7 @@ def violation(state: State, mistake: str | None) -> str | None:
 
 
 def at_rest(state: State, mistake: str | None) -> bool:
-    """Whether nothing happens any more unless somebody asks for it."""
+    """Whether nothing more happens without a new request."""
     busy = state.events or state.calls or any(doing != "done" for _, doing, _ in state.requests)
     return not busy and (mistake == "no-recovery" or all(status != "pending" for _, status in state.orders))
 

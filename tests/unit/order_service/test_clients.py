@@ -1,4 +1,4 @@
-"""What the order service asks of others: every answer becomes one of its own words, and the fakes say the same."""
+"""The clients of the order service: every answer becomes one of its own types, and the fakes agree."""
 
 import inspect
 import json
@@ -171,7 +171,7 @@ def test_each_order_of_a_batch_has_its_own_outcome_in_order(product: Provider, p
     assert reserved == last == lines
     assert isinstance(missing, UnknownProduct)
     assert missing.errors == unknown
-    # A late reserve that the tombstone refused, and a fault: neither is a refusal on the merits.
+    # A late reserve that the tombstone refused, and a 500: neither is a refusal on the merits.
     assert type(released) is type(broken) is DependencyUnavailable
 
 

@@ -39,7 +39,7 @@ from tests.unit.order_service.factories import NOON, a_reserved_line, an_order
 STEPS = {"cancel": "cancelled", "ship": "shipped", "deliver": "delivered"}
 CHANGES = {("confirmed", "cancel"), ("confirmed", "ship"), ("shipped", "deliver")}
 HAPPENED = {("cancelled", "cancel"), ("shipped", "ship"), ("delivered", "ship"), ("delivered", "deliver")}
-"""A step that was taken before is taken again without effect."""
+"""Repeated transitions, which have no effect."""
 ALL = {(status, step) for status in STATUSES for step in STEPS}
 DECIDED = sorted(set(STATUSES) - {"pending"})
 SHORT = InsufficientStock().document("/orders", "a-request")
@@ -122,7 +122,7 @@ def test_a_step_that_the_lifecycle_forbids_is_refused(status: str, step: str) ->
 
 @pytest.mark.parametrize("status", TRANSITIONS)
 def test_a_transition_changes_what_it_declares_and_nothing_else(status: str) -> None:
-    """The statement that writes it is made of the declaration: another name would be refused, a missing one lost."""
+    """Its UPDATE statement is derived from the declaration: an unknown column would be refused, a missing one lost."""
     only_from, declared = TRANSITIONS[status]
     order = an_order(status=only_from)
     made: dict[str, Callable[[], Transition | None]] = {

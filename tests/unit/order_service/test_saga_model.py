@@ -1,4 +1,4 @@
-"""The rules of docs/saga.md break no promise, and each of them is needed."""
+"""The rules of docs/saga.md keep every promise, and each of them is needed."""
 
 import pkgutil
 import re
@@ -16,7 +16,7 @@ def test_no_run_breaks_a_promise() -> None:
     found = search()
 
     assert found.violation is None, found.run
-    assert found.states == 136_542  # another number means that the model has changed: read it again
+    assert found.states == 136_542  # another number means that the model has changed: review it
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -40,7 +40,7 @@ def test_each_rule_is_kept_by_a_function_that_exists(number: int, name: str) -> 
 
 @pytest.mark.parametrize("number", RULES)
 def test_the_guide_names_who_keeps_each_rule_and_the_tests_that_prove_it(number: int) -> None:
-    """Whether the links lead anywhere is tested with all other links."""
+    """The targets of the links are tested with all other links."""
     _, _, kept_by, proved_by = next(row for row in GUIDE.table("The seven rules") if row[0] == str(number))
 
     for name in RULES[number].kept_by:

@@ -1,4 +1,4 @@
-"""The rules of a product and of what is reserved, without a database."""
+"""The rules of products and reservations, without a database."""
 
 from decimal import Decimal
 from typing import Any
