@@ -1,4 +1,4 @@
-"""A client of a service in this process that looks at every answer as a careful client would."""
+"""A client of a service in this process that checks every answer."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from libs.common.errors import PROBLEM_JSON
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 ROOT = str(Path(__file__).parents[1]).lower()
 INTERNAL = ("traceback", "sqlite", "psycopg", "sqlalchemy", "select ", "insert ", ROOT, "127.0.0.1", ".py", "0x7f")
-"""What no caller may ever read."""
+"""Internal details that no answer may contain."""
 
 
 class Api:
@@ -21,7 +21,7 @@ class Api:
     def __init__(self, app: Flask, prefix: str = "/api/v1"):
         self._client, self._prefix = app.test_client(), prefix
         self.is_broken = False
-        """Set where a test puts a fault into the service: then it may answer with 500."""
+        """Set by tests that inject a fault into the service: it may then answer with 500."""
 
     def get(self, path: str, **options: Any) -> TestResponse:
         return self.send("GET", path, **options)
@@ -53,13 +53,13 @@ class Api:
 
 
 def check_problem(answer: TestResponse) -> None:
-    """The answer is a problem document as api.md draws it, and names nothing internal."""
+    """Check that the answer is a problem document as docs/api.md describes it, and names nothing internal."""
     assert answer.content_type == PROBLEM_JSON
     document = answer.json
     assert set(document) - {"errors"} == MEMBERS
     assert document["status"] == answer.status_code
     assert document["type"] == f"/errors/{document['code']}"
-    # A stored answer is told as it was, to the first request.
+    # A stored answer has the request id of the first request.
     if "Idempotent-Replayed" not in answer.headers:
         assert document["request_id"] == answer.headers["X-Request-ID"]
     assert document["instance"].startswith("/")
@@ -68,8 +68,8 @@ def check_problem(answer: TestResponse) -> None:
         assert fault["pointer"] == "" or fault["pointer"].startswith("/")
     if answer.status_code in (429, 503, 504):
         assert int(answer.headers["Retry-After"]) >= 0
-    told = answer.text.replace(document["instance"], "").lower()
-    assert not [word for word in INTERNAL if word in told]
+    text = answer.text.replace(document["instance"], "").lower()
+    assert not [word for word in INTERNAL if word in text]
 
 
 def refused(answer: TestResponse, status: int, code: str, pointer: str | None = None) -> dict[str, Any]:

@@ -21,11 +21,11 @@ files = pathlib.Path("/data/run/{}/metrics").glob("*.db")
 print(json.dumps({{path.name: base64.b64encode(path.read_bytes()).decode() for path in files}}))
 """
 UP_SECONDS = 120
-"""When it gives up; a test says how long it may take."""
+"""The timeout of a command of docker."""
 
 
 def docker(*words: str, timeout: float = 300, check: bool = True) -> str:
-    """What the command prints to standard output."""
+    """The standard output of the command."""
     done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=timeout, env=environment())
     assert not check or done.returncode == 0, f"docker {' '.join(words)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
 
 @cache
 def missing() -> str:
-    """Why no container can be had here; empty when there is an engine."""
+    """Why there is no container engine here; empty when there is one."""
     if not shutil.which("docker"):
         return "docker is not on PATH"
     for words, why in (
@@ -109,13 +109,13 @@ class ComposeSystem(System):
         return found
 
     def run_inside(self, service: str, code: str) -> str:
-        """What Python code prints inside a container that runs."""
+        """The output of Python code in a running container."""
         return docker("exec", self.container(service), "python", "-c", code)
 
     def resident_mebibytes(self) -> dict[str, float]:
-        """What each container holds in memory, without the files that the kernel merely keeps in mind."""
-        told = docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *map(self.container, SERVICES))
-        found = {name: used for name, used, *_ in (line.split() for line in told.splitlines())}
+        """The memory of each container, without the page cache."""
+        stats = docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *map(self.container, SERVICES))
+        found = {name: used for name, used, *_ in (line.split() for line in stats.splitlines())}
         units = {"MiB": 1.0, "GiB": 1024.0}
         return {s: float(found[self.container(s)][:-3]) * units[found[self.container(s)][-3:]] for s in SERVICES}
 
@@ -125,7 +125,7 @@ class ComposeSystem(System):
 
     @property
     def log_dir(self) -> Path:
-        """What the containers have printed so far, in the files that LOG_DIR would hold."""
+        """The output of the containers so far, as the files that LOG_DIR would hold."""
         directory = self.data_dir / "log"
         directory.mkdir(parents=True, exist_ok=True)
         for service in SERVICES:
@@ -133,11 +133,11 @@ class ComposeSystem(System):
         return directory
 
     def metrics_dir(self, service: str) -> Path:
-        """They lie in memory, so they are read from inside."""
+        """The metrics are on a tmpfs, so they are read inside the container."""
         directory = self.data_dir / "metrics" / service
         directory.mkdir(parents=True, exist_ok=True)
-        told: dict[str, str] = json.loads(self.run_inside(service, READ_METRICS.format(service)))
-        for name, content in told.items():
+        stats: dict[str, str] = json.loads(self.run_inside(service, READ_METRICS.format(service)))
+        for name, content in stats.items():
             (directory / name).write_bytes(b64decode(content))
         return directory
 

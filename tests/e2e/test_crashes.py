@@ -1,5 +1,5 @@
-"""What the others do and what is left when services are killed. On a system of their own: what dies by SIGKILL leaves
-leases that only time ends, and takes along what it measured for the coverage.
+"""The effects of killed services on the others and on the data. On a separate system, since a process that is killed
+leaves leases that only time ends, and loses its coverage data.
 """
 
 import threading
@@ -18,12 +18,12 @@ from tests.e2e.shop import Json, Shop, Units
 from tests.e2e.system import System
 
 LEASE_SECONDS = 75.0
-"""Longer than any lease that a killed process leaves behind."""
+"""Longer than any lease of a killed process."""
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    # A short deadline, since abandoned orders are left alone until theirs is over.
+    # A short deadline, since recovery leaves abandoned orders alone until it is over.
     with System(BASE_PORT + 50, tmp_path_factory.mktemp("mortal"), REQUEST_DEADLINE_SECONDS="5") as system:
         yield system
 
@@ -59,7 +59,7 @@ def test_without_all_others_the_summary_still_answers_in_time(system: System, sh
 
 @contextmanager
 def ordering(shop: Shop, user: Json, laptop: Json) -> Iterator[list[str]]:
-    """Eight customers who order all the time; what they get is the ids of the orders that were acknowledged."""
+    """Eight customers who order continuously; yields the ids of the acknowledged orders."""
     acknowledged: list[str] = []
     over = threading.Event()
 
@@ -98,9 +98,9 @@ def test_what_was_acknowledged_survives_sigkill_under_load(system: System, shop:
     assert set(acknowledged) <= confirmed
     units = Units(stock=100_000 - len(confirmed), reserved=len(confirmed), sold=0)
     assert eventually(lambda: shop.units(laptop) == units, LEASE_SECONDS)
-    assert eventually(lambda: told(shop, user) == dict.fromkeys(confirmed, 1), LEASE_SECONDS)
+    assert eventually(lambda: sent_by_order(shop, user) == dict.fromkeys(confirmed, 1), LEASE_SECONDS)
 
 
-def told(shop: Shop, user: Json) -> Counter[str]:
+def sent_by_order(shop: Shop, user: Json) -> Counter[str]:
     """Order → how many notifications of it were sent."""
     return Counter(one["order_id"] for one in shop.notifications_of(user) if one["status"] == "sent")

@@ -1,4 +1,4 @@
-"""An event of our own, and consumers and relays of it in threads."""
+"""A test event, and its consumers and relays in threads."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ DELIVERY_LIMIT = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told(Event):
+class Ping(Event):
     """Goes to the order service alone."""
 
     TYPE = "user.updated.v1"
@@ -41,23 +41,23 @@ def publish(db: Database, *events: Event, service: str = "user") -> None:
 
 
 def waiting(db: Database) -> int:
-    """How many events are not yet with the broker."""
+    """How many events the broker has not got yet."""
     with db.read() as session:
         return outbox.pending(session).get(BROKER, (0, 0.0))[0]
 
 
 @contextmanager
 def relay(db: Database, url: str) -> Iterator[Broker]:
-    """What a worker of a publisher does."""
+    """Runs the relay, as a worker of a publisher does."""
     broker = Broker(url, "user", None)
     with running(broker, Courier(Relay(db, BROKER), broker.send)):
         yield broker
 
 
 @contextmanager
-def consumer(db: Database, url: str, handle: Callable[[list[Told]], None]) -> Iterator[Broker]:
-    """What a worker of the order service does."""
-    broker = Broker(url, "order", Inbox(db, {Told: lambda session, events: handle(events)}))
+def consumer(db: Database, url: str, handle: Callable[[list[Ping]], None]) -> Iterator[Broker]:
+    """Runs the consumer, as a worker of the order service does."""
+    broker = Broker(url, "order", Inbox(db, {Ping: lambda session, events: handle(events)}))
     with running(broker):
         yield broker
 
@@ -80,14 +80,14 @@ def running(broker: Broker, *couriers: Courier) -> Iterator[None]:
 
 
 class Seen:
-    """A handler that notes what it handles, batch by batch, and does to each what the test says."""
+    """A handler that records the events of each batch, and calls the function of the test for each event."""
 
-    def __init__(self, effect: Callable[[Told], Any] = lambda event: None):
-        self.batches: list[list[Told]] = []
+    def __init__(self, effect: Callable[[Ping], Any] = lambda event: None):
+        self.batches: list[list[Ping]] = []
         self.effect = effect
         self._lock = threading.Lock()
 
-    def __call__(self, events: list[Told]) -> None:
+    def __call__(self, events: list[Ping]) -> None:
         for event in events:
             self.effect(event)
         with self._lock:
@@ -106,7 +106,7 @@ def channel(url: str) -> Iterator[Any]:
 
 
 def count(url: str, queue: str) -> int:
-    """How many messages lie in a queue."""
+    """How many messages are in a queue."""
     with channel(url) as opened:
         return int(opened.queue_declare(queue, passive=True).message_count)
 
@@ -117,14 +117,14 @@ def all_queues() -> list[str]:
 
 
 def all_delivered(url: str) -> bool:
-    """Whether no event waits in a queue. One that a consumer has at the moment waits in none."""
+    """Whether no event waits in a queue; one that a consumer has fetched waits in none."""
     with channel(url) as opened:
         waits = (opened.queue_declare(queue, passive=True).message_count for queue in all_queues())
         return not any(waits)
 
 
 def wipe(url: str) -> None:
-    """As on a new server."""
+    """Delete all queues and exchanges, as on a new server."""
     with channel(url) as opened:
         for queue in all_queues():
             opened.queue_delete(queue)
@@ -133,7 +133,7 @@ def wipe(url: str) -> None:
 
 
 def empty(url: str) -> None:
-    """Nothing is left in any queue; all are there."""
+    """Empty all queues, and declare them."""
     broker = Broker(url, "user", None)
     with suppress(DependencyUnavailable):
         broker.send([])

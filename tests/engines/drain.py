@@ -1,5 +1,5 @@
-"""A relay as one process: `python -m tests.engines.drain AMQP_URL DATABASE_URL` sends all that waits and prints how many
-bytes of memory it had after the first batches and at most, and what it logged.
+"""A relay in its own process: `python -m tests.engines.drain AMQP_URL DATABASE_URL` sends all waiting events and prints
+its memory in bytes after the first batches and at most, and the fields that it logged.
 """
 
 import json
@@ -17,7 +17,7 @@ from libs.common.events.outbox import BROKER, Relay
 WARM = 20
 
 
-class Told(logging.Handler):
+class DrainLog(logging.Handler):
     """The fields of `relay.drained`."""
 
     fields: dict[str, float]
@@ -32,8 +32,8 @@ def peak() -> int:
 
 
 if __name__ == "__main__":
-    told = Told()
-    logging.getLogger("libs.common.events.courier").addHandler(told)
+    drained = DrainLog()
+    logging.getLogger("libs.common.events.courier").addHandler(drained)
     logging.getLogger("libs.common.events.courier").setLevel(logging.INFO)
     db = Database(sys.argv[2])
     broker = Broker(sys.argv[1], "user", None)
@@ -45,7 +45,7 @@ if __name__ == "__main__":
         steps += 1
         if steps == WARM:
             warm = peak()
-    print(json.dumps({**told.fields, "warm": warm, "peak": peak(), "threads": threading.active_count()}))
+    print(json.dumps({**drained.fields, "warm": warm, "peak": peak(), "threads": threading.active_count()}))
     beside.stop()
     beside.join(5)
     broker.close()

@@ -1,4 +1,4 @@
-"""Events over a real RabbitMQ: what is published arrives, what arrives is in effect once, and what fails stops nobody."""
+"""Events over a real RabbitMQ: each published event arrives and takes effect once, and a failing one blocks no others."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ from libs.common.ids import new_id
 from libs.common.web.routes import Routes
 from libs.topology import SERVICES, SUBSCRIPTIONS
 from tests.engines import consumers
-from tests.engines.consumers import Seen, Told, channel, consumer, count, publish, relay, running, waiting
+from tests.engines.consumers import Ping, Seen, channel, consumer, count, publish, relay, running, waiting
 from tests.engines.servers import RabbitMQ
 from tests.integration.libs.events import Confirmed
 
@@ -44,8 +44,8 @@ def url(rabbitmq: RabbitMQ) -> Iterator[str]:
     yield rabbitmq.url
 
 
-def told(number: int, subject: str = "") -> Told:
-    return Told(subject_id=subject or subject_of(number), number=number)
+def a_ping(number: int, subject: str = "") -> Ping:
+    return Ping(subject_id=subject or subject_of(number), number=number)
 
 
 def subject_of(number: int) -> str:
@@ -73,7 +73,7 @@ def test_an_event_reaches_the_queue_of_each_subscriber_and_no_other(db: Database
 
 
 def test_a_message_is_a_cloud_event_in_structured_mode_and_durable(db: Database, url: str) -> None:
-    publish(db, told(1))
+    publish(db, a_ping(1))
     with relay(db, url):
         assert eventually(lambda: waiting(db) == 0, 10)
     with channel(url) as opened:
@@ -85,26 +85,26 @@ def test_a_message_is_a_cloud_event_in_structured_mode_and_durable(db: Database,
 
 
 def test_an_event_that_no_queue_takes_comes_back_and_stays_in_the_outbox(db: Database, url: str) -> None:
-    publish(db, told(1), Confirmed(order_id=new_id()))
+    publish(db, a_ping(1), Confirmed(order_id=new_id()))
     publisher, leases = Broker(url, "user", None), Relay(db, BROKER)
     publisher.send([])
     with channel(url) as opened:
-        opened.queue_unbind("order", "quintet.events", Told.TYPE)
+        opened.queue_unbind("order", "quintet.events", Ping.TYPE)
     sent, again = publisher.send(leases.exchange())
     publisher.close()
     leases.exchange(sent, again, limit=0)
-    assert [orjson.loads(each.body)["type"] for each in again] == [Told.TYPE]
+    assert [orjson.loads(each.body)["type"] for each in again] == [Ping.TYPE]
     with db.write() as session:
         [row] = session.execute(sa.select(outbox.outbox)).all()
         assert (row.subject, row.attempts) == (subject_of(1), 1)
-        session.execute(sa.update(outbox.outbox).values(due_at=0.0))  # not to wait for the pause
+        session.execute(sa.update(outbox.outbox).values(due_at=0.0))  # without the pause
     with relay(db, url):  # it declares the binding again
         assert eventually(lambda: (waiting(db), count(url, "order")) == (0, 1))
 
 
 def test_every_queue_is_there_before_its_consumer_has_ever_started(db: Database, rabbitmq: RabbitMQ) -> None:
     consumers.wipe(rabbitmq.url)
-    publish(db, told(1))
+    publish(db, a_ping(1))
     with relay(db, rabbitmq.url):
         assert eventually(lambda: waiting(db) == 0, 20)
     assert count(rabbitmq.url, "order") == 1
@@ -120,9 +120,9 @@ def test_a_process_has_one_connection_however_many_threads_use_it(
     opened: list[int] = []
     connect = amqp.Connection.connect
     monkeypatch.setattr(amqp.Connection, "connect", lambda self, *a: (opened.append(1), connect(self, *a))[1])
-    publish(db, *[told(n) for n in range(300)])
+    publish(db, *[a_ping(n) for n in range(300)])
     seen = Seen()
-    service = Broker(url, "order", inbox.Inbox(db, {Told: lambda session, events: seen(events)}))
+    service = Broker(url, "order", inbox.Inbox(db, {Ping: lambda session, events: seen(events)}))
     with running(service, *[Courier(Relay(db, BROKER), service.send) for _ in range(3)]):
         assert eventually(lambda: set(seen.numbers) == set(range(300)), 20), len(set(seen.numbers))
     assert len(opened) == 1
@@ -134,7 +134,7 @@ def test_many_relays_share_the_work_and_keep_the_order_of_each_subject(db: Datab
     with ExitStack() as relays:
         for number in range(4):
             _count_sent(relays.enter_context(relay(db, url)), number, shares)
-        publish(db, *[told(n, subject_of(s)) for n in range(each) for s in range(subjects)])
+        publish(db, *[a_ping(n, subject_of(s)) for n in range(each) for s in range(subjects)])
         assert eventually(lambda: waiting(db) == 0, 30)
     arrived: dict[str, list[int]] = {}
     with channel(url) as opened:
@@ -146,7 +146,7 @@ def test_many_relays_share_the_work_and_keep_the_order_of_each_subject(db: Datab
 
 
 def _count_sent(one: Broker, number: int, shares: Counter[int]) -> None:
-    """From now on each publication of this process is counted."""
+    """Count the publications of this process from now on."""
     with one._lock:
         link = one._open()
     plain = link.publish
@@ -162,12 +162,12 @@ def _count_sent(one: Broker, number: int, shares: Counter[int]) -> None:
 
 
 def test_events_are_handled_in_batches_and_acknowledged_after_their_effect(db: Database, url: str) -> None:
-    publish(db, *[told(n) for n in range(100)])
+    publish(db, *[a_ping(n) for n in range(100)])
     with relay(db, url):
         assert eventually(lambda: waiting(db) == 0, 10)
     release, held = threading.Event(), threading.Event()
 
-    def hold(event: Told) -> None:
+    def hold(event: Ping) -> None:
         held.set()
         assert release.wait(20)
 
@@ -186,10 +186,10 @@ def test_events_are_handled_in_batches_and_acknowledged_after_their_effect(db: D
 def test_what_is_delivered_twice_is_in_effect_once(db: Database, url: str) -> None:
     seen = Seen()
     with consumer(db, url, seen):
-        event_id = put(url, told(1))
+        event_id = put(url, a_ping(1))
         assert eventually(lambda: seen.numbers == [1], 10)
-        put(url, told(1), id=event_id)
-        put(url, told(2))
+        put(url, a_ping(1), id=event_id)
+        put(url, a_ping(2))
         assert eventually(lambda: 2 in seen.numbers, 10)
         assert eventually(lambda: count(url, "order") == 0, 10)
     assert sorted(seen.numbers) == [1, 2]
@@ -198,14 +198,14 @@ def test_what_is_delivered_twice_is_in_effect_once(db: Database, url: str) -> No
 def test_what_fails_waits_longer_each_time_and_holds_up_nobody(db: Database, url: str) -> None:
     tries: list[float] = []
 
-    def fail_twice(event: Told) -> None:
+    def fail_twice(event: Ping) -> None:
         if event.number == 0:
             tries.append(time.monotonic())
             if len(tries) < 4:  # the first try was in the batch, the second alone
                 raise ValueError("not yet")
 
     seen = Seen(fail_twice)
-    publish(db, *[told(n) for n in range(20)])
+    publish(db, *[a_ping(n) for n in range(20)])
     started = time.monotonic()
     with relay(db, url), consumer(db, url, seen):
         assert eventually(lambda: set(range(1, 20)) <= set(seen.numbers), 10)
@@ -234,7 +234,7 @@ def test_an_outage_of_the_database_counts_no_delivery_and_loses_nothing(
     monkeypatch.setattr("libs.common.background.MAX_PAUSE_SECONDS", 0.1)
     connections: set[int] = set()
     seen = Seen()
-    put(url, told(1))
+    put(url, a_ping(1))
     with consumer(db, url, seen) as kept:
         assert eventually(lambda: connections.add(id(kept._link)) or seen.numbers == [1], 20)
     assert len(connections - {id(None)}) == 1
@@ -244,10 +244,10 @@ def test_an_outage_of_the_database_counts_no_delivery_and_loses_nothing(
 def test_what_is_no_event_is_a_dead_letter_at_once(db: Database, url: str) -> None:
     with channel(url) as opened:
         for body in (b"\xff\xfe", b"nonsense", b"[1]"):
-            opened.basic_publish(Message(body), exchange="quintet.events", routing_key=Told.TYPE)
+            opened.basic_publish(Message(body), exchange="quintet.events", routing_key=Ping.TYPE)
     seen = Seen()
     with consumer(db, url, seen):
-        put(url, told(1))
+        put(url, a_ping(1))
         assert eventually(lambda: seen.numbers == [1], 10)
         assert eventually(lambda: _dead(db) == 3, 10)
 
@@ -261,16 +261,16 @@ def _dead(db: Database) -> int:
 
 
 class Shop:
-    """A service with one handler, whose fault can be mended."""
+    """A service with one handler, whose fault can be removed."""
 
     def __init__(self, settings: Settings):
         self.broken = True
         self.seen = Seen(self._effect)
         self.service = Service(settings, "order_service")
-        self.service.handle({Told: lambda session, events: self.seen(events)})
+        self.service.handle({Ping: lambda session, events: self.seen(events)})
         self.app = self.service.serve(Routes(), description="A trial.")
 
-    def _effect(self, event: Told) -> None:
+    def _effect(self, event: Ping) -> None:
         if self.broken and event.number == 13:
             raise ZeroDivisionError("a fault of ours")
 
@@ -284,16 +284,16 @@ def test_a_poison_message_is_retried_dead_shown_replayed_after_the_fix_and_stops
     shop = Shop(make_settings("order", database_url=database, broker_url=url))
     app = run_app(shop.app)
     shop.service.start()
-    poison, spoiled = put(url, told(13)), put(url, told(13))
+    poison, spoiled = put(url, a_ping(13)), put(url, a_ping(13))
     for number in (1, 2, 3):
-        put(url, told(number))
+        put(url, a_ping(number))
     assert eventually(lambda: sorted(shop.seen.numbers) == [1, 2, 3])
     assert eventually(lambda: _dead(shop.service.db) == 2, 20)
 
     status, listed = command(app, "dlq", "list")
     assert status == 0
     assert sorted(line.split("  ")[:3] for line in listed.splitlines()) == sorted(
-        [each, Told.TYPE, "5 attempts"] for each in (poison, spoiled)
+        [each, Ping.TYPE, "5 attempts"] for each in (poison, spoiled)
     )
     assert "ZeroDivisionError" in command(app, "dlq", "show", poison)[1]
     health = app.test_client().get("/health").get_json()
@@ -314,15 +314,15 @@ def test_an_event_that_kills_its_consumer_is_given_up_and_its_neighbours_are_not
     monkeypatch.setattr(broker, "DELIVERY_LIMIT", consumers.DELIVERY_LIMIT)
     consumers.wipe(rabbitmq.url)
     consumers.empty(rabbitmq.url)
-    deadly = put(rabbitmq.url, told(13))
+    deadly = put(rabbitmq.url, a_ping(13))
     for number in (1, 2, 3):
-        put(rabbitmq.url, told(number))
+        put(rabbitmq.url, a_ping(number))
     database = db.url.render_as_string(hide_password=False)
     victims = [sys.executable, "-m", "tests.engines.victim", rabbitmq.url, database]
     killed = int(subprocess.run(victims, check=True, capture_output=True, text=True, timeout=60).stdout)
     seen = Seen()
     with consumer(db, rabbitmq.url, seen):
-        put(rabbitmq.url, told(4))
+        put(rabbitmq.url, a_ping(4))
         assert eventually(lambda: 4 in seen.numbers, 10)
     with db.read() as session:
         [letter] = dead_letters.find_all(session)
@@ -342,11 +342,11 @@ def test_when_rabbitmq_is_killed_nothing_is_lost_and_both_sides_come_back_by_the
     seen = Seen()
     with relay(db, url), relay(db, url), consumer(db, url, seen), consumer(db, url, seen):
         for number in range(200):
-            publish(db, told(number, subject_of(number % 7)))
+            publish(db, a_ping(number, subject_of(number % 7)))
         assert eventually(lambda: len(seen.numbers) > 20, 20)
         rabbitmq.kill()
         for number in range(200, 400):
-            publish(db, told(number, subject_of(number % 7)))
+            publish(db, a_ping(number, subject_of(number % 7)))
         rabbitmq.start()
         assert eventually(lambda: set(seen.numbers) == set(range(400)), 60)
         assert eventually(lambda: waiting(db) == 0, 10)

@@ -1,4 +1,4 @@
-"""What operators do with PostgreSQL: roles with few rights, migrations by many at once, and a relay that was away."""
+"""Operating with PostgreSQL: roles with few rights, concurrent migrations, and a relay after an outage."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ GROWTH = 30 * 1024 * 1024
 
 
 def statement(url: str, sql: str) -> Any:
-    """Run it, outside any transaction."""
+    """Run a statement outside any transaction."""
     driver = sa.make_url(url).set(drivername="postgresql+psycopg")
     with sa.create_engine(driver, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
         result = connection.exec_driver_sql(sql)
@@ -100,8 +100,8 @@ def test_models_equal_migrations(
     url = new_database(package) if engine == "postgresql" else SqliteDatabases(tmp_path).migrated(package)
     monkeypatch.setenv(f"DATABASE_URL_{service.upper()}", url)
     app = run_app(import_module(f"{package}.app").create_app())
-    told = command(app, "db", "check")
-    assert told == (0, f"{service}: models equal migrations\n")
+    output = command(app, "db", "check")
+    assert output == (0, f"{service}: models equal migrations\n")
 
 
 # The relay ---------------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_models_equal_migrations(
 def test_a_relay_that_was_off_drains_100_000_events_at_bounded_memory_and_says_its_rate(
     db: Database, rabbitmq: RabbitMQ
 ) -> None:
-    """Events of one type that nobody reads here: the order service's queue would keep them all."""
+    """The events are of a type without a subscriber, since the queue of the order service would keep them all."""
     with db.write() as session:
         session.connection().exec_driver_sql(
             "INSERT INTO outbox (subscriber, subject, body, attempts, created_at, due_at, lease_until) "
@@ -123,8 +123,8 @@ def test_a_relay_that_was_off_drains_100_000_events_at_bounded_memory_and_says_i
     words = [sys.executable, "-m", "tests.engines.drain", rabbitmq.url, url]
     drain = subprocess.run(words, capture_output=True, text=True, timeout=110, cwd=ROOT)
     assert drain.returncode == 0, drain.stderr
-    told = json.loads(drain.stdout)
+    output = json.loads(drain.stdout)
     assert waiting(db) == 0
-    assert told["events"] == ROWS
-    assert told["per_second"] > 500
-    assert told["peak"] - told["warm"] < GROWTH
+    assert output["events"] == ROWS
+    assert output["per_second"] > 500
+    assert output["peak"] - output["warm"] < GROWTH

@@ -1,5 +1,5 @@
-"""The five services with four workers each on PostgreSQL, RabbitMQ and Redis: the races and failures that the embedded
-system passes, and the loss of each engine under load.
+"""The five services with four workers each on PostgreSQL, RabbitMQ and Redis: the races and failures of the e2e tests,
+and the loss of each engine under load.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.cloudevents import faults
 from tests.e2e import test_crashes
 from tests.e2e.shop import Json, Shop, Units
 from tests.e2e.system import System
-from tests.e2e.test_crashes import LEASE_SECONDS, ordering, told
+from tests.e2e.test_crashes import LEASE_SECONDS, ordering, sent_by_order
 from tests.e2e.test_orders import (  # noqa: F401 - they are run here on other engines
     test_a_new_user_orders_one_laptop_of_25,
     test_an_order_that_is_cancelled_gives_back_what_it_holds,
@@ -65,7 +65,7 @@ def running(engines: Path, fresh_broker: None, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def system(running: System) -> Iterator[System]:
-    """Whatever the test leaves stopped is started again."""
+    """Services that the test leaves stopped are started again."""
     yield running
     running.restore()
 
@@ -76,8 +76,8 @@ def shop(system: System) -> Shop:
 
 
 def check(shop: Shop, user: Json, laptop: Json, acknowledged: set[str]) -> None:
-    """Once all is quiet again: every acknowledged order is there once, and each confirmed one has taken its unit, got
-    its confirmation and is counted, once.
+    """Wait until the system is idle, then check: every acknowledged order exists once, and each confirmed one has taken
+    its unit, got its notification and is counted, once.
     """
     assert eventually(lambda: not shop.orders_of(user, "pending"), LEASE_SECONDS)
     confirmed = [order["id"] for order in shop.orders_of(user, "confirmed")]
@@ -85,14 +85,14 @@ def check(shop: Shop, user: Json, laptop: Json, acknowledged: set[str]) -> None:
     assert acknowledged <= set(confirmed)
     units = Units(stock=STOCK - len(confirmed), reserved=len(confirmed), sold=0)
     assert eventually(lambda: shop.units(laptop) == units, LEASE_SECONDS), shop.units(laptop)
-    assert eventually(lambda: told(shop, user) == dict.fromkeys(confirmed, 1), LEASE_SECONDS)
+    assert eventually(lambda: sent_by_order(shop, user) == dict.fromkeys(confirmed, 1), LEASE_SECONDS)
     assert eventually(lambda: counted(shop, laptop) == len(confirmed), LEASE_SECONDS), counted(shop, laptop)
     for service in ("order", "notification", "product", "analytics", "user"):
         assert shop.get(service, "/health")["checks"]["events"]["dead_letters"] == 0
 
 
 def test_every_event_on_the_exchange_is_a_cloud_event_and_true_to_its_schema(shop: Shop, rabbitmq: RabbitMQ) -> None:
-    """As a listener from outside gets them: those too that nobody here reads."""
+    """As an external consumer gets them, events without a subscriber included."""
     heard: list[Any] = []
     with consumers.channel(rabbitmq.url) as listener:
         queue = listener.queue_declare(exclusive=True).queue
@@ -113,7 +113,7 @@ def test_every_event_on_the_exchange_is_a_cloud_event_and_true_to_its_schema(sho
 
 
 def counted(shop: Shop, laptop: Json) -> int:
-    """How many units of a product the analytics have seen sold."""
+    """How many sold units of a product analytics has counted."""
     top = shop.get("analytics", "/analytics/products/top?by=units&limit=100")["items"]
     return sum(item["units"] for item in top if item["product_id"] == laptop["id"])
 
@@ -178,5 +178,5 @@ def test_postgresql_restarted_under_load_loses_and_doubles_nothing(shop: Shop, p
         assert eventually(lambda: len(acknowledged) > wanted, 60)
     assert len(acknowledged) == len(set(acknowledged))
     check(shop, user, laptop, set(acknowledged))
-    # Each key was sent until it was acknowledged: what is confirmed beyond that was made twice.
+    # Each key was sent until it was acknowledged: any further confirmed order is a duplicate.
     assert {order["id"] for order in shop.orders_of(user, "confirmed")} == set(acknowledged)

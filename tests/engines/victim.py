@@ -1,5 +1,5 @@
-"""Consumers that an event kills: `python -m tests.engines.victim AMQP_URL DATABASE_URL` starts one after the other
-until the event is a dead letter, and prints how many have died.
+"""Consumers that are killed by a poison message: `python -m tests.engines.victim AMQP_URL DATABASE_URL` starts one
+after the other until the event is a dead letter, and prints how many have died.
 """
 
 import os
@@ -11,19 +11,19 @@ from libs.common.data.database import Database
 from libs.common.events import broker, dead_letters
 from libs.common.events.broker import Broker
 from libs.common.events.inbox import Inbox
-from tests.engines.consumers import DELIVERY_LIMIT, Told
+from tests.engines.consumers import DELIVERY_LIMIT, Ping
 
 MOST = 30
 
 
-def handle(session: Session, events: list[Told]) -> None:
+def handle(session: Session, events: list[Ping]) -> None:
     if any(event.number == 13 for event in events):
         os._exit(9)
 
 
 def consume(url: str, database: str) -> None:
     db = Database(database)
-    consumer = Broker(url, "order", Inbox(db, {Told: handle}))
+    consumer = Broker(url, "order", Inbox(db, {Ping: handle}))
     dead = 0
     while not dead:
         consumer.step()

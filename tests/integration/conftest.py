@@ -1,4 +1,4 @@
-"""What the integration tests share beyond tests/conftest.py: worker processes, and the services on a fresh database."""
+"""Fixtures of the integration tests: worker processes, and services on a new database."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,14 +16,14 @@ locks.watch()
 
 @pytest.fixture(autouse=True)
 def _locks_are_taken_in_one_order(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Of every transaction of every test, on PostgreSQL."""
+    """Check the lock order of every transaction of every test on PostgreSQL."""
     yield
     assert locks.faults(request.path.parent.name) == []
 
 
 @pytest.fixture(scope="session")
 def workers() -> Iterator[Workers]:
-    """Processes to race in."""
+    """Worker processes for races."""
     made = Workers()
     yield made
     made.close()
@@ -33,7 +33,7 @@ def workers() -> Iterator[Workers]:
 def make_service(
     new_database: Callable[..., str], make_settings: Callable[..., Settings], run_app: Callable[[Flask], Flask]
 ) -> Callable[..., Flask]:
-    """`make_service("product", users=FakeUsers())`: the app of a service on a database of its own."""
+    """`make_service("product", users=FakeUsers())`: the app of a service on a new database."""
 
     def make(name: str, **given: Any) -> Flask:
         package = __import__(f"{name}_service.app", fromlist=["create_app"])
@@ -46,7 +46,7 @@ def make_service(
 
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """`command(app, "dlq", "list")`: what `flask --app ... dlq list` ends with, and prints to both of its outputs."""
+    """`command(app, "dlq", "list")`: the exit status of `flask --app ... dlq list`, and its output."""
 
     def run(app: Flask, *arguments: str) -> tuple[int, str]:
         capfd.readouterr()
@@ -56,8 +56,8 @@ def command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]
         except SystemExit as exc:
             status = int(exc.code or 0)
         out, err = capfd.readouterr()
-        # Log lines are no part of what a command says.
-        told = [line for line in err.splitlines(keepends=True) if not line.startswith("{")]
-        return status, out + "".join(told)
+        # Log lines are not part of the output of a command.
+        printed = [line for line in err.splitlines(keepends=True) if not line.startswith("{")]
+        return status, out + "".join(printed)
 
     return run

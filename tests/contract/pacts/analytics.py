@@ -11,7 +11,7 @@ from analytics_service.clients import FIGURES, FakeServices, ServiceClients
 from analytics_service.models import notifications, orders
 from libs.common.calls.client import ServiceClient
 from libs.common.times import write_time
-from tests.contract.pacts.drafts import Call, Told, a_time, an_amount, an_id, call, event, provided, text
+from tests.contract.pacts.drafts import Call, Published, a_time, an_amount, an_id, call, event, provided, text
 from tests.contract.pacts.order import LAPTOP, ORDER
 
 NOTIFICATION = "0198c0de-0000-7000-8000-000000000005"
@@ -70,14 +70,14 @@ for provider in FIGURES:
 
 
 def page(call: Call, items: Any, next_cursor: Any = None, cursor: Any = None) -> tuple[list[dict[str, Any]], Any]:
-    """What the rebuild learns of the items of a page, and where the next one begins."""
+    """The facts that the rebuild learns from a page, and the cursor of the next one."""
     service = call.interaction.provider
     beginning = {"cursor": provided(CURSOR, "${cursor}")} if cursor else {}
     call.asks("GET", f"/{service}s", limit="200", sort="created_at", **beginning)
     call.answers(200, {"items": items, "next_cursor": next_cursor})
     with call.client() as client:
-        told, following = clients(client).page(service, cursor)
-        return [readable(one.facts()) for one in told], following
+        published, following = clients(client).page(service, cursor)
+        return [readable(one.facts()) for one in published], following
 
 
 LINE = {
@@ -106,7 +106,7 @@ def a_notification(**given: Any) -> dict[str, Any]:
 
 
 def learned(call: Call, *shown: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is learned of each item on the only page."""
+    """The facts that are learned from each item of a single page."""
     facts, following = page(call, list(shown))
     assert following is None
     return facts
@@ -204,43 +204,43 @@ def the_last_page_of_notifications(call: Call) -> None:
 # Events --------------------------------------------------------------------------------------------------------------
 
 
-def learns(told: Told, table: Any, **wanted: Any) -> None:
-    """Deliver the event; so much is known of its subject then."""
-    app = told.services.start("analytics", services=FakeServices())
-    told.to(app)
+def learns(published: Published, table: Any, **wanted: Any) -> None:
+    """Deliver the event, and check the facts about its subject."""
+    app = published.services.start("analytics", services=FakeServices())
+    published.to(app)
     with app.extensions["quintet"].db.read() as session:
         row = readable(dict(session.execute(sa.select(table)).mappings().one()))
     assert {name: value for name, value in row.items() if value is not None} == {**wanted, "generation": 1}
 
 
 @event("analytics", "order.confirmed.v1")
-def a_confirmed_order_counts(told: Told) -> None:
-    told.given("a confirmed order").says({"order_id": an_id(ORDER), **SALE})
-    learns(told, orders, id=ORDER, **SOLD)
+def a_confirmed_order_counts(published: Published) -> None:
+    published.given("a confirmed order").says({"order_id": an_id(ORDER), **SALE})
+    learns(published, orders, id=ORDER, **SOLD)
 
 
 @event("analytics", "order.rejected.v1")
-def a_rejection_is_known(told: Told) -> None:
-    told.given("a rejected order").says({"order_id": an_id(ORDER), "rejected_at": a_time(FIRST)})
-    learns(told, orders, id=ORDER, rejected_at=FIRST)
+def a_rejection_is_known(published: Published) -> None:
+    published.given("a rejected order").says({"order_id": an_id(ORDER), "rejected_at": a_time(FIRST)})
+    learns(published, orders, id=ORDER, rejected_at=FIRST)
 
 
 @event("analytics", "order.cancelled.v1")
-def a_cancellation_is_known(told: Told) -> None:
-    told.given("a cancelled order").says({"order_id": an_id(ORDER), "cancelled_at": a_time(FIRST)})
-    learns(told, orders, id=ORDER, cancelled_at=FIRST)
+def a_cancellation_is_known(published: Published) -> None:
+    published.given("a cancelled order").says({"order_id": an_id(ORDER), "cancelled_at": a_time(FIRST)})
+    learns(published, orders, id=ORDER, cancelled_at=FIRST)
 
 
 @event("analytics", "order.shipped.v1")
-def a_shipment_is_known(told: Told) -> None:
-    told.given("a shipped order").says({"order_id": an_id(ORDER), "shipped_at": a_time(FIRST)})
-    learns(told, orders, id=ORDER, shipped_at=FIRST)
+def a_shipment_is_known(published: Published) -> None:
+    published.given("a shipped order").says({"order_id": an_id(ORDER), "shipped_at": a_time(FIRST)})
+    learns(published, orders, id=ORDER, shipped_at=FIRST)
 
 
 @event("analytics", "order.delivered.v1")
-def a_delivery_is_known(told: Told) -> None:
-    told.given("a delivered order").says({"order_id": an_id(ORDER), "delivered_at": a_time(FIRST)})
-    learns(told, orders, id=ORDER, delivered_at=FIRST)
+def a_delivery_is_known(published: Published) -> None:
+    published.given("a delivered order").says({"order_id": an_id(ORDER), "delivered_at": a_time(FIRST)})
+    learns(published, orders, id=ORDER, delivered_at=FIRST)
 
 
 def sending(**given: Any) -> dict[str, Any]:
@@ -250,12 +250,12 @@ def sending(**given: Any) -> dict[str, Any]:
 
 
 @event("analytics", "notification.sent.v1")
-def a_notification_that_was_sent_counts(told: Told) -> None:
-    told.given("a notification that was sent").says(sending(sent_at=a_time(SECOND)))
-    learns(told, notifications, id=NOTIFICATION, channel="email", created_at=FIRST, sent_at=SECOND)
+def a_notification_that_was_sent_counts(published: Published) -> None:
+    published.given("a notification that was sent").says(sending(sent_at=a_time(SECOND)))
+    learns(published, notifications, id=NOTIFICATION, channel="email", created_at=FIRST, sent_at=SECOND)
 
 
 @event("analytics", "notification.dead.v1")
-def a_notification_that_is_dead_counts(told: Told) -> None:
-    told.given("a notification that is dead").says(sending(dead_at=a_time(SECOND)))
-    learns(told, notifications, id=NOTIFICATION, channel="email", created_at=FIRST, dead_at=SECOND)
+def a_notification_that_is_dead_counts(published: Published) -> None:
+    published.given("a notification that is dead").says(sending(dead_at=a_time(SECOND)))
+    learns(published, notifications, id=NOTIFICATION, channel="email", created_at=FIRST, dead_at=SECOND)

@@ -1,7 +1,7 @@
-"""How a pact comes about: an expectation is written down, tried on the real code of the consumer, and only then kept.
+"""How a pact is written: an expectation is declared, tested with the real code of the consumer, and only then kept.
 
-An expectation is a function whose name says what it is about. It writes down what is asked and what is answered, has
-the consumer's own client or handler do its work with that, and looks at what the consumer made of it:
+An expectation is a function whose name is its description. It declares the request and the response, runs the
+consumer's own client or handler with them, and checks the result:
 
     @call("order", "user")
     def an_active_user(call: Call) -> None:
@@ -41,7 +41,7 @@ UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 TIME = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z"
 
 Place = tuple[str | int, ...]
-"""Where a member is in a document: ("items", 0, "name")."""
+"""The path of a member in a document: ("items", 0, "name")."""
 
 
 class Interaction(NamedTuple):
@@ -65,10 +65,10 @@ class Interaction(NamedTuple):
         return f"{self.pact}: {self.description}"
 
     def tried(self, services: Services, without: Place = ()) -> dict[str, Any]:
-        """The interaction as a pact holds it, once the consumer has passed; `without` takes that member out of what it
+        """The interaction for the pact, after the consumer has passed; `without` removes that member from what it
         reads.
         """
-        draft = (Call if self.kind == "HTTP" else Told)(self, services, without)
+        draft = (Call if self.kind == "HTTP" else Published)(self, services, without)
         self.expect(draft)
         return draft.written()
 
@@ -109,14 +109,14 @@ def a_time(example: str) -> Any:
 
 
 class _Both(AndMatcher[str]):
-    """With the example, which the library's own forgets to write."""
+    """A matcher that is written with its example, unlike that of the library."""
 
     def to_integration_json(self) -> dict[str, Any]:
         return {**super().to_integration_json(), "value": self._value}
 
 
 def an_amount(example: str) -> Any:
-    """Of the form alone, Pact would take a number too."""
+    """A text: by the pattern alone, Pact would accept a number too."""
     return _Both(match.str(example), text(example, r"\d+(\.\d{1,4})?"))
 
 
@@ -126,7 +126,7 @@ def provided(example: Any, expression: str) -> Any:
 
 
 class _Draft:
-    """What is being written down, with the real consumer at hand."""
+    """An interaction that is being declared, with the real consumer."""
 
     def __init__(self, interaction: Interaction, services: Services, without: Place):
         self.interaction, self.services, self._without = interaction, services, without
@@ -134,7 +134,7 @@ class _Draft:
         self._text: Any = self._pact.upon_receiving(interaction.description, interaction.kind)
 
     def given(self, state: str, **parameters: Any) -> Self:
-        """What the provider supposes; providers.py knows how to bring it about."""
+        """The state that the provider must be in; providers.py sets it up."""
         self._text.given(state, parameters)
         return self
 
@@ -147,7 +147,7 @@ class _Draft:
         return dict(written)
 
     def read(self, document: Any) -> Any:
-        """What the consumer gets to read of a document."""
+        """The part of a document that the consumer reads."""
         if self._without:
             *places, last = self._without
             inner = document
@@ -179,7 +179,7 @@ class Call(_Draft):
 
     @contextmanager
     def client(self) -> Iterator[ServiceClient]:
-        """The consumer's client of a server that answers as it was written down. One failure opens its breaker."""
+        """The consumer's client of a server that answers as declared. One failure opens its breaker."""
         consumer, provider = self.interaction[:2]
         with self._pact.serve(addr="127.0.0.1") as server:
             url = {f"{provider}_service_url": str(server.url)}
@@ -197,8 +197,8 @@ class Call(_Draft):
         return sent
 
     def too_much_to_do(self, ask: Callable[[ServiceClient], Any]) -> None:
-        """The provider refuses for a moment: no failure that would open the breaker, so that the next call gets through
-        to it; and whoever waits is told for how long.
+        """The provider is overloaded: that is no failure that opens the breaker, so the next call is sent; and callers
+        learn when to retry.
         """
         self.given("too much to do")
         self.answers(503, {"code": "overloaded"}, {"Retry-After": match.regex("7", regex=r"^\d{1,9}$")})
@@ -216,17 +216,17 @@ def _path(path: str) -> Any:
     return provided(example, expression)
 
 
-class Told(_Draft):
+class Published(_Draft):
     """An event that the provider publishes."""
 
     def says(self, data: dict[str, Any]) -> Self:
-        """All that a consumer reads of an envelope, and the members of the data that this one reads."""
+        """The members of the envelope that every consumer reads, and those of the data that this one reads."""
         envelope = {"specversion": "1.0", "id": text("an-event", ".{1,64}"), "type": self.interaction.event_type}
         self._text.with_body({**envelope, "data": data}, EVENT_JSON)
         return self
 
     def to(self, app: Flask) -> Api:
-        """Deliver it to the consumer, whose inbox and handler must do it."""
+        """Deliver it to the consumer, whose inbox and handler must accept it."""
         api = Api(app)
         self._pact.verify(lambda body, metadata: self._deliver(api, body), "Async")
         return api

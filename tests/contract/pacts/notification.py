@@ -6,7 +6,7 @@ from pact import match
 from libs.common.data.erasures import Erasure
 from notification_service import repository, use_cases
 from notification_service.clients import FakeUsers, UserClient
-from tests.contract.pacts.drafts import Call, Told, a_time, an_amount, an_id, call, event, provided, text
+from tests.contract.pacts.drafts import Call, Published, a_time, an_amount, an_id, call, event, provided, text
 from tests.contract.pacts.order import ORDER, USER
 from tests.web import Api, answered
 
@@ -43,24 +43,24 @@ def a_user_service_with_too_much_to_do(call: Call) -> None:
     call.too_much_to_do(lambda client: UserClient(client).addresses([USER]))
 
 
-def post_office(told: Told) -> Flask:
-    return told.services.start("notification", users=FakeUsers())
+def post_office(published: Published) -> Flask:
+    return published.services.start("notification", users=FakeUsers())
 
 
 @event("notification", "order.confirmed.v1")
-def a_confirmed_order_is_told_to_its_user(told: Told) -> None:
+def a_confirmed_order_is_told_to_its_user(published: Published) -> None:
     item = {
         "name": match.str("Laptop"), "quantity": match.int(2),
         "unit_price": an_amount("2499.99"), "line_total": an_amount("4999.98"),
     }  # fmt: skip
-    told.given("a confirmed order").says(
+    published.given("a confirmed order").says(
         {
             "order_id": an_id(ORDER), "user_id": an_id(USER), "items": match.each_like(item, min=1),
             "total": an_amount("4999.98"), "currency": text("EUR", "[A-Z]{3}"),
             "confirmed_at": a_time("2026-01-31T12:00:00.000000Z"),
         }
     )  # fmt: skip
-    api = told.to(post_office(told))
+    api = published.to(post_office(published))
     (confirmation,) = answered(api.get(f"/notifications?user_id={USER}&order_id={ORDER}"))["items"]
     assert f"Order {ORDER}, confirmed on 2026-01-31" in confirmation["body"]
     assert "2 x Laptop, 2499.99 EUR each: 4999.98 EUR" in confirmation["body"]
@@ -68,11 +68,11 @@ def a_confirmed_order_is_told_to_its_user(told: Told) -> None:
 
 
 @event("notification", "user.deleted.v1")
-def what_was_said_to_a_deleted_user_is_erased(told: Told) -> None:
-    told.given("a deleted user")
-    told.says({"user_id": an_id(USER), "deleted_at": a_time("2026-01-31T12:00:00.000000Z")})
-    office = post_office(told)
+def what_was_said_to_a_deleted_user_is_erased(published: Published) -> None:
+    published.given("a deleted user")
+    published.says({"user_id": an_id(USER), "deleted_at": a_time("2026-01-31T12:00:00.000000Z")})
+    office = post_office(published)
     sent = answered(Api(office).post("/notifications/send", {"user_id": USER, "body": "A text."}), 201)
-    api = told.to(office)
+    api = published.to(office)
     Erasure(office.extensions["quintet"].db, repository.walk_user, use_cases.erase_notifications).step()
     assert answered(api.get(f"/notifications/{sent['id']}"))["body"] is None

@@ -9,7 +9,7 @@ from pact import match
 from libs.common.errors import DependencyUnavailable
 from order_service.clients import Demand, FakeProducts, FakeUsers, ProductClient, UserClient
 from order_service.models import InsufficientStock, UnknownProduct, price_lines
-from tests.contract.pacts.drafts import Call, Told, a_time, an_amount, an_id, call, event, provided, text
+from tests.contract.pacts.drafts import Call, Published, a_time, an_amount, an_id, call, event, provided, text
 from tests.web import Api, answered, refused
 
 USER = "0198c0de-0000-7000-8000-000000000001"
@@ -73,7 +73,7 @@ def refusal(code: str, **fault: Any) -> dict[str, Any]:
     return {"status": match.int(409), "body": {"code": code, "errors": match.each_like(errors, min=1)}}
 
 
-def asked(call: Call, *wanted: tuple[str, int], product_id: Any = None) -> Call:
+def expect_reserve(call: Call, *wanted: tuple[str, int], product_id: Any = None) -> Call:
     """`wanted` are pairs of an order's id and a quantity."""
     product_id = product_id or provided(LAPTOP, "${product_id}")
     reservations = [
@@ -91,14 +91,14 @@ def reserve(call: Call, *wanted: tuple[str, int]) -> list[Any]:
 
 
 def check_taken(lines: Any) -> None:
-    """The saga can price them."""
+    """Check that the saga can price the lines."""
     priced = {"product_id": LAPTOP, "name": "Laptop", "quantity": 2, "unit_price": "2499.99", "line_total": "4999.98"}
     assert price_lines(lines)[::2] == ([priced], "EUR")
 
 
 @call("order", "product")
 def as_much_as_there_is(call: Call) -> None:
-    asked(call.given("a laptop", stock=5), (ORDER, 2)).answers(200, {"outcomes": [TAKEN]})
+    expect_reserve(call.given("a laptop", stock=5), (ORDER, 2)).answers(200, {"outcomes": [TAKEN]})
     (lines,) = reserve(call, (ORDER, 2))
     check_taken(lines)
 
@@ -106,16 +106,16 @@ def as_much_as_there_is(call: Call) -> None:
 @call("order", "product")
 def more_than_there_is(call: Call) -> None:
     short = refusal("insufficient-stock", available=match.int(5))
-    asked(call.given("a laptop", stock=5), (ORDER, 6)).answers(200, {"outcomes": [short]})
+    expect_reserve(call.given("a laptop", stock=5), (ORDER, 6)).answers(200, {"outcomes": [short]})
     (outcome,) = reserve(call, (ORDER, 6))
     assert isinstance(outcome, InsufficientStock)
-    told = {"pointer": "/items/0", "detail": "Why.", "product_id": LAPTOP, "available": 5}
-    assert outcome.errors == [told]
+    fault = {"pointer": "/items/0", "detail": "Why.", "product_id": LAPTOP, "available": 5}
+    assert outcome.errors == [fault]
 
 
 @call("order", "product")
 def a_product_that_does_not_exist(call: Call) -> None:
-    asked(call, (ORDER, 1), product_id=LAPTOP).answers(200, {"outcomes": [refusal("unknown-product")]})
+    expect_reserve(call, (ORDER, 1), product_id=LAPTOP).answers(200, {"outcomes": [refusal("unknown-product")]})
     (outcome,) = reserve(call, (ORDER, 1))
     assert isinstance(outcome, UnknownProduct)
     assert outcome.errors == [{"pointer": "/items/0", "detail": "Why.", "product_id": LAPTOP}]
@@ -124,7 +124,9 @@ def a_product_that_does_not_exist(call: Call) -> None:
 @call("order", "product")
 def several_orders_each_judged_alone(call: Call) -> None:
     short = {"status": match.int(409), "body": {"code": "insufficient-stock"}}
-    asked(call.given("a laptop", stock=5), (ORDER, 6), (OTHER_ORDER, 2)).answers(200, {"outcomes": [short, TAKEN]})
+    expect_reserve(call.given("a laptop", stock=5), (ORDER, 6), (OTHER_ORDER, 2)).answers(
+        200, {"outcomes": [short, TAKEN]}
+    )
     outcome, lines = reserve(call, (ORDER, 6), (OTHER_ORDER, 2))
     assert isinstance(outcome, InsufficientStock)
     check_taken(lines)
@@ -132,8 +134,8 @@ def several_orders_each_judged_alone(call: Call) -> None:
 
 @call("order", "product")
 def an_order_whose_release_was_quicker(call: Call) -> None:
-    """No refusal on the merits: the saga's own recovery has rejected the order."""
-    asked(call.given("a laptop", stock=5).given("a release", order_id=ORDER), (ORDER, 2))
+    """Not a refusal on the merits: recovery has rejected the order."""
+    expect_reserve(call.given("a laptop", stock=5).given("a release", order_id=ORDER), (ORDER, 2))
     call.answers(200, {"outcomes": [{"status": match.int(409), "body": match.like({})}]})
     (outcome,) = reserve(call, (ORDER, 2))
     assert type(outcome) is DependencyUnavailable
@@ -142,18 +144,18 @@ def an_order_whose_release_was_quicker(call: Call) -> None:
 @call("order", "product")
 def a_product_service_with_too_much_to_do(call: Call) -> None:
     demand = Demand(ORDER, [{"product_id": LAPTOP, "quantity": 2}], "a-request", time.monotonic() + 5.0)
-    asked(call, (ORDER, 2), product_id=LAPTOP)
+    expect_reserve(call, (ORDER, 2), product_id=LAPTOP)
     call.too_much_to_do(lambda client: ProductClient(client).reserve([demand], demand.deadline))
 
 
 # Events --------------------------------------------------------------------------------------------------------------
 
 
-def a_shop(told: Told, *known: str) -> Flask:
-    """The order service; the user service is there only for those who are known."""
+def a_shop(published: Published, *known: str) -> Flask:
+    """The order service with a fake user service that knows `known`."""
     products = FakeProducts()
     products.add(LAPTOP)
-    return told.services.start("order", users=FakeUsers(*known), products=products)
+    return published.services.start("order", users=FakeUsers(*known), products=products)
 
 
 def placed(api: Api) -> Any:
@@ -161,25 +163,27 @@ def placed(api: Api) -> Any:
 
 
 @event("order", "user.created.v1")
-def a_new_user_may_order(told: Told) -> None:
-    told.given("a user", status="active")
-    told.says({"user_id": an_id(USER), "status": "active", "version": match.int(1)})
-    answered(placed(told.to(a_shop(told))), 201)
+def a_new_user_may_order(published: Published) -> None:
+    published.given("a user", status="active")
+    published.says({"user_id": an_id(USER), "status": "active", "version": match.int(1)})
+    answered(placed(published.to(a_shop(published))), 201)
 
 
 @event("order", "user.updated.v1")
-def a_suspended_user_may_order_no_more(told: Told) -> None:
-    told.given("a user", status="suspended")
-    told.says({"user_id": an_id(USER), "status": "suspended", "version": match.int(2)})
-    refused(placed(told.to(a_shop(told, USER))), 422, "unknown-user")
+def a_suspended_user_may_order_no_more(published: Published) -> None:
+    published.given("a user", status="suspended")
+    published.says({"user_id": an_id(USER), "status": "suspended", "version": match.int(2)})
+    refused(placed(published.to(a_shop(published, USER))), 422, "unknown-user")
 
 
 @event("order", "user.deleted.v1")
-def the_orders_of_a_deleted_user_are_cancelled(told: Told) -> None:
-    told.given("a deleted user")
-    told.says({"user_id": an_id(USER), "deleted_at": a_time("2026-01-31T12:00:00.000000Z"), "version": match.int(2)})
-    shop = a_shop(told, USER)
+def the_orders_of_a_deleted_user_are_cancelled(published: Published) -> None:
+    published.given("a deleted user")
+    published.says(
+        {"user_id": an_id(USER), "deleted_at": a_time("2026-01-31T12:00:00.000000Z"), "version": match.int(2)}
+    )
+    shop = a_shop(published, USER)
     order = answered(placed(Api(shop)), 201)
-    api = told.to(shop)
+    api = published.to(shop)
     refused(placed(api), 422, "unknown-user")
     assert answered(api.get(f"/orders/{order['id']}"))["status"] == "cancelled"

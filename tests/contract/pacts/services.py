@@ -30,9 +30,9 @@ class Services:
     def start(self, service: str, settings: dict[str, Any] | None = None, **given: Any) -> Flask:
         """`given` takes the place of calls to others."""
         url = self._databases.migrated(f"{service}_service")
-        told = {"service": service, "database_url": url, "secret_key": SECRET, "log_level": "CRITICAL"}
+        values = {"service": service, "database_url": url, "secret_key": SECRET, "log_level": "CRITICAL"}
         made: Flask = import_module(f"{service}_service.app").create_app(
-            settings_of(service)(**told, **(settings or {})), **given
+            settings_of(service)(**values, **(settings or {})), **given
         )
         self._started.append((made, url))
         return made

@@ -22,7 +22,7 @@ PACKAGES = [f"{name}_service" for name in SERVICES if importlib.util.find_spec(f
 
 @pytest.fixture
 def db(database_url: str, open_database: Callable[[str], Database]) -> Database:
-    """An empty one."""
+    """An empty database."""
     return open_database(database_url)
 
 
@@ -58,7 +58,7 @@ def test_the_path_of_a_checkout_may_have_a_percent_sign(
 def test_text_that_is_sorted_has_the_collation_that_the_models_say(
     databases: Any, new_database: Callable[[str], str], open_database: Callable[[str], Database], package: str
 ) -> None:
-    """Alembic does not compare collations, and a server whose own sorts by code point would hide the mistake."""
+    """Alembic does not compare collations, and a server that sorts by code point by default would hide the mistake."""
     if databases.name == "sqlite":
         pytest.skip("SQLite sorts by code point anyway")
     said = {
@@ -86,7 +86,7 @@ def test_a_second_upgrade_changes_nothing(db: Database) -> None:
 def test_many_may_migrate_at_once(
     new_database: Callable[[], str], open_database: Callable[[str], Database], workers: Workers
 ) -> None:
-    # More than once: the first time, the processes are busy importing alembic, each for as long as it takes.
+    # Several times: in the first race the processes import alembic, which takes longer than the race.
     for _ in range(3):
         url = new_database()
         reached = workers.race(upgrade, *[(url, "product_service")] * 3)
@@ -99,9 +99,9 @@ def test_a_difference_between_models_and_database_is_told(db: Database) -> None:
     with db.write() as session:
         session.execute(sa.text("ALTER TABLE users ADD COLUMN surprise INTEGER"))
         session.execute(sa.text("DROP INDEX ix_users_name_id"))
-    told = " ".join(migrate.differences(db, "user_service"))
-    assert "surprise" in told
-    assert "ix_users_name_id" in told
+    output = " ".join(migrate.differences(db, "user_service"))
+    assert "surprise" in output
+    assert "ix_users_name_id" in output
 
 
 def test_the_lock_is_free_again_after_a_migration_that_failed(db: Database, monkeypatch: Any) -> None:
@@ -122,10 +122,10 @@ def test_the_commands_upgrade_check_and_tell_where_it_is(
 
     assert run("current") == (0, "none\n")
     assert run("check")[0] == 1
-    status, told = run("upgrade")
+    status, output = run("upgrade")
     assert status == 0
-    assert re.fullmatch(r"user: common_\d+, user_\d+\n", told)
-    assert run("current") == (0, told.removeprefix("user: "))
+    assert re.fullmatch(r"user: common_\d+, user_\d+\n", output)
+    assert run("current") == (0, output.removeprefix("user: "))
     assert run("check") == (0, "user: models equal migrations\n")
 
 
@@ -148,7 +148,7 @@ def test_counters_outlive_a_new_collation_and_their_carry(db: Database) -> None:
 
 
 def at(db: Database, revision: str) -> None:
-    """Migrate as far as an older release did."""
+    """Migrate to the revision of an older release."""
     from alembic import command
 
     with migrate._locked(db) as connection:

@@ -1,4 +1,4 @@
-"""Many at once, over two processes and both engines."""
+"""Races of two processes on both engines."""
 
 import time
 from collections import Counter
@@ -38,21 +38,21 @@ def check_books(shop: Shop) -> None:
 # One key -------------------------------------------------------------------------------------------------------------
 
 
-class Told(NamedTuple):
+class Received(NamedTuple):
     status: int
     body: bytes
     replayed: bool
     retry_after: str | None
 
 
-def send(shop: Shop, job: tuple[dict[str, Any], str, int]) -> tuple[list[Told], int]:
-    """Send an order many times at once; the answers, and how many units this process took."""
+def send(shop: Shop, job: tuple[dict[str, Any], str, int]) -> tuple[list[Received], int]:
+    """Send an order many times concurrently; returns the answers, and how many units this process reserved."""
     body, key, times = job
 
-    def once(_: int) -> Told:
+    def once(_: int) -> Received:
         answer = shop.place_again(body, key)
         headers = answer.headers
-        return Told(answer.status_code, answer.data, "Idempotent-Replayed" in headers, headers.get("Retry-After"))
+        return Received(answer.status_code, answer.data, "Idempotent-Replayed" in headers, headers.get("Retry-After"))
 
     with ThreadPoolExecutor(times) as pool:
         answers = list(pool.map(once, range(times)))
@@ -74,7 +74,7 @@ def test_200_simultaneous_sends_of_one_key_make_one_order(shop: Shop, racers: Ra
     assert row["id"].encode() in confirmed[0].body
     assert sum(not answer.replayed for answer in confirmed) == 1
     for answer in answers:
-        if answer.status != 201:  # came while the first was under way
+        if answer.status != 201:  # arrived while the first was in progress
             assert answer.status == 409
             assert b'"code":"request-in-flight"' in answer.body
             assert int(answer.retry_after or 0) >= 1
@@ -97,7 +97,7 @@ def test_of_all_who_would_drive_an_abandoned_order_on_one_does(shop: Shop, racer
 
 
 def place(shop: Shop, batches: list[list[str]]) -> list[list[str]]:
-    """Place an order for each key, a batch at a time: what became of each."""
+    """Place an order for each key, in batches; returns the outcomes."""
     told = []
     for keys in batches:
         until = time.monotonic() + 60.0
@@ -148,7 +148,7 @@ def test_keys_in_opposite_orders_do_not_deadlock_however_slowly_they_are_stored(
 
 
 def confirm(shop: Shop, orders: list[tuple[str, str]]) -> dict[str, str]:
-    """Settle orders, a few at a time, as if all were reserved; the status that each is found to have."""
+    """Settle orders, in batches, as if all were reserved; returns their statuses."""
     found = {}
     for n in range(0, len(orders), 3):
         verdicts = [Verdict(order_id, user_id, [a_reserved_line()], ORIGIN) for order_id, user_id in orders[n : n + 3]]
@@ -165,7 +165,7 @@ def recover(shop: Shop, limit: int) -> None:
 def test_recovery_and_the_request_agree_on_every_order(shop: Shop, racers: Racers) -> None:
     ids = [shop.pend(key=str(n)) for n in range(90)]
     for age, order_id in enumerate(ids):
-        shop.abandon(order_id, seconds=60.0 + age)  # recovery begins with the last
+        shop.abandon(order_id, seconds=60.0 + age)  # recovery starts with the last
 
     found, _ = racers.race(shop, (confirm, [(order_id, shop.user_id) for order_id in ids]), (recover, 7))
 
@@ -218,7 +218,7 @@ def test_no_order_of_a_deleted_user_stays_confirmed(shop: Shop, racers: Racers) 
 
 
 def test_an_order_that_runs_through_while_its_user_is_deleted_is_not_confirmed(shop: Shop) -> None:
-    """The deletion has looked at the orders of the user, did not find this one, and is not yet committed."""
+    """The deletion has read the orders of the user without this one, and is not yet committed."""
     shop.know()
     deleted = UserDeleted.read(a_user_event("deleted", shop.user_id, 2, deleted_at=write_time(now())))
     with ThreadPoolExecutor(1) as pool, shop.db.write() as deletion:

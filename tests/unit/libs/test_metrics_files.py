@@ -1,4 +1,4 @@
-"""The folder of a master, and what becomes of the figures of its dead workers; in processes, as the library wants it."""
+"""The metrics folder of a master, and the figures of its dead workers; in processes, as the library requires."""
 
 import os
 import subprocess
@@ -64,8 +64,8 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*.db")}
 
 
-def told(folder: Path) -> set[str]:
-    """Every figure but those that only the living have."""
+def figures(folder: Path) -> set[str]:
+    """Every figure but those of live processes only."""
     lines = run(SCRAPE, folder).splitlines()
     return {line for line in lines if not line.startswith(("#", "requests_in_progress")) and not line.endswith(" 0.0")}
 
@@ -73,17 +73,17 @@ def told(folder: Path) -> set[str]:
 def test_the_figures_of_dead_workers_are_kept_in_one_file_of_each_kind(folder: Path) -> None:
     for number in range(3):
         run(WORK, folder, number)
-    before = told(folder)
+    before = figures(folder)
     assert 'http_requests_total{method="GET",route="/x",status="200"} 3.0' in before
     assert "dead_letters 2.0" in before
     for _ in range(2):
         run(ADD_UP, folder)
-        assert told(folder) == before
+        assert figures(folder) == before
         assert {name for name in files(folder) if "dead" in name} >= {"counter_dead.db", "histogram_dead.db"}
         assert not [name for name in files(folder) if "livesum" in name and "dead" in name]
     run(WORK, folder, 3)
     run(ADD_UP, folder)
-    after = told(folder)
+    after = figures(folder)
     assert 'http_requests_total{method="GET",route="/x",status="200"} 4.0' in after
     assert "dead_letters 3.0" in after
 
@@ -113,10 +113,10 @@ def test_a_scrape_meanwhile_misses_nothing_and_counts_nothing_twice(folder: Path
 
 def test_a_file_that_is_damaged_is_lost_and_nothing_else(folder: Path) -> None:
     run(WORK, folder, 1)
-    before = told(folder)
+    before = figures(folder)
     (folder / "counter_999999.db").write_bytes(b"\xff\x00\x01")
     run(ADD_UP, folder)
-    assert told(folder) == before
+    assert figures(folder) == before
     assert "counter_999999.db" not in files(folder)
 
 
