@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 from gunicorn.http.errors import LimitRequestHeaders
@@ -110,6 +111,18 @@ def test_the_worker_listens_by_our_listener() -> None:
 
     assert "StreamServer" in loaded
     assert vars(ggevent)["StreamServer"] is worker._Listener
+
+
+def test_gunicorn_starts_a_worker_by_the_method_that_is_replaced() -> None:
+    assert "init_process" in Arbiter.spawn_worker.__code__.co_names
+
+
+def test_what_gunicorn_logs_goes_to_our_handlers() -> None:
+    logger = worker.Logger(Config())
+
+    assert logger.error_log.propagate
+    assert not logger.error_log.handlers
+    assert not logger.access_log.propagate
 
 
 def test_a_setting_that_was_copied_is_what_gunicorn_reads() -> None:
