@@ -8,7 +8,7 @@ from typing import TypedDict, cast, get_type_hints
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Page, PageQuery, Position, page, walk
+from libs.common.data.paging import Filter, Page, PageQuery, Position, filtered_page, walk
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
@@ -61,16 +61,20 @@ def lock(session: Session, order_id: str) -> OrderRow:
 
 
 def find_page(session: Reader, filters: OrderFilters, asked: PageQuery) -> Page:
-    query = sa.select(orders)
+    return filtered_page(session, sa.select(orders), _conditions(filters), asked, SORTS, orders.c.id)
+
+
+def _conditions(filters: OrderFilters) -> list[Filter]:
+    found: list[Filter] = []
     if "user_id" in filters:
-        query = query.where(orders.c.user_id == filters["user_id"])
+        found.append(Filter(orders.c.user_id == filters["user_id"], leads=True))
     if "status" in filters:
-        query = query.where(orders.c.status == filters["status"])
+        found.append(Filter(orders.c.status == filters["status"], leads=True))
     if "created_from" in filters:
-        query = query.where(orders.c.created_at >= filters["created_from"])
+        found.append(Filter(orders.c.created_at >= filters["created_from"], range_of="created_at"))
     if "created_to" in filters:
-        query = query.where(orders.c.created_at < filters["created_to"])
-    return page(session, query, asked, SORTS, orders.c.id)
+        found.append(Filter(orders.c.created_at < filters["created_to"], range_of="created_at"))
+    return found
 
 
 # The first transaction ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.paging import Filter, Page, PageQuery, filtered_page
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import any_of
 from libs.common.errors import NotFound
@@ -70,21 +70,26 @@ def find_page(session: Reader, filters: ProductFilters, asked: PageQuery) -> Pag
     cursor.
     """
     query = sa.select(products).where(_alive)
-    if "category" in filters:
-        query = query.where(products.c.category == filters["category"])
+    return filtered_page(session, query, _conditions(session, filters), asked, SORTS, products.c.id)
+
+
+def _conditions(session: Reader, filters: ProductFilters) -> list[Filter]:
+    found: list[Filter] = []
     if "seller_id" in filters:
-        query = query.where(products.c.seller_id == filters["seller_id"])
+        found.append(Filter(products.c.seller_id == filters["seller_id"], leads=True))
+    if "category" in filters:
+        found.append(Filter(products.c.category == filters["category"], leads=True))
     if "in_stock" in filters:
-        query = query.where(products.c.sold_out == sa.literal(not filters["in_stock"]))
+        found.append(Filter(products.c.sold_out == sa.literal(not filters["in_stock"]), leads=True))
     if "min_price" in filters:
-        query = query.where(products.c.price >= filters["min_price"])
+        found.append(Filter(products.c.price >= filters["min_price"], range_of="price"))
     if "max_price" in filters:
-        query = query.where(products.c.price <= filters["max_price"])
+        found.append(Filter(products.c.price <= filters["max_price"], range_of="price"))
     if "ids" in filters:
-        query = query.where(products.c.id.in_(filters["ids"]))
+        found.append(Filter(products.c.id.in_(filters["ids"])))
     if "q" in filters:
-        query = query.where(_matches(session, filters["q"]))
-    return page(session, query, asked, SORTS, products.c.id)
+        found.append(Filter(_matches(session, filters["q"])))
+    return found
 
 
 def _matches(session: Reader, words: str) -> sa.ColumnElement[bool]:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Page, PageQuery, page
+from libs.common.data.paging import Filter, Page, PageQuery, filtered_page
 from libs.common.errors import NotFound
 from user_service.models import EmailTaken, User, UserFilters, UserRow, users
 
@@ -45,12 +45,17 @@ def is_taken(session: Reader, email: str) -> bool:
 def find_page(session: Reader, filters: UserFilters, asked: PageQuery) -> Page:
     """A page of the users that match every filter, deleted ones excluded; raises MalformedRequest for a bad cursor."""
     query = sa.select(users).where(users.c.deleted_at.is_(None))
+    return filtered_page(session, query, _conditions(filters), asked, SORTS, users.c.id)
+
+
+def _conditions(filters: UserFilters) -> list[Filter]:
+    found: list[Filter] = []
     if "email" in filters:
-        query = query.where(users.c.email_key == filters["email"].lower())
+        found.append(Filter(users.c.email_key == filters["email"].lower()))
     if "ids" in filters:
-        query = query.where(users.c.id.in_(filters["ids"]))
+        found.append(Filter(users.c.id.in_(filters["ids"])))
     if "role" in filters:
-        query = query.where(users.c.role == filters["role"])
+        found.append(Filter(users.c.role == filters["role"], leads=True))
     if "status" in filters:
-        query = query.where(users.c.status == filters["status"])
-    return page(session, query, asked, SORTS, users.c.id)
+        found.append(Filter(users.c.status == filters["status"], leads=True))
+    return found

@@ -27,6 +27,8 @@ Sorts = dict[str, Callable[[Item], Any]]
 
 MAX_LIMIT = 200
 LONG = bool(os.environ.get("LONG"))
+TOGETHER = None if LONG else 3
+"""So many filters at once are tried where each combination takes many requests."""
 
 
 def documented(service: str, path: str) -> dict[str, Item]:
@@ -121,6 +123,50 @@ def limits(count: int) -> list[int]:
     return sorted(
         {limit for limit in (count // 7 + 1, count - 1, count, count + 1, MAX_LIMIT) if 0 < limit <= MAX_LIMIT}
     )
+
+
+def most_steps(api: Api, db: Database, path: str, filters: list[Filter], sorts: Sorts) -> tuple[int, str]:
+    """How many tens of instructions of SQLite the most expensive page takes, and which it is: of those behind the
+    combinations of the filters, in every order, and behind the first cursor of each.
+    """
+    steps: list[None] = []
+
+    @sa.event.listens_for(db.engine, "begin")
+    def watch(connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(lambda: steps.append(None), 10)
+
+    most = (0, "")
+    for (query, _), sort, sign in product(combined(filters, TOGETHER), sorts, ("", "-")):
+        asked = f"{path}?{urlencode({**query, 'sort': sign + sort, 'limit': '10'})}"
+        for _ in range(2):
+            steps.clear()
+            cursor = answered(api.get(asked))["next_cursor"]
+            most = max(most, (len(steps), asked))
+            asked += f"&cursor={cursor}"
+            if cursor is None:
+                break
+    return most
+
+
+def walk_short(api: Api, path: str, query: dict[str, str]) -> list[Item]:
+    """All items of a list whose pages may be shorter than their limit."""
+    items, cursor = [], ""
+    while cursor is not None:
+        page = answered(api.get(f"{path}?{urlencode({**query, **({'cursor': cursor} if cursor else {})})}"))
+        assert len(page["items"]) <= int(query["limit"])
+        items += page["items"]
+        cursor = page["next_cursor"]
+    return items
+
+
+def compare_short(api: Api, path: str, items: list[Item], filters: list[Filter], sorts: Sorts) -> None:
+    """Every combination of the filters, in every order, where pages may be shorter than their limit."""
+    for (query, passes), (sort, key), sign in product(combined(filters, TOGETHER), sorts.items(), ("", "-")):
+        found = walk_short(api, path, {**query, "sort": sign + sort, "limit": "7"})
+        passing = [item for item in items if passes(item)]
+        expected = sorted(passing, key=lambda item, key=key: (key(item), item["id"]), reverse=sign == "-")
+        assert [item["id"] for item in found] == [item["id"] for item in expected], f"{query} sort={sign}{sort}"
 
 
 def compare_while_changing(

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.sql import visitors
 
 from libs.common.data.database import Reader
 from libs.common.errors import MalformedRequest
@@ -47,6 +48,114 @@ def page(
     """
     column = sorts[asked.sort.lstrip("-")]
     return _page(list(session.execute(_section(query, asked, column, tie)).mappings()), asked, column, tie)
+
+
+MAX_LOOKED_AT = 2000
+"""So many rows does a page with several filters look at, at most, in each of the indexes that it tries."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition of a list, or a part of it. An index finds the rows that meet it."""
+
+    condition: sa.ColumnElement[bool]
+    leads: bool = False
+    """Whether each sort has an index behind it."""
+    range_of: str | None = None
+    """The sort whose column it bounds. The indexes of this sort serve it, alone and behind each filter that leads."""
+    check: sa.ColumnElement[bool] | None = None
+    """The same condition in a form that is cheaper for rows that are known."""
+
+    @property
+    def test(self) -> sa.ColumnElement[bool]:
+        return self.condition if self.check is None else self.check
+
+
+def filtered_page(
+    session: Reader,
+    query: sa.Select[Any],
+    filters: Sequence[Filter],
+    asked: PageQuery,
+    sorts: Mapping[str, Any],
+    tie: sa.ColumnElement[Any],
+) -> Page:
+    """One page of the rows of `query` that meet all filters. If no index has them all, the rows of an index that finds
+    few are sorted; if none does, the index of the sort is read, up to a bound. So a page may have fewer items than its
+    limit, or none, although another one follows. All else is as for `page`.
+    """
+    walked = _walked(filters, asked)
+    if len(walked) == len(filters):
+        return page(session, query.where(*(one.condition for one in walked)), asked, sorts, tie)
+    column = sorts[asked.sort.lstrip("-")]
+    for chosen in _narrow(filters):
+        found = _part(query.where(*(one.condition for one in chosen)), filters, column, tie).limit(MAX_LOOKED_AT + 1)
+        if _count(session, found) <= MAX_LOOKED_AT:
+            ids = _passing(session, found, filters, asked, column, tie)
+            return _page(_rows(session, query, ids, tie), asked, column, tie)
+    looked_at = _after_cursor(query.where(*(one.condition for one in walked)), asked, column, tie)
+    part = _part(looked_at, filters, column, tie).order_by(*_order(asked, column, tie)).limit(MAX_LOOKED_AT)
+    rows = _rows(session, query, _passing(session, part, filters, asked, column, tie), tie)
+    found_page = _page(rows, asked, column, tie)
+    if found_page.next_cursor is None:
+        last = part.with_only_columns(column, tie).limit(1).offset(MAX_LOOKED_AT - 1)
+        if edge := session.execute(last).one_or_none():
+            return Page(found_page.items, _write_cursor(asked, *edge))
+    return found_page
+
+
+def _walked(filters: Sequence[Filter], asked: PageQuery) -> list[Filter]:
+    """Those that an index has, in the order of the sort: one that leads, and the bounds of the sort itself."""
+    leading = [one for one in filters if one.leads][:1]
+    return leading + [one for one in filters if one.range_of == asked.sort.lstrip("-")]
+
+
+def _narrow(filters: Sequence[Filter]) -> list[list[Filter]]:
+    """Parts of the filters that an index has, in whatever order."""
+    bounds: dict[str, list[Filter]] = {}
+    for one in filters:
+        if one.range_of:
+            bounds.setdefault(one.range_of, []).append(one)
+    leading = [[one] for one in filters if one.leads]
+    others = [[one] for one in filters if not one.leads and not one.range_of]
+    return others + [a + b for a in leading or [[]] for b in list(bounds.values()) or [[]] if a + b]
+
+
+def _part(query: sa.Select[Any], filters: Sequence[Filter], *needed: Any) -> sa.Select[Any]:
+    """Of the rows of `query`, the columns that the filters look at, and others that are needed."""
+    tested = {element for one in filters for element in visitors.iterate(one.test)}
+    return query.with_only_columns(*(c for c in needed[0].table.c if c in tested or c in set(needed)))
+
+
+def _count(session: Reader, found: sa.Select[Any]) -> int:
+    rows = found.with_only_columns(sa.literal(1).label("one")).subquery()
+    return session.execute(sa.select(sa.func.count()).select_from(rows)).scalar_one()
+
+
+def _passing(
+    session: Reader, part: sa.Select[Any], filters: Sequence[Filter], asked: PageQuery, column: Any, tie: Any
+) -> list[str]:
+    """Ids of the rows of a bounded part that pass all filters and come after the cursor, one more than a page has. The
+    bound keeps planners from looking for them in another way.
+    """
+    rows = part.subquery()
+    passing = sa.select(rows.c[tie.name]).where(*(_on(rows, one.test) for one in filters))
+    section = _section(passing, asked, rows.c[column.name], rows.c[tie.name])
+    return list(session.execute(section).scalars())
+
+
+def _on(rows: sa.Subquery, condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """The condition, with the columns of the subquery in the place of those of its table."""
+
+    def replace(element: Any, **options: Any) -> Any:
+        return rows.corresponding_column(element) if isinstance(element, sa.Column) else None
+
+    replaced: sa.ColumnElement[bool] = visitors.replacement_traverse(condition, {}, replace)
+    return replaced
+
+
+def _rows(session: Reader, query: sa.Select[Any], ids: Sequence[str], tie: sa.ColumnElement[Any]) -> list[Any]:
+    found = {row[tie]: row for row in session.execute(query.where(tie.in_(ids))).mappings()}
+    return [found[row_id] for row_id in ids]
 
 
 Position = tuple[datetime, str]
@@ -84,17 +193,20 @@ def merged_page(
     sorted_by, row_id = merged.c
     edges = sa.select(row_id).order_by(*_order(asked, sorted_by, row_id)).limit(asked.limit + 1)
     ids = session.execute(edges).scalars().all()
-    found = {row[tie]: row for row in session.execute(query.where(tie.in_(ids))).mappings()}
-    return _page([found[row_id] for row_id in ids], asked, column, tie)
+    return _page(_rows(session, query, ids, tie), asked, column, tie)
 
 
 def _section(query: sa.Select[Any], asked: PageQuery, column: Any, tie: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """The rows after the cursor, limited to one more than a page, which shows whether there is a next page."""
+    return _after_cursor(query, asked, column, tie).order_by(*_order(asked, column, tie)).limit(asked.limit + 1)
+
+
+def _after_cursor(query: sa.Select[Any], asked: PageQuery, column: Any, tie: Any) -> sa.Select[Any]:
     if asked.cursor is not None:
         edge = sa.tuple_(*_read_cursor(asked), types=[column.type, tie.type])
         here = sa.tuple_(column, tie)
         query = query.where(here < edge if asked.sort.startswith("-") else here > edge)
-    return query.order_by(*_order(asked, column, tie)).limit(asked.limit + 1)
+    return query
 
 
 def _order(asked: PageQuery, column: Any, tie: Any) -> tuple[Any, Any]:

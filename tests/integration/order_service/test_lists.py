@@ -10,10 +10,20 @@ from urllib.parse import urlencode
 import pytest
 import sqlalchemy as sa
 
+from libs.common.data import paging
 from libs.common.ids import new_id
 from libs.common.times import write_time
 from order_service.models import STATUSES, orders
-from tests.integration.lists import Filter, Item, Sorts, compare, compare_while_changing
+from tests.integration.lists import (
+    LONG,
+    Filter,
+    Item,
+    Sorts,
+    compare,
+    compare_short,
+    compare_while_changing,
+    most_steps,
+)
 from tests.integration.order_service.shop import Shop
 from tests.unit.order_service.factories import NOON, an_order
 from tests.web import answered, refused
@@ -49,6 +59,42 @@ def test_lists_are_what_a_plain_look_at_all_orders_says(shop: Shop, stored: list
         ({"created_to": until}, lambda o: o["created_at"] < until),
     ]
     assert compare(shop.api, "/orders", stored, filters, SORTS) > 300
+
+
+SINCE, UNTIL = (write_time(NOON + timedelta(minutes=minutes)) for minutes in (1, 5))
+FILTERS: list[Filter] = [
+    ({"user_id": USERS[0]}, lambda o: o["user_id"] == USERS[0]),
+    *(({"status": status}, lambda o, status=status: o["status"] == status) for status in ("pending", "shipped")),
+    ({"created_from": SINCE}, lambda o: o["created_at"] >= SINCE),
+    ({"created_to": UNTIL}, lambda o: o["created_at"] < UNTIL),
+]
+
+
+def test_a_list_is_complete_however_few_rows_a_page_looks_at(
+    shop: Shop, stored: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MAX_LOOKED_AT", 12)
+    compare_short(shop.api, "/orders", stored, FILTERS, SORTS)
+
+
+def test_no_combination_of_filters_looks_at_many_orders(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All orders but a few are of one user and shipped, so that no filter narrows the list."""
+    if not shop.db.is_sqlite:
+        pytest.skip("only SQLite counts its steps")
+    monkeypatch.setattr(paging, "MAX_LOOKED_AT", paging.MAX_LOOKED_AT if LONG else 50)
+    count = 100_000 if LONG else 4000
+    rows = [
+        an_order(
+            user_id=USERS[number % 50 == 0], status="pending" if number % 40 == 0 else "shipped",
+            created_at=NOON + timedelta(seconds=number * 360 / count), total=Decimal(number * 7919 % count),
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    with shop.db.write() as session:
+        session.execute(sa.insert(orders), rows)
+
+    steps, page = most_steps(shop.api, shop.db, "/orders", FILTERS, SORTS)
+    assert steps < 15 * paging.MAX_LOOKED_AT, page
 
 
 def test_the_newest_come_first_and_fifty_make_a_page(shop: Shop, stored: list[Item]) -> None:
