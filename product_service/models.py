@@ -19,7 +19,8 @@ metadata = sa.MetaData(naming_convention=NAMING)
 
 MANAGED_BY_MIGRATIONS = (
     "products_fts", "products_fts_data", "products_fts_idx", "products_fts_docsize", "products_fts_config",
-    "ix_products_search",
+    "ix_products_search", "product_words_fts", "product_words_fts_data", "product_words_fts_idx",
+    "product_words_fts_docsize", "product_words_fts_config", "ix_product_words_search",
 )  # fmt: skip
 """The tables of the full-text index differ between the engines; the migration creates them."""
 
@@ -304,6 +305,18 @@ class Adjustment(Base):
         )
 
 
+class ProductWords(Base):
+    """What a product is found by: the words of its name and description, folded, with a blank between them."""
+
+    __tablename__ = "product_words"
+
+    seq: Mapped[int] = mapped_column(
+        sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False
+    )
+    words: Mapped[str] = mapped_column(sa.Text().with_variant(sa.Text(collation="C"), "postgresql"))
+
+
+product_words = cast(sa.Table, ProductWords.__table__)
 products = cast(sa.Table, Product.__table__)
 reservations = cast(sa.Table, Reservation.__table__)
 ProductRow = sa.RowMapping

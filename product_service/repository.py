@@ -1,15 +1,17 @@
 """Every query of the product service. Rows are locked in one order: reservations before products, each by id."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+from libs.common.data import paging
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Filter, Page, PageQuery, filtered_page
 from libs.common.data.prepared import Prepared
-from libs.common.data.statements import any_of
+from libs.common.data.statements import Upsert, any_of
 from libs.common.errors import NotFound
 from libs.common.times import now
 from product_service.models import (
@@ -23,9 +25,11 @@ from product_service.models import (
     SkuTaken,
     Units,
     UnitsRow,
+    product_words,
     products,
     reservations,
 )
+from product_service.words import words_of
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
@@ -60,6 +64,22 @@ def save(session: Session, product: Product) -> None:
         raise SkuTaken() from exc
 
 
+_write_words = Upsert(
+    product_words,
+    lambda insert: insert.on_conflict_do_update(
+        index_elements=["seq"],
+        set_={"words": insert.excluded.words},
+        where=insert.excluded.words != product_words.c.words,
+    ),
+)
+
+
+def write_words(session: Session, product: Product) -> None:
+    """Let the product that was saved be found by its name and its description."""
+    words = " ".join(words_of(f"{product.name} {product.description}"))
+    session.connection().execute(_write_words(session), {"seq": product.seq, "words": words})
+
+
 def record(session: Session, adjustment: Adjustment) -> None:
     """Store an adjustment of the stock, in the transaction that changes the product."""
     session.add(adjustment)
@@ -88,22 +108,37 @@ def _conditions(session: Reader, filters: ProductFilters) -> list[Filter]:
     if "ids" in filters:
         found.append(Filter(products.c.id.in_(filters["ids"])))
     if "q" in filters:
-        found.append(Filter(_matches(session, filters["q"])))
+        found.append(_search(session, filters["q"]))
     return found
 
 
-def _matches(session: Reader, words: str) -> sa.ColumnElement[bool]:
+def _search(session: Reader, text: str) -> Filter:
     """Products whose name or description has every word."""
+    words = words_of(text)
+    if not words:
+        return Filter(sa.false())
+    known = sa.select(product_words.c.seq).where(product_words.c.seq == products.c.seq, *map(_has, words))
+    return Filter(products.c.seq.in_(_matching(session, words)), check=known.exists())
+
+
+def _matching(session: Reader, words: Sequence[str]) -> sa.ScalarSelect[int]:
+    """Those that have the words; no more than show that they are too many. None of them is deleted: a trigger of the
+    migration removes the words.
+    """
+    most = paging.MAX_LOOKED_AT + 1
     connection = session.connection() if isinstance(session, Session) else session
     if connection.dialect.name == "postgresql":
-        text = sa.func.to_tsvector(sa.literal_column("'simple'"), products.c.name + " " + products.c.description)
-        found_by: sa.ColumnElement[bool] = text.op("@@")(sa.func.plainto_tsquery(sa.literal_column("'simple'"), words))
-        return found_by
-    quoted = " ".join('"' + word.replace('"', '""') + '"' for word in words.split())
-    found = sa.text("SELECT rowid FROM products_fts WHERE products_fts MATCH :words")
-    rows = found.bindparams(words=quoted or '""').columns(rowid=sa.Integer).scalar_subquery()
-    listed: sa.ColumnElement[bool] = products.c.seq.in_(rows)
-    return listed
+        listed = sa.func.string_to_array(product_words.c.words, sa.literal_column("' '"))
+        wanted = sa.cast(list(words), postgresql.ARRAY(sa.Text))
+        return sa.select(product_words.c.seq).where(listed.op("@>")(wanted)).limit(most).scalar_subquery()
+    found = sa.text("SELECT rowid FROM product_words_fts WHERE product_words_fts MATCH :words LIMIT :most")
+    quoted = " ".join(f'"{word}"' for word in words)
+    return found.bindparams(words=quoted, most=most).columns(rowid=sa.Integer).scalar_subquery()
+
+
+def _has(word: str) -> sa.ColumnElement[bool]:
+    blank = sa.literal(" ")
+    return (blank + product_words.c.words + blank).contains(f" {word} ")
 
 
 # Reservations ------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def create_product(session: Session, new: NewProduct) -> Product:
     """Put a product on sale; raises SkuTaken."""
     product = Product.new(**new)
     repository.save(session, product)
+    repository.write_words(session, product)
     outbox.add(session, _event(ProductCreated, product))
     counters.add(session, product.counts())
     return product
@@ -51,6 +52,7 @@ def change_product(session: Session, product_id: str, changes: Changes[Product],
     if not product.change(**changes(product)):
         return product
     repository.save(session, product)
+    repository.write_words(session, product)
     outbox.add(session, _event(ProductUpdated, product))
     return product
 

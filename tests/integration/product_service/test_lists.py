@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from libs.common.data import paging
 from libs.common.data.database import Database
 from libs.common.ids import new_id
-from product_service.models import products
+from product_service.models import product_words, products
+from product_service.words import words_of
 from tests.integration.lists import LONG, Filter, Item, Sorts, compare_short, most_steps
 from tests.web import Api, answered
 
@@ -20,6 +21,7 @@ SORTS: Sorts = {
     "created_at": lambda p: p["created_at"], "name": lambda p: p["name"], "price": lambda p: Decimal(p["price"]),
 }  # fmt: skip
 FILTERS: list[Filter] = [
+    ({"q": "Blue"}, lambda p: "blue" in p["description"]),
     ({"category": "tools"}, lambda p: p["category"] == "tools"),
     ({"seller_id": SELLER}, lambda p: p["seller_id"] == SELLER),
     ({"in_stock": "false"}, lambda p: p["stock"] == 0),
@@ -43,6 +45,9 @@ def store(db: Database, count: int) -> None:
     ]  # fmt: skip
     with db.write() as session:
         session.execute(sa.insert(products), rows)
+        texts = session.execute(sa.select(products.c.seq, products.c.name, products.c.description)).all()
+        words = [{"seq": row.seq, "words": " ".join(words_of(f"{row.name} {row.description}"))} for row in texts]
+        session.execute(sa.insert(product_words), words)
 
 
 def test_a_list_is_complete_however_few_rows_a_page_looks_at(

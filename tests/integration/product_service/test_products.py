@@ -6,13 +6,15 @@ from typing import Any
 import orjson
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from flask import Flask
 
+from libs.common import migrate
 from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
 from libs.common.ids import new_id
 from product_service.clients import FakeUsers
-from product_service.models import MAX_STOCK, products
+from product_service.models import MAX_STOCK, Product, products
 from tests.factories import a_product
 from tests.integration.contents import contents
 from tests.integration.lists import Filter, Sorts, come_and_go, compare, compare_while_changing, tie, walk
@@ -564,6 +566,34 @@ def test_every_word_counts_wherever_it_stands(api: Api, create: Create) -> None:
         assert answered(api.get("/products", query_string={"q": q}))["items"] == [found]
     for q in ("lap", "laptop white", "zebra", "!!!"):
         assert answered(api.get("/products", query_string={"q": q}))["items"] == []
+
+
+def test_the_search_folds_case_alike_on_every_server(api: Api, create: Create) -> None:
+    for name, asked in (
+        ("Ärger", ("ärger", "ÄRGER", "A\u0308rger")), ("İzmir", ("izmir", "İZMİR", "IZMIR")), ("Straße", ("STRASSE", "straße")),
+        ("ΟΔΟΣ", ("οδος", "οδοσ")), ("ﬁsh", ("FISH",)), ("हिन्दी", ("हिन्दी",)), ("x" * 200, ("X" * 200,)),
+    ):  # fmt: skip
+        found = create(name=name)
+        for q in asked:
+            assert answered(api.get("/products", query_string={"q": q}))["items"] == [found], q
+
+
+def test_products_of_before_are_found_by_their_folded_words(
+    database_url: str, open_database: Callable[[str], Database]
+) -> None:
+    db = open_database(database_url)
+    with migrate._locked(db) as connection:
+        command.upgrade(migrate._config("product_service", connection), "product_0001")
+        connection.commit()
+    new = Product.new(
+        name="Straße", description="Ärger, ÄRGER", price=Decimal(1), currency="EUR", sku=None, category=None,
+        seller_id=None, stock=1,
+    )  # fmt: skip
+    with db.write() as session:
+        session.add(new)
+    migrate.upgrade(db, "product_service")
+    with db.read() as connection:
+        assert connection.scalar(sa.text("SELECT words FROM product_words")) == "strasse ärger"
 
 
 def test_the_search_finds_what_is_there_now(api: Api, create: Create) -> None:
