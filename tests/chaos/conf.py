@@ -19,7 +19,8 @@ from libs.common.data.prepared import Prepared
 from tests.chaos import bugs, clock, points
 
 LEASE_SECONDS = 1.5
-GRACE_SECONDS = 0.5
+GRACE_SECONDS = 4.0
+"""Together with the deadline of a request longer than a start takes, so that a trap for recovery is armed in time."""
 MAX_DRIVE_SECONDS = 3.0
 MAX_PAUSE_SECONDS = 1.0
 
