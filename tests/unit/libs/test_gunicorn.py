@@ -42,8 +42,8 @@ def parse(data: bytes) -> requests.Request:
     return requests.Request(Config(), IterUnreader([data]), PEER)
 
 
-def response_to(data: bytes, peer: Peer) -> wsgi.Response:
-    return wsgi.create(parse(data), peer, PEER, ("127.0.0.1", 8000), Config())[0]
+def response_to(data: bytes, client: Peer) -> wsgi.Response:
+    return wsgi.create(parse(data), client, PEER, ("127.0.0.1", 8000), Config())[0]
 
 
 def test_the_parser_makes_our_requests_and_loses_nothing_that_was_looked_at() -> None:
@@ -83,10 +83,10 @@ def test_after_a_body_that_was_not_read_to_its_end_there_is_no_further_request()
 
 
 def test_a_body_is_read_in_steps() -> None:
-    peer = Peer()
-    SocketUnreader(peer).read(1, read_ahead=1024 * 1024)
+    client = Peer()
+    SocketUnreader(client).read(1, read_ahead=1024 * 1024)
 
-    assert peer.asked_for == [STEP]
+    assert client.asked_for == [STEP]
 
 
 @pytest.mark.parametrize(
@@ -94,16 +94,16 @@ def test_a_body_is_read_in_steps() -> None:
     [([("Content-Length", "2")], b"Content-Length: 2", b"{}"), ([], b"Transfer-Encoding: chunked", b"2\r\n{}\r\n")],
 )
 def test_head_and_body_of_an_answer_leave_together(length: list[tuple[str, str]], framing: bytes, body: bytes) -> None:
-    peer = Peer()
-    response = response_to(PLAIN + b"\r\n{}", peer)
+    client = Peer()
+    response = response_to(PLAIN + b"\r\n{}", client)
     response.start_response("200 OK", length)
     response.write(b"{}")
-    head, _, rest = peer.sent[0].partition(b"\r\n\r\n")
+    head, _, rest = client.sent[0].partition(b"\r\n\r\n")
     response.close()
 
     assert isinstance(response, answers.Response)
     assert (framing in head, rest) == (True, body)
-    assert peer.sent[1:] == ([] if length else [b"0\r\n\r\n"])
+    assert client.sent[1:] == ([] if length else [b"0\r\n\r\n"])
 
 
 def test_the_worker_listens_by_our_listener() -> None:
