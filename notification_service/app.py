@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from flask import Flask
 
 from libs.common.app import LINGER_SECONDS, PAUSE_SECONDS, Service
+from libs.common.calls.permission import Permission, is_endpoint
 from libs.common.config import Settings, is_url, setting
 from libs.common.data import erasures
 from libs.common.data.erasures import Erasure
@@ -18,8 +19,6 @@ from notification_service.channels import (
     GatewayChannel,
     LogChannel,
     WebhookChannel,
-    WebhookPermission,
-    is_endpoint,
 )
 from notification_service.clients import UserClient, Users
 from notification_service.repository import walk_user
@@ -104,7 +103,7 @@ def create_app(
 def _configured(settings: NotificationSettings) -> dict[str, Channel]:
     log = LogChannel()
     sms, push = settings.sms_gateway_url, settings.push_gateway_url
-    webhooks = WebhookPermission(settings.webhook_hosts, settings.webhook_networks)
+    webhooks = Permission(settings.webhook_hosts, settings.webhook_networks)
     return {
         "email": EmailChannel(settings.smtp_url, settings.mail_from) if settings.smtp_url else log,
         "sms": GatewayChannel("sms", sms) if sms else log,

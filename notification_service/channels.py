@@ -13,14 +13,12 @@ What `send` raises:
 Every message has an id that stays the same from attempt to attempt, so that a receiver can recognise a duplicate.
 """
 
-import ipaddress
 import logging
 import re
 import smtplib
-import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -33,12 +31,9 @@ import gevent
 import orjson
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
-from urllib3.util import parse_url
-from urllib3.util.connection import create_connection
+from urllib3.exceptions import HTTPError, NewConnectionError
 
+from libs.common.calls.permission import NotPermitted, Permission, PermittedAdapter
 from libs.common.errors import DependencyUnavailable
 from notification_service.models import DataNeed, render_html
 
@@ -50,13 +45,6 @@ CLOSE_SECONDS = 2.0
 """To close the connection to a mail server with QUIT."""
 _SIZE_EXCEEDED = 552
 """The mail is larger than the server takes (RFC 1870)."""
-_PORTS = {"http": 80, "https": 443}
-_TRANSLATED = tuple(
-    ipaddress.ip_network(network)
-    for network in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-)
-"""IPv6 networks whose addresses contain an IPv4 address, which may be private: mapped, NAT64, 6to4, Teredo."""
-_endpoint = re.compile(r"([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger(__name__)
@@ -270,96 +258,22 @@ class GatewayChannel(_HttpChannel):
             raise Refused(f"The gateway refused it (status {status}).")
 
 
-class WebhookPermission:
-    """Where webhooks may be sent: to the given hosts, each as `host` (ports 80 and 443) or `host:port`, at a public
-    address or one in the given networks.
-    """
-
-    def __init__(self, hosts: Iterable[str], networks: Iterable[str] = ()):
-        self._endpoints = {endpoint for host in hosts for endpoint in _endpoints(host.lower())}
-        self._networks = [ipaddress.ip_network(network) for network in networks]
-
-    def allows(self, host: str, port: int) -> bool:
-        return (host.lower(), port) in self._endpoints
-
-    def allows_address(self, address: str) -> bool:
-        ip = ipaddress.ip_address(address)
-        if any(ip in network for network in self._networks):
-            return True
-        translated = any(ip in network for network in _TRANSLATED)
-        return ip.is_global and not (ip.is_multicast or ip.is_unspecified or translated)
-
-
-class _NotPermitted(Exception):
-    """Webhooks may not be sent to this host, or to any of its addresses."""
-
-
-class _JudgedConnection(HTTPConnection):
-    """Resolves the host name once, and connects to a permitted address: a second lookup could return another one."""
-
-    permission: WebhookPermission
-
-    def _new_conn(self) -> socket.socket:
-        addresses = self._resolve()
-        permitted = [address for address in addresses if self.permission.allows_address(address)]
-        if not permitted:
-            raise _NotPermitted
-        for address in permitted[:-1]:
-            with suppress(OSError):
-                return self._connect_to(address)
-        try:
-            return self._connect_to(permitted[-1])
-        except TimeoutError as exc:
-            raise ConnectTimeoutError(self, "There was no connection in time.") from exc
-        except OSError as exc:
-            raise NewConnectionError(self, "There was no connection.") from exc
-
-    def _resolve(self) -> list[str]:
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except socket.gaierror as exc:
-            raise NameResolutionError(self.host, self, exc) from exc
-        return [str(address[0]) for *_, address in found]
-
-    def _connect_to(self, address: str) -> socket.socket:
-        return create_connection((address, self.port), self.timeout, socket_options=self.socket_options)
-
-
-class _JudgedTlsConnection(_JudgedConnection, HTTPSConnection):
-    """The same with TLS; the certificate is checked against the host name."""
-
-
-def _pools(permission: WebhookPermission) -> dict[str, type[HTTPConnectionPool]]:
-    """Connection pools by scheme, whose connections check this permission."""
-    plain = type("_Connection", (_JudgedConnection,), {"permission": permission})
-    tls = type("_TlsConnection", (_JudgedTlsConnection,), {"permission": permission})
-    return {
-        "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
-    }
-
-
 class WebhookChannel(_HttpChannel):
     """The recipient is a URL that the permission allows. A receiver that is down fails only its own messages, so each
     attempt counts. Everything that is not permitted is refused with the same text, which tells nothing of the network
     behind.
     """
 
-    def __init__(self, permission: WebhookPermission):
-        adapter = HTTPAdapter()
-        adapter.poolmanager.pool_classes_by_scheme = _pools(permission)
-        super().__init__(adapter)
-        self._permission = permission
+    def __init__(self, permission: Permission):
+        self._permitted = PermittedAdapter(permission)
+        super().__init__(self._permitted)
 
     def _send(self, message: Message) -> None:
         try:
             request = self._prepare(message.to, message)
-            # Checks the URL as it will be sent: two parsers may find different hosts in a malformed URL.
-            url = parse_url(request.url or "")
-            if not self._permission.allows(url.host or "", url.port or _PORTS.get(url.scheme or "", 0)):
-                raise _NotPermitted
+            self._permitted.check(request.url or "")
             status = self._post(request)
-        except _NotPermitted as exc:
+        except NotPermitted as exc:
             raise Refused("The host is not among those that webhooks may go to.") from exc
         except (requests.RequestException, OSError) as exc:
             raise Refused(f"The receiver cannot be reached ({type(exc).__name__}).") from exc
@@ -460,17 +374,6 @@ def _is_unreachable(exc: Exception) -> bool:
     reason = getattr(exc.args[0] if exc.args else None, "reason", None)
     no_connection = isinstance(exc, requests.ConnectTimeout | requests.exceptions.SSLError)
     return no_connection or isinstance(reason, NewConnectionError)
-
-
-def is_endpoint(text: str) -> bool:
-    """Whether the text is `host` or `host:port`."""
-    found = _endpoint.fullmatch(text)
-    return found is not None and (found[2] is None or 0 < int(found[2]) <= 65535)
-
-
-def _endpoints(text: str) -> list[tuple[str, int]]:
-    host, _, port = text.partition(":")
-    return [(host, int(port))] if port else [(host, default) for default in _PORTS.values()]
 
 
 def _answer(exc: Exception) -> tuple[int, str] | None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import requests
 
+from libs.common.calls import permission
+from libs.common.calls.permission import Permission
 from notification_service import channels
 from notification_service.channels import (
     Channel,
@@ -23,7 +25,6 @@ from notification_service.channels import (
     Refused,
     TransientFailure,
     WebhookChannel,
-    WebhookPermission,
 )
 from tests.programs import program
 from tests.unit.notification_service.samples import a_message, order_data
@@ -271,7 +272,7 @@ LOOPBACK = ["127.0.0.0/8", "::1/128"]
 
 
 def webhooks(*hosts: str, networks: Sequence[str] = LOOPBACK) -> WebhookChannel:
-    return WebhookChannel(WebhookPermission(hosts, networks))
+    return WebhookChannel(Permission(hosts, networks))
 
 
 def test_a_webhook_goes_to_a_named_host_and_port(web: HttpServer) -> None:
@@ -312,7 +313,7 @@ def test_a_webhook_goes_nowhere_else(web: HttpServer, url: str) -> None:
     ],
 )
 def test_a_port_is_part_of_the_permission(entry: str, host: str, port: int, allowed: bool) -> None:
-    assert WebhookPermission([entry]).allows(host, port) is allowed
+    assert Permission([entry]).allows(host, port) is allowed
 
 
 @pytest.mark.parametrize(
@@ -324,16 +325,16 @@ def test_a_port_is_part_of_the_permission(entry: str, host: str, port: int, allo
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_public_is_not_permitted(address: str) -> None:
-    assert not WebhookPermission([]).allows_address(address)
+    assert not Permission([]).allows_address(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
 def test_a_public_address_is_permitted(address: str) -> None:
-    assert WebhookPermission([]).allows_address(address)
+    assert Permission([]).allows_address(address)
 
 
 def test_a_private_address_is_permitted_where_its_network_is_named() -> None:
-    permission = WebhookPermission([], ["10.1.0.0/16"])
+    permission = Permission([], ["10.1.0.0/16"])
     assert permission.allows_address("10.1.2.3")
     assert not permission.allows_address("10.2.2.3")
 
@@ -365,7 +366,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_used(web: HttpServer, mo
         raise ConnectionRefusedError
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(channels, "create_connection", connect)
+    monkeypatch.setattr(permission, "create_connection", connect)
     channel = webhooks(f"rebinding.example:{web.port}", networks=[])
     with channel.open() as post:
         for words in ("ConnectionError", "not among those"):
@@ -381,7 +382,7 @@ def test_of_several_addresses_only_those_that_are_permitted_are_tried(
         found = ["10.0.0.1", "127.0.0.9", "127.0.0.1"]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
-    real, tried = channels.create_connection, list[str]()
+    real, tried = permission.create_connection, list[str]()
 
     def connect(address: tuple[str, int], *args: Any, **kwargs: Any) -> socket.socket:
         tried.append(address[0])
@@ -391,7 +392,7 @@ def test_of_several_addresses_only_those_that_are_permitted_are_tried(
         return real(address, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(channels, "create_connection", connect)
+    monkeypatch.setattr(permission, "create_connection", connect)
     send(webhooks(f"several.example:{web.port}"), a_message(to=f"http://several.example:{web.port}/in"))
     assert tried == ["127.0.0.9", "127.0.0.1"]
     assert web.posted[0][1]["Host"] == f"several.example:{web.port}"

@@ -9,6 +9,7 @@ RUN = """
 from gevent import monkey
 monkey.patch_all()
 import socket, sys, threading, time
+from libs.common.calls.permission import Permission
 from notification_service import channels
 from tests.unit.notification_service.samples import a_message
 
@@ -25,7 +26,7 @@ def drip():
 
 threading.Thread(target=drip, daemon=True).start()
 channel = {
-    "webhook": channels.WebhookChannel(channels.WebhookPermission([f"127.0.0.1:{port}"], ["127.0.0.0/8"])),
+    "webhook": channels.WebhookChannel(Permission([f"127.0.0.1:{port}"], ["127.0.0.0/8"])),
     "gateway": channels.GatewayChannel("push", f"http://127.0.0.1:{port}/"),
     "mail": channels.EmailChannel(f"smtp://127.0.0.1:{port}", "shop@example.org"),
 }[sys.argv[1]]
