@@ -292,7 +292,8 @@ def _page(item: dict[str, Any]) -> dict[str, Any]:
             "items": {"type": "array", "maxItems": 200, "items": item},
             "next_cursor": {
                 "type": ["string", "null"], "maxLength": 2000, "pattern": "^[A-Za-z0-9_-]+$",
-                "description": "Where the next page begins: its `cursor`; null on the last page.",
+                "description": "The `cursor` of the next page; null on the last page. Only this says whether there is "
+                "more: with several filters, a page may have fewer items than its limit, or none.",
             },
         },
         "required": ["items", "next_cursor"],
