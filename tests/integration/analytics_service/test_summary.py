@@ -171,7 +171,7 @@ def test_figures_replace_those_that_are_older_by_a_second_and_never_newer_ones(
         found = repository.find_snapshots(connection)["user"]
 
     expected = (2, noon + timedelta(seconds=seconds)) if is_kept else (1, noon)
-    assert (found.figures["total"], found.as_of) == expected
+    assert (found["figures"]["total"], found["as_of"]) == expected
 
 
 def test_figures_of_one_service_leave_the_others_alone(db: Database) -> None:
@@ -184,7 +184,7 @@ def test_figures_of_one_service_leave_the_others_alone(db: Database) -> None:
     with db.read() as connection:
         found = repository.find_snapshots(connection)
 
-    assert {name: row.figures["total"] for name, row in found.items()} == {"user": 2, "order": 1}
+    assert {name: row["figures"]["total"] for name, row in found.items()} == {"user": 2, "order": 1}
 
 
 def test_with_its_own_database_down_it_still_tells_what_is_live(
