@@ -17,7 +17,7 @@ from tests.e2e.system import ROOT, System
 TAG = "test"
 READ_METRICS = """
 import base64, json, pathlib
-files = pathlib.Path("/data/run/{}/metrics").glob("*.db")
+files = pathlib.Path("/data/run/{}/metrics").rglob("*.db")
 print(json.dumps({{path.name: base64.b64encode(path.read_bytes()).decode() for path in files}}))
 """
 UP_SECONDS = 120

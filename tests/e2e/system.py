@@ -78,7 +78,7 @@ class System:
         return self.data_dir / "log"
 
     def metrics_dir(self, service: str) -> Path:
-        """The metrics files of a service, one for each worker."""
+        """The metrics files of a service, in a folder for each of its masters, one file for each worker and kind."""
         return self.data_dir / "run" / service / "metrics"
 
     def command(self, service: str) -> str:

@@ -36,7 +36,7 @@ def outcomes(hits: list[Hit]) -> Counter[tuple[int, str]]:
 def posts_by_worker(system: System, route: str) -> dict[str, float]:
     """Worker → how many requests it has answered, from its metrics."""
     found: dict[str, float] = {}
-    for path in system.metrics_dir("order").glob("counter_*.db"):
+    for path in system.metrics_dir("order").rglob("counter_*.db"):
         values = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
         found[path.stem] = sum(value for key, value, *_ in values if f'"{route}"' in key and '"POST"' in key)
     return found
