@@ -12,7 +12,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,7 +172,8 @@ class _Crowd:
             return
         connection = self.idle.popleft()
         connection.due = due
-        connection.sock.sendall(random.choice(self._requests))
+        with suppress(ConnectionError):  # which `listen` reports, too
+            connection.sock.sendall(random.choice(self._requests))
 
     def listen(self, seconds: float) -> None:
         """Read answers; returns when there were some, or when the time is over."""
@@ -190,14 +191,31 @@ class _Crowd:
         return self._answers
 
     def _receive(self, connection: _Connection) -> None:
-        data = connection.sock.recv(65536)
+        try:
+            data = connection.sock.recv(65536)
+        except ConnectionResetError:
+            data = b""
         if not data:
-            raise ConnectionError("The service has closed a connection.")
+            self._replace(connection)
+            return
         connection.received += data
         if answer := connection.answer():
             status, body = answer
             self._note(connection, status, orjson.loads(body)["code"] if status >= 400 else "")
             self.idle.append(connection)
+
+    def _replace(self, connection: _Connection) -> None:
+        """A worker that has too many connections closes the one that has waited for the longest. Its request, if there
+        is one, was not read, so it is sent again on another connection.
+        """
+        if connection.received:
+            raise ConnectionError("The service has closed a connection during an answer.")
+        del self._all[connection.sock.fileno()]
+        connection.sock.close()
+        if connection.due is None:
+            self.idle.remove(connection)
+        else:
+            self.send(connection.due)
 
     def _note(self, connection: _Connection, status: int, code: str) -> None:
         assert connection.due is not None
