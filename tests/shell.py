@@ -5,6 +5,7 @@ import signal
 
 KEPT = (
     "CI", "HOME", "LONG", "PATH", "TERM", "TMPDIR",
+    "BASE",  # the image that those of tests/containers are built on
     "PYTHONHASHSEED",  # the processes of pytest-xdist must put the tests in one order
     "PYTHONPATH",
     "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY",  # what installs
