@@ -70,10 +70,9 @@ def test_a_database_without_its_tables_is_unhealthy(db: Database) -> None:
     assert asked.state()["status"] == "unhealthy"
 
 
-def test_while_a_row_is_written_the_last_result_serves(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "FRESH_SECONDS", 0.0)
-    asked = Probe(db)
-    assert asked.state() == {"status": "healthy"}
+@contextmanager
+def a_writer(db: Database) -> Iterator[None]:
+    """Inside the block, another thread has a transaction that has written the row of the probe."""
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -84,10 +83,20 @@ def test_while_a_row_is_written_the_last_result_serves(db: Database, monkeypatch
 
     with beside(hold):
         assert held.wait(10)
+        try:
+            yield
+        finally:
+            release.set()
+
+
+def test_while_a_row_is_written_the_last_result_serves(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "FRESH_SECONDS", 0.0)
+    asked = Probe(db)
+    assert asked.state() == {"status": "healthy"}
+    with a_writer(db):
         started = time.monotonic()
         assert asked.state() == {"status": "healthy"}
         elapsed = time.monotonic() - started
-        release.set()
     assert elapsed < 1
 
 
@@ -120,18 +129,8 @@ def test_a_database_whose_writers_wait_is_degraded_and_not_unhealthy(
     monkeypatch.setattr(probe, "BUSY_SECONDS", 0.1)
     monkeypatch.setattr(probe, "PATIENCE_SECONDS", 10)
     assert Probe(db).state() == {"status": "healthy"}
-    held, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with db.write() as session:
-            session.execute(sa.update(probes).values(written_at=0.0))
-            held.set()
-            assert release.wait(20)
-
-    with beside(hold):
-        assert held.wait(10)
+    with a_writer(db):
         state = Probe(db).state()
-        release.set()
     assert state == {"status": "degraded", "detail": "The database is busy."}
 
 
