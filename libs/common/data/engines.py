@@ -81,6 +81,18 @@ class _File:
             connection.invalidate()
 
 
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+_COMMON: dict[str, Any] = {
+    "hide_parameters": True,  # no value of a row gets into an exception, and so into the log
+    "json_serializer": _to_json,
+    "json_deserializer": orjson.loads,
+}
+"""Options of every engine."""
+
+
 def sqlite_engine(url: sa.URL) -> sa.Engine:
     file = _File(url.database or "")
     engine = sa.create_engine(
@@ -89,9 +101,7 @@ def sqlite_engine(url: sa.URL) -> sa.Engine:
         pool_size=32,
         max_overflow=32,
         pool_use_lifo=True,
-        hide_parameters=True,
-        json_serializer=_to_json,
-        json_deserializer=orjson.loads,
+        **_COMMON,
     )
 
     sa.event.listen(engine, "do_connect", file.before_connect)
@@ -147,9 +157,7 @@ def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         max_overflow=0,
         pool_timeout=2,
         pool_pre_ping=True,
-        hide_parameters=True,
-        json_serializer=_to_json,
-        json_deserializer=orjson.loads,
+        **_COMMON,
     )
 
     @sa.event.listens_for(engine, "begin")
@@ -230,7 +238,3 @@ def translated(exc: Exception) -> Problem | StatementFailed:
         return Overloaded("The database is busy.")
     log.warning("database.failed", extra={"error": type(exc).__name__, "why": str(cause or "")[:200]})
     return DependencyUnavailable("The database is unavailable.")
-
-
-def _to_json(value: Any) -> str:
-    return orjson.dumps(value).decode()
