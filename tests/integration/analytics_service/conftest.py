@@ -38,10 +38,9 @@ def make_app(
         return run_app(create_app(settings, services=services))
 
     yield make
-    # Wait for calls whose callers have left, since they would find the database gone.
-    for thread in threading.enumerate():
-        if thread.name == "shared call":
-            thread.join(10)
+    # Wait for calls whose callers have left, since they would find the database gone. The end of one may begin the next.
+    while calls := [thread for thread in threading.enumerate() if thread.name == "shared call"]:
+        calls[0].join()
 
 
 @pytest.fixture
