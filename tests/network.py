@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from libs.common.calls.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.errors import PROBLEM_JSON
-from libs.common.web.messages import JSON
+from libs.common.web.exchange import JSON
 from tests.cloudevents import FORMATS
 from tests.events import ASYNCAPI
 from tests.openapi import header_value, read, resolved

@@ -19,8 +19,10 @@ from libs.common.events.http import HttpSender
 from libs.common.events.inbox import Handlers, Inbox
 from libs.common.events.outbox import BROKER, CLAIM, Relay, relay_to, targets
 from libs.common.web import documents, events, health, openapi
-from libs.common.web.endpoint import install
-from libs.common.web.flask_app import make_flask
+from libs.common.web.endpoint import operations
+from libs.common.web.exchange import Operation
+from libs.common.web.flask_app import install, make_flask
+from libs.common.web.frame import Frame
 from libs.common.web.routes import Routes
 
 if TYPE_CHECKING:
@@ -56,7 +58,9 @@ class Service:
         self.loops: list[Loop] = []
         self.ready = health.Readiness()
         self.handlers: Handlers = {}
-        self.app = make_flask(settings)
+        self.frame = Frame(settings)
+        self.operations: list[Operation] = []
+        self.app = make_flask(settings, self.frame)
         self.app.extensions["quintet"] = self
         self.broker: Broker | None = None
         self._inbox: Inbox | None = None
@@ -81,7 +85,7 @@ class Service:
         """Receive events at `POST /events` or from the broker, and pass each to its handler, exactly once in effect."""
         self.handlers = handlers
         self._inbox = Inbox(self.db, handlers)
-        self.app.register_blueprint(events.blueprint(self._inbox))
+        self._install(events.operation(self._inbox))
 
     def serve(
         self,
@@ -95,7 +99,8 @@ class Service:
         TypeError if a view has a parameter that its route does not provide.
         """
         self._relay_events()
-        install(self.app, routes, self.db, self.settings.secret_key, dependencies or {})
+        for operation in operations(routes, self.db, self.settings.secret_key, dependencies or {}):
+            self._install(operation)
         broker: dict[str, health.Check] = {"broker": self._broker_health} if self.broker else {}
         checks = {**broker, **(checks or {})}
         # Kept as text, which takes less memory than the objects; it is served unchanged.
@@ -106,6 +111,10 @@ class Service:
         for command in cli.commands(self.name, self._package, self.db, self.handlers, document):
             self.app.cli.add_command(command)
         return self.app
+
+    def _install(self, operation: Operation) -> None:
+        self.operations.append(operation)
+        install(self.app, operation)
 
     def start(self) -> None:
         """Start the background loops; called once in each worker process."""

@@ -12,7 +12,7 @@ from typing import Any
 from libs.common import VERSION
 from libs.common.events import broker
 from libs.common.events.event import BATCH_JSON, MAX_BYTES, MAX_EVENTS, envelope
-from libs.common.web.messages import JSON
+from libs.common.web.exchange import JSON
 from libs.common.web.routes import PREFIX
 from libs.topology import PORT_OFFSETS, SERVICES, SUBSCRIPTIONS
 from tests.contract.additive import breaches

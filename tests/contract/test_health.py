@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from jsonschema import Draft202012Validator
 
-from libs.common.web.messages import JSON
+from libs.common.web.exchange import JSON
 from libs.topology import SERVICES
 from tests.cloudevents import FORMATS
 from tests.network import HEALTH

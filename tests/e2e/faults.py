@@ -38,7 +38,7 @@ def fault(name: str, target: str, service: str = "") -> Callable[[Call], Call]:
 
 
 @fault("If-Match is not looked at", "libs.common.web.endpoint:check_match")
-def _match_anything(check: Call, version: int) -> None:
+def _match_anything(check: Call, headers: Any, version: int) -> None:
     pass
 
 

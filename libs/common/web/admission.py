@@ -60,14 +60,39 @@ class Admission:
         # A CORS preflight (OPTIONS) is always admitted: without it a browser could not read a refusal.
         if not environ["PATH_INFO"].startswith("/api/") or environ["REQUEST_METHOD"] == "OPTIONS":
             return self._app(environ, start_response)
-        if not self._enter(environ):
+        try:
+            waited = self.enter(environ.get("HTTP_X_REQUEST_TIMEOUT_MS"))
+        except Overloaded:
             return self._refuse(environ, start_response)
-        metrics.IN_PROGRESS.inc()
+        if waited:
+            environ[WAITED] = waited
         try:
             return self._app(environ, start_response)
         finally:
-            metrics.IN_PROGRESS.dec()
-            self._leave()
+            self.leave()
+
+    def enter(self, timeout_ms: str | None) -> float:
+        """Take a place, if need be after a wait in the queue, but no longer than `timeout_ms`, the value of the header;
+        returns the seconds that it has waited. `leave` gives the place back. Raises Overloaded.
+        """
+        with self._lock:
+            now = 0.0 if self._free else time.monotonic()
+            if self._free:
+                self._free -= 1
+                turn = None
+            elif len(self._waiting) < self._may_wait(now):
+                turn = threading.Event()
+                self._waiting.append(turn)
+            else:
+                metrics.SHED.inc()
+                raise Overloaded
+        waited = self._wait(turn, now, timeout_ms) if turn else 0.0
+        metrics.IN_PROGRESS.inc()
+        return waited
+
+    def leave(self) -> None:
+        metrics.IN_PROGRESS.dec()
+        self._pass_on()
 
     def is_busy(self) -> bool:
         """Whether a new request would have to wait."""
@@ -77,38 +102,26 @@ class Admission:
         """Whether a new request would be refused at once."""
         return not self._free and len(self._waiting) >= self._may_wait(time.monotonic())
 
-    def refusal(self, path: str, request_id: str | None) -> tuple[list[tuple[str, str]], bytes]:
-        """Count a refusal; returns the headers and the body of its 503."""
-        metrics.SHED.inc()
-        return encode_problem(Overloaded(), path, context.request_id_of(request_id))
-
-    def _enter(self, environ: dict[str, Any]) -> bool:
-        """Take a place, if need be after a wait in the queue; returns False if the request is to be refused."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return True
-            now = time.monotonic()
-            if len(self._waiting) >= self._may_wait(now):
-                return False
-            turn = threading.Event()
-            self._waiting.append(turn)
+    def _wait(self, turn: threading.Event, since: float, timeout_ms: str | None) -> float:
         metrics.QUEUED.inc()
         try:
-            turn.wait(context.limited(self._patience, environ.get("HTTP_X_REQUEST_TIMEOUT_MS")))
+            turn.wait(context.limited(self._patience, timeout_ms))
         except BaseException:  # the greenlet was killed, perhaps just after it got a place
             if not self._withdraw(turn):
-                self._leave()
+                self._pass_on()
             raise
         finally:
             metrics.QUEUED.dec()
-        environ[WAITED] = time.monotonic() - now
-        return not self._withdraw(turn)
+        waited = time.monotonic() - since
+        if self._withdraw(turn):
+            metrics.SHED.inc()
+            raise Overloaded
+        return waited
 
-    def _leave(self) -> None:
+    def _pass_on(self) -> None:
         with self._lock:
             if self._waiting:
-                self._waiting.popleft().set()  # pass the place on
+                self._waiting.popleft().set()
             else:
                 self._free += 1
 
@@ -130,10 +143,9 @@ class Admission:
     def _refuse(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if "HTTP_ORIGIN" in environ:
             # The app must answer: without its CORS headers a browser hides the answer from the page.
-            metrics.SHED.inc()
             environ[REFUSED] = True
             return self._app(environ, start_response)
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
-        headers, body = self.refusal(path, environ.get("HTTP_X_REQUEST_ID"))
+        headers, body = encode_problem(Overloaded(), path, context.request_id_of(environ.get("HTTP_X_REQUEST_ID")))
         start_response("503 Service Unavailable", headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

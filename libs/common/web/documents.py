@@ -8,7 +8,7 @@ from flask import Blueprint, Response, abort, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from libs.common import errors
-from libs.common.web.messages import JSON
+from libs.common.web.exchange import JSON
 
 _POLICY = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _SWAGGER_POLICY = (

@@ -5,41 +5,40 @@ The parameters that a view can have are listed in routes.py.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 import marshmallow as ma
-from flask import Flask, Response, g, request
 
 from libs.common import errors
 from libs.common.data import idempotency
 from libs.common.data.database import Database, Session
 from libs.common.data.paging import Page, PageQuery
-from libs.common.web.messages import (
+from libs.common.web.exchange import (
     JSON,
-    MERGE_PATCH,
-    JsonResponse,
-    check_match,
-    check_preconditions,
-    problem_response,
-    read_json,
+    Answer,
+    Exchange,
+    Headers,
+    Operation,
+    bytes_answer,
+    empty_answer,
+    json_answer,
+    problem_answer,
 )
+from libs.common.web.messages import MERGE_PATCH, check_match, check_preconditions, declared_length, read_json
 from libs.common.web.routes import ALIAS, PREFIX, Route, Routes, path_template
 
 _visible_ascii = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def install(app: Flask, routes: Routes, db: Database, secret: str, dependencies: Mapping[str, object]) -> None:
-    """Register every route under its canonical path and under the alias without a version."""
-    for route in routes.all:
-        endpoint = Endpoint(route, db, secret, dependencies)
-        for prefix in (PREFIX, ALIAS):
-            name = f"{prefix}:{route.method}:{route.rule}"
-            app.add_url_rule(prefix + route.rule, name, endpoint, methods=[route.method])
+def operations(routes: Routes, db: Database, secret: str, dependencies: Mapping[str, object]) -> list[Operation]:
+    """The endpoint of every route."""
+    return [Operation(r.method, r.rule, Endpoint(r, db, secret, dependencies)) for r in routes.all]
 
 
 class Endpoint:
-    """The Flask view of one operation, called with the parameters of its path."""
+    """The handler of one operation."""
 
     def __init__(self, route: Route, db: Database, secret: str, dependencies: Mapping[str, object]):
         self._route, self._db, self._secret = route, db, secret
@@ -48,6 +47,7 @@ class Endpoint:
         self._query = route.query() if route.query else None
         self._returns = route.returns() if route.returns else None
         self._cache_control = route.cache_control
+        self._versioned = route.versioned
         self._operation = path_template(route.rule)
         wanted = set(route.needs) | set(route.before_needs)
         if unknown := sorted(wanted - route.gives() - dependencies.keys()):
@@ -57,57 +57,56 @@ class Endpoint:
         if "session" in route.needs:
             self._unit = db.read if route.method == "GET" else db.write
 
-    def __call__(self, **path: str) -> Response:
+    def __call__(self, exchange: Exchange, path: Mapping[str, str]) -> Answer:
         route = self._route
-        args: dict[str, Any] = {**self._dependencies, **path, "work": g.work}
-        if self._query or request.query_string:
-            args["query"] = self._parse_query(args)
+        args: dict[str, Any] = {**self._dependencies, **path, "work": exchange.work}
+        if self._query or exchange.query:
+            args["query"] = self._parse_query(exchange, args)
         raw = None
         if self._body:
-            raw = self._read_body()
+            raw = self._read_body(exchange)
             args["body"] = self._parse_body(raw)
             args["raw"] = raw
-        args["key"] = key = self._parse_key(path, raw) if route.idempotent else None
-        args["match"] = check_match
+        args["key"] = key = self._parse_key(exchange, path, raw) if route.idempotent else None
+        args["match"] = partial(check_match, exchange.headers)
         if route.before:
             if key and (stored := self._find(key)):
                 return _replay(stored)
             route.before(**{name: args[name] for name in route.before_needs})
         if not self._unit:
-            return self._dump(route.view(**{name: args[name] for name in route.needs}))
+            return self._dump(exchange, route.view(**{name: args[name] for name in route.needs}))
         with self._unit() as session:
             args["session"] = session
             call = {name: args[name] for name in route.needs}
             if not key:
-                return self._dump(route.view(**call))
+                return self._dump(exchange, route.view(**call))
             assert isinstance(session, Session)
-            return self._run_idempotent(session, key, call)
+            return self._run_idempotent(exchange, session, key, call)
 
-    def _read_body(self) -> Any:
-        # A chunked body has a Content-Length by now, unless it is malformed (bodies.py).
-        if self._route.body_optional and not request.content_length and "Transfer-Encoding" not in request.headers:
+    def _read_body(self, exchange: Exchange) -> Any:
+        if self._route.body_optional and not declared_length(exchange) and "transfer-encoding" not in exchange.headers:
             return {}
-        return read_json(MERGE_PATCH if self._patch else self._route.media_type)
+        return read_json(exchange, MERGE_PATCH if self._patch else self._route.media_type)
 
-    def _run_idempotent(self, session: Session, key: idempotency.Key, call: dict[str, Any]) -> Response:
+    def _run_idempotent(
+        self, exchange: Exchange, session: Session, key: idempotency.Key, call: dict[str, Any]
+    ) -> Answer:
         stored = idempotency.claim(session, key)
         if stored:
             return _replay(stored)
         roll_back = session.savepoint()
         try:
-            response = self._dump(self._route.view(**call))
+            status, headers, body = self._dump(exchange, self._route.view(**call))
         except errors.Problem as problem:
             # A conflict is the result of the operation, so it is stored too; the effects of the view are rolled back.
             if problem.status != 409:
                 raise
             roll_back()
-            response = problem_response(problem)
-        kept = {name: response.headers[name] for name in ("Location", "ETag") if name in response.headers}
-        resource_id = response.headers.get("Location", "").rpartition("/")[2] or None
-        idempotency.store(
-            session, key, idempotency.StoredAnswer(response.status_code, kept, response.get_data()), resource_id
-        )
-        return response
+            status, headers, body = problem_answer(problem, exchange.path, exchange.work)
+        kept: Headers = {name: headers[name] for name in ("Location", "ETag") if name in headers}
+        resource_id = headers.get("Location", "").rpartition("/")[2] or None
+        idempotency.store(session, key, idempotency.StoredAnswer(status, kept, body), resource_id)
+        return status, headers, body
 
     def _find(self, key: idempotency.Key) -> idempotency.StoredAnswer | None:
         """The stored answer of an earlier request with this key, which is valid whatever `before` would do now."""
@@ -116,14 +115,15 @@ class Endpoint:
         with self._db.read() as session:
             return idempotency.find(session, key)
 
-    def _parse_query(self, args: dict[str, Any]) -> dict[str, Any]:
-        given = request.args
-        repeated = [name for name, values in given.lists() if len(values) > 1]
-        if repeated:
-            raise errors.ValidationFailed(errors=list(_pointers({repeated[0]: "Given more than once."})))
+    def _parse_query(self, exchange: Exchange, args: dict[str, Any]) -> dict[str, Any]:
+        given = dict(exchange.query)
+        if len(given) < len(exchange.query):
+            names = [name for name, _ in exchange.query]
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise errors.ValidationFailed(errors=list(_pointers({repeated: "Given more than once."})))
         if not self._query:
             raise errors.ValidationFailed(errors=list(_pointers({next(iter(given), ""): "Unknown parameter."})))
-        query: dict[str, Any] = _load(self._query, given.to_dict())
+        query: dict[str, Any] = _load(self._query, given)
         if self._route.sorts:
             limit, cursor = query.pop("limit"), query.pop("cursor", None)
             sort = query.pop("sort", f"-{self._route.sorts[0]}")
@@ -148,9 +148,9 @@ class Endpoint:
         assert self._body is not None
         return {name: value for name, value in self._body.dump(current).items() if value is not None}
 
-    def _parse_key(self, path: dict[str, str], raw: Any) -> idempotency.Key | None:
+    def _parse_key(self, exchange: Exchange, path: Mapping[str, str], raw: Any) -> idempotency.Key | None:
         """The idempotency.Key of the request, if it has one. `path` has canonical ids, in lower case."""
-        key = request.headers.get("Idempotency-Key")
+        key = exchange.headers.get("idempotency-key")
         if key is None:
             return None
         if not _visible_ascii.fullmatch(key):
@@ -158,33 +158,33 @@ class Endpoint:
             raise errors.ValidationFailed(errors=[{"pointer": "/Idempotency-Key", "detail": detail}])
         return idempotency.Key.of(self._secret, "anonymous", self._operation.format(**path), key, raw)
 
-    def _dump(self, result: Any) -> Response:
+    def _dump(self, exchange: Exchange, result: Any) -> Answer:
         route = self._route
         headers = {"Cache-Control": self._cache_control}
-        content: Any
         if isinstance(result, idempotency.Replayed):
             result = result.resource
             headers["Idempotent-Replayed"] = "true"
         if route.status == 204:
-            return Response(status=204, headers=headers)
+            return empty_answer(204, headers)
         if isinstance(result, Page):
-            if result.next_cursor:
-                following = urlencode({**request.args.to_dict(), "cursor": result.next_cursor}, safe=",")
-                headers["Link"] = (
-                    f'<{PREFIX}{request.path.removeprefix(PREFIX).removeprefix(ALIAS)}?{following}>; rel="next"'
-                )
-            assert self._returns is not None
-            content = {"items": self._returns.dump(result.items, many=True), "next_cursor": result.next_cursor}
-        else:
-            if route.versioned:
-                version = _member(result, "version")
-                headers["ETag"] = f'"{version}"'
-                if route.method == "GET" and not check_preconditions(request.environ, version, is_safe=True):
-                    return Response(status=304, headers=headers)
-            if route.status == 201:
-                headers["Location"] = f"{PREFIX}{route.location or route.rule}/{_member(result, 'id')}"
-            content = self._returns.dump(result) if self._returns else result
-        return JsonResponse(content, route.status, headers)
+            return self._dump_page(exchange, result, headers)
+        if self._versioned:
+            version = _member(result, "version")
+            headers["ETag"] = f'"{version}"'
+            if route.method == "GET" and not check_preconditions(exchange.headers, version, is_safe=True):
+                return empty_answer(304, headers)
+        if route.status == 201:
+            headers["Location"] = f"{PREFIX}{route.location or route.rule}/{_member(result, 'id')}"
+        return json_answer(self._returns.dump(result) if self._returns else result, route.status, headers)
+
+    def _dump_page(self, exchange: Exchange, page: Page, headers: Headers) -> Answer:
+        if page.next_cursor:
+            following = urlencode({**dict(exchange.query), "cursor": page.next_cursor}, safe=",")
+            place = exchange.path.removeprefix(PREFIX).removeprefix(ALIAS)
+            headers["Link"] = f'<{PREFIX}{place}?{following}>; rel="next"'
+        assert self._returns is not None
+        items = self._returns.dump(page.items, many=True)
+        return json_answer({"items": items, "next_cursor": page.next_cursor}, self._route.status, headers)
 
 
 def _unknown_parameters(route: Route, unknown: Sequence[str], dependencies: Mapping[str, object]) -> str:
@@ -195,10 +195,10 @@ def _unknown_parameters(route: Route, unknown: Sequence[str], dependencies: Mapp
     )
 
 
-def _replay(stored: idempotency.StoredAnswer) -> Response:
+def _replay(stored: idempotency.StoredAnswer) -> Answer:
     headers = {**stored.headers, "Idempotent-Replayed": "true"}
     media_type = JSON if stored.status < 400 else errors.PROBLEM_JSON
-    return Response(stored.body, stored.status, headers, content_type=media_type)
+    return bytes_answer(stored.body, stored.status, headers, media_type)
 
 
 def _member(resource: Any, name: str) -> Any:

@@ -1,26 +1,21 @@
 """`POST /events`: receives events over HTTP and passes them to the inbox."""
 
-from flask import Blueprint, Response
+from collections.abc import Mapping
 
 from libs.common import errors
 from libs.common.events.event import BATCH_JSON, MAX_BYTES, MAX_EVENTS
 from libs.common.events.inbox import Inbox
-from libs.common.web.messages import JsonResponse, read_json
-from libs.common.web.routes import ALIAS, PREFIX
+from libs.common.web.exchange import Answer, Exchange, Operation, json_answer
+from libs.common.web.messages import read_json
 
 
-def blueprint(inbox: Inbox) -> Blueprint:
-    routes = Blueprint("events", __name__)
-
-    @routes.post(f"{PREFIX}/events")
-    @routes.post(f"{ALIAS}/events")
-    def receive_events() -> Response:
-        envelopes = read_json(BATCH_JSON, MAX_BYTES)
+def operation(inbox: Inbox) -> Operation:
+    def receive_events(exchange: Exchange, path: Mapping[str, str]) -> Answer:
+        envelopes = read_json(exchange, BATCH_JSON, MAX_BYTES)
         if not isinstance(envelopes, list):
             raise errors.ValidationFailed(errors=[{"pointer": "", "detail": "Must be a list of events."}])
         if len(envelopes) > MAX_EVENTS:
             raise errors.PayloadTooLarge(f"At most {MAX_EVENTS} events are taken.")
-        results = inbox.receive(envelopes) if envelopes else []
-        return JsonResponse({"results": results})
+        return json_answer({"results": inbox.receive(envelopes) if envelopes else []})
 
-    return routes
+    return Operation("POST", "/events", receive_events)

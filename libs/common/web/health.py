@@ -17,7 +17,8 @@ from libs.common.data.database import Database
 from libs.common.data.probe import Probe
 from libs.common.events import dead_letters, outbox
 from libs.common.times import now, write_time
-from libs.common.web.messages import JsonResponse
+from libs.common.web.exchange import json_answer
+from libs.common.web.responses import response_of
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +46,14 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
 
     @routes.get("/livez")
     def livez() -> Response:
-        return JsonResponse({"status": "healthy"})
+        return response_of(json_answer({"status": "healthy"}))
 
     @routes.get("/readyz")
     def readyz() -> Response:
         if ready.draining:
-            return JsonResponse({"status": "draining"}, 503)
+            return response_of(json_answer({"status": "draining"}, 503))
         state = _run_check(probe.state)
-        return JsonResponse({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200)
+        return response_of(json_answer({"status": state["status"]}, 503 if state["status"] == "unhealthy" else 200))
 
     @routes.get("/health")
     def health() -> Response:
@@ -66,7 +67,7 @@ def blueprint(service: str, version: str, db: Database, checks: Mapping[str, Che
             "timestamp": write_time(now()),
             "checks": found,
         }
-        return JsonResponse(body, 503 if overall == "unhealthy" else 200)
+        return response_of(json_answer(body, 503 if overall == "unhealthy" else 200))
 
     @routes.get("/metrics")
     def prometheus() -> Response:

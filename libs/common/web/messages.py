@@ -1,16 +1,13 @@
-"""HTTP messages: JSON bodies, their media types and limits, conditional requests, problem documents."""
+"""HTTP messages: JSON bodies, their media types and limits, and conditional requests."""
 
 from collections.abc import Mapping
 from decimal import Decimal
 from json import JSONDecoder
 from typing import Any
 
-import orjson
-from flask import Response, g, request
-
 from libs.common import errors
+from libs.common.web.exchange import JSON, Exchange
 
-JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 MAX_BODY = 1024 * 1024
 MAX_CONTAINERS = 20_000
@@ -22,21 +19,21 @@ MAX_REQUEST_LINE = errors.MAX_INSTANCE
 _NO_CODING = {"Accept-Encoding": "identity"}
 
 
-def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
+def read_json(exchange: Exchange, media_type: str = JSON, limit: int = MAX_BODY) -> Any:
     """Parse the request's body as JSON, with decimals as Decimal. Raises MalformedRequest, PayloadTooLarge or
     UnsupportedMediaType.
     """
-    if is_coding(request.environ.get("HTTP_CONTENT_ENCODING", "")):
+    given = exchange.headers.get
+    if is_coding(given("content-encoding", "")):
         raise errors.UnsupportedMediaType("Send the body without a Content-Encoding.", headers=_NO_CODING)
-    declared = request.content_length or 0
+    declared = declared_length(exchange)
     if declared > limit:
         raise errors.PayloadTooLarge(f"At most {limit} bytes are taken.")
     accepted = (media_type, JSON) if media_type != JSON else (JSON,)
-    if request.mimetype not in accepted:
+    if given("content-type", "").partition(";")[0].strip().lower() not in accepted:
         raise errors.UnsupportedMediaType(f"Send {' or '.join(accepted)}.")
     try:
-        # Not with Flask's get_data(), which silently truncates a chunked body at the limit.
-        raw = request.environ["wsgi.input"].read(limit + 1)
+        raw = exchange.body.read(limit + 1)
     except Exception as exc:  # gunicorn's exceptions for a malformed chunk
         raise errors.MalformedRequest("The body cannot be read.") from exc
     if len(raw) > limit:
@@ -51,6 +48,12 @@ def read_json(media_type: str = JSON, limit: int = MAX_BODY) -> Any:
         raise errors.MalformedRequest("The body has a member twice.") from None
     except (ValueError, RecursionError, ArithmeticError):
         raise errors.MalformedRequest("The body is not JSON in UTF-8.") from None
+
+
+def declared_length(exchange: Exchange) -> int:
+    """The Content-Length; 0 if there is none. A chunked body has one, unless it is malformed (bodies.py)."""
+    declared = exchange.headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdecimal() else 0
 
 
 def is_coding(content_encoding: str) -> bool:
@@ -76,35 +79,17 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
 _decoder = JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_no_constant)
 
 
-class JsonResponse(Response):
-    def __init__(
-        self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = JSON
-    ):
-        super().__init__(orjson.dumps(content), status, headers, content_type=media_type)
-
-    def get_wsgi_headers(self, environ: Any) -> Any:
-        """The headers unchanged: they include Content-Length, and Location is ASCII."""
-        return self.headers
-
-
-def problem_response(problem: errors.Problem) -> Response:
-    """The problem document, as the answer to the current request."""
-    document = problem.document(request.path, g.work.request_id)
-    return JsonResponse(document, problem.status, problem.headers, errors.PROBLEM_JSON)
-
-
-def check_match(version: int | None) -> None:
-    """Check the preconditions of the request against the version of the resource, or None if there is no resource
+def check_match(headers: Mapping[str, str], version: int | None) -> None:
+    """Check the preconditions of a request against the version of the resource, or None if there is no resource
     (RFC 9110, section 13.2.2). Raises PreconditionFailed or NotFound.
     """
-    environ = request.environ
-    if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
-        check_preconditions(environ, version)
+    if "if-match" in headers or "if-none-match" in headers:
+        check_preconditions(headers, version)
 
 
-def check_preconditions(environ: Mapping[str, Any], version: int | None, *, is_safe: bool = False) -> bool:
+def check_preconditions(headers: Mapping[str, str], version: int | None, *, is_safe: bool = False) -> bool:
     """Like `check_match`. For a safe method, returns False if `If-None-Match` names the version: the answer is 304."""
-    expected, known = environ.get("HTTP_IF_MATCH"), environ.get("HTTP_IF_NONE_MATCH")
+    expected, known = headers.get("if-match"), headers.get("if-none-match")
     if version is None:
         if expected is not None:
             raise errors.NotFound

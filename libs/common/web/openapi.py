@@ -9,8 +9,9 @@ from typing import Any
 
 from libs.common import errors
 from libs.common.ids import example_id
+from libs.common.web.exchange import JSON
 from libs.common.web.json_schema import COMPONENTS, JsonSchemas, example_of
-from libs.common.web.messages import JSON, MAX_BODY, MAX_REQUEST_LINE, MERGE_PATCH
+from libs.common.web.messages import MAX_BODY, MAX_REQUEST_LINE, MERGE_PATCH
 from libs.common.web.routes import PREFIX, REVALIDATE, SHORTLY, Route, Routes, path_template
 
 CONVENTIONS = f"""

@@ -36,8 +36,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import marshmallow as ma
 
 from libs.common import errors
+from libs.common.web.exchange import JSON
 from libs.common.web.fields import Choice, QueryInteger, Schema
-from libs.common.web.messages import JSON
 
 REVALIDATE = "private, no-cache"
 """The Cache-Control of a resource with an ETag: private caches may store it and must revalidate it."""

@@ -32,7 +32,7 @@ from libs.common.config import Settings
 from libs.common.errors import PROBLEM_JSON, DependencyUnavailable
 from libs.common.events.broker import EVENT_JSON
 from libs.common.events.event import BATCH_JSON
-from libs.common.web.messages import JSON
+from libs.common.web.exchange import JSON
 from libs.common.web.routes import PREFIX
 from tests.contract.pacts.services import Services
 from tests.web import Api, answered

@@ -25,7 +25,7 @@ from libs.common.events.broker import EVENT_JSON
 from libs.common.events.event import BATCH_JSON
 from libs.common.events.outbox import outbox
 from libs.common.ids import new_id
-from libs.common.web.messages import JSON
+from libs.common.web.exchange import JSON
 from libs.common.web.routes import PREFIX
 from notification_service.channels import FakeChannel
 from notification_service.clients import FakeUsers as FakeAddresses

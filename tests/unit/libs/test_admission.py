@@ -246,11 +246,13 @@ def test_a_head_request_is_refused_without_a_body(app: App) -> None:
 @pytest.mark.parametrize("given", [None, "", "not an id", "x" * 129])
 def test_a_refusal_without_a_good_request_id_gets_a_fresh_one(app: App, given: str | None) -> None:
     full, _ = fill(app, places=1, queue=0)
-    headers, body = full.refusal("/api/v1/orders", given)
-    found = dict(headers)["X-Request-ID"]
-    assert len(found) == 32
-    assert found == orjson.loads(body)["request_id"]
-    assert found != dict(full.refusal("/api/v1/orders", given)[0])["X-Request-ID"]
+    environ = {} if given is None else {"HTTP_X_REQUEST_ID": given}
+    clients = [Client(full, number, **environ) for number in (1, 2)]
+    assert all(client.refused for client in clients)
+    found = [dict(client.head[1])["X-Request-ID"] for client in clients]
+    assert [len(one) for one in found] == [32, 32]
+    assert found == [orjson.loads(client.body)["request_id"] for client in clients]
+    assert found[0] != found[1]
 
 
 def test_the_refusal_of_a_browser_is_left_to_the_app(app: App) -> None:

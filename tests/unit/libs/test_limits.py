@@ -8,6 +8,7 @@ from flask import Flask
 from libs.common.config import Settings
 from libs.common.errors import RateLimited
 from libs.common.web.flask_app import make_flask
+from libs.common.web.frame import Frame
 from libs.common.web.limits import RateLimiter
 
 
@@ -76,7 +77,8 @@ def test_the_exempt_networks_are_those_of_the_settings(make_settings: Callable[.
         client = app.test_client()
         return [client.get("/api/v1/x", environ_base={"REMOTE_ADDR": address}).status_code for _ in range(4)]
 
-    app = make_flask(make_settings("order", rate_limit="3/hour", rate_limit_exempt=("10.1.0.0/16",)))
+    settings = make_settings("order", rate_limit="3/hour", rate_limit_exempt=("10.1.0.0/16",))
+    app = make_flask(settings, Frame(settings))
     assert statuses(app, "10.1.0.1") == [404] * 4
     assert statuses(app, "10.2.0.1") == [404] * 3 + [429]
     assert statuses(app, "10.2.0.2") == [404] * 3 + [429]

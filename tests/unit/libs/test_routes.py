@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from flask import Flask
 
 from libs.common.data.database import Database
-from libs.common.web.endpoint import install
+from libs.common.web.endpoint import operations
 from libs.common.web.fields import Schema, String
 from libs.common.web.routes import Routes
 
@@ -20,7 +19,7 @@ def start(
 ) -> None:
     routes = Routes()
     getattr(routes, method)(rule, **options)(view)
-    install(Flask("notes"), routes, Database("sqlite://"), "secret", {"mailer": object()})
+    operations(routes, Database("sqlite://"), "secret", {"mailer": object()})
 
 
 def test_a_view_that_names_what_its_route_does_not_give_is_refused_with_what_there_is() -> None:
