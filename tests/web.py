@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from libs.common.errors import PROBLEM_JSON
+from tests.differential import request_bytes, ways_of
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 ROOT = str(Path(__file__).parents[1]).lower()
@@ -19,7 +21,7 @@ class Api:
     """Paths are below /api/v1, bodies are JSON. Every answer is checked: no 500, and every error is a problem."""
 
     def __init__(self, app: Flask, prefix: str = "/api/v1"):
-        self._client, self._prefix = app.test_client(), prefix
+        self._app, self._client, self._prefix = app, app.test_client(), prefix
         self.is_broken = False
         """Set by tests that inject a fault into the service: it may then answer with 500."""
 
@@ -44,12 +46,20 @@ class Api:
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             options = {"data": data, "content_type": "application/json", **options}
+        self._compare_ways(method, path, headers or {}, options)
         answer = self._client.open(self._prefix + path, method=method, headers=headers or {}, buffered=True, **options)
         assert self.is_broken or answer.status_code != 500, answer.text
         assert answer.headers["X-Request-ID"]
         if answer.status_code >= 400:
             check_problem(answer)
         return answer
+
+    def _compare_ways(self, method: str, path: str, headers: dict[str, str], options: dict[str, Any]) -> None:
+        """Every request of the tests, unless they race, would be answered through the lane as it is through Flask."""
+        if options.keys() <= {"data", "content_type"} and current_thread() is main_thread():
+            given = {**headers, **({"Content-Type": options["content_type"]} if "content_type" in options else {})}
+            data = request_bytes(method, self._prefix + path, given, options.get("data"))
+            ways_of(self._app).compare(data)
 
 
 def check_problem(answer: TestResponse) -> None:

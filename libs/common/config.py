@@ -77,6 +77,9 @@ class Settings:
     )  # fmt: skip
     data_dir: str = setting("var", "Where the embedded databases and the run-time files of the services lie.")
     web_concurrency: int = setting(2, "Worker processes of each service.", minimum=1, per_service=True)
+    fast_lane: bool = setting(
+        True, "Whether plain requests go past Flask to their endpoint (ADR 18); off to find out whether that matters."
+    )
     role: str = setting(
         "all", "Whether it answers requests (`web`), does what is due beside them, such as events (`worker`), or both.",
         choices=("all", "web", "worker"),
@@ -334,9 +337,9 @@ def _find(declared: Field[Any], service: str, environ: Mapping[str, str], faults
 def _parse(declared: Field[Any], text: str) -> Any:
     value: Any = text
     if declared.type is bool:
-        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
             raise ValueError("is not true or false")
-        value = text.lower() in ("true", "1", "yes")
+        value = text.lower() in ("true", "1", "yes", "on")
     elif declared.type in (int, float):
         try:
             value = declared.type(text)

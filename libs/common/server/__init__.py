@@ -3,6 +3,6 @@
 gunicorn_conf.py    the configuration of every service  worker.py   start, drain, stop
 requests.py         reading of request heads            bodies.py   reading of request bodies
 answers.py          sending of answers                  waits.py    waits for clients, with timeouts
-glance.py           a quick parser, for refusals under overload
+lane.py             the short way of plain requests from their bytes to their endpoint
 metrics_files.py    the metrics files of a master and its workers
 """

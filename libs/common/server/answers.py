@@ -5,7 +5,6 @@ import socket
 import struct
 import time
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any
 
 import gevent
@@ -13,6 +12,7 @@ from gunicorn import SERVER, util
 from gunicorn.http import wsgi
 
 from libs.common.server.waits import Wait
+from libs.common.web.exchange import reason
 
 ANSWER_SECONDS = 10.0
 """The time in which a client must have read an answer, except for what fits into the socket buffers."""
@@ -52,7 +52,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         connection = "close" if self.should_close() else "keep-alive"
         major, minor = self.req.version
         status, server = f"HTTP/{major}.{minor} {self.status}", f"Server: {self.version}"
-        lines = [status, server, _date(int(time.time())), f"Connection: {connection}"]
+        lines = [status, server, date_line(int(time.time())), f"Connection: {connection}"]
         return [f"{line}\r\n" for line in ([*lines, "Transfer-Encoding: chunked"] if self.chunked else lines)]
 
     def send_headers(self) -> None:
@@ -75,7 +75,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
+def date_line(second: int) -> str:
     return f"Date: {util.http_date(second)}"
 
 
@@ -84,7 +84,7 @@ wsgi.Response = Response
 
 
 def refuse(sock: Any, status: int, connection: str, headers: list[tuple[str, str]], body: bytes) -> None:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Server: {SERVER}", _date(int(time.time()))]
+    lines = [f"HTTP/1.1 {reason(status)}", f"Server: {SERVER}", date_line(int(time.time()))]
     lines += [f"Connection: {connection}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
     send(sock, "\r\n".join(lines).encode() + body, ANSWER_SECONDS)
 

@@ -1,16 +1,24 @@
-"""Reading of request heads: a request is parsed, or refused under overload without that, or rejected as malformed."""
+"""Reading of request heads: a request is taken by the lane, or parsed by Gunicorn, or rejected as malformed."""
 
-import io
-from typing import Any
+import re
+import ssl
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
+import gevent
 from gunicorn.http import errors as http_errors
 from gunicorn.http.message import Request as GunicornRequest
 from gunicorn.http.parser import RequestParser
 
 from libs.common import context, errors
-from libs.common.server.glance import Glance, glance, is_host, parse_leniently
 from libs.common.web.messages import is_coding
+
+if TYPE_CHECKING:
+    from libs.common.server.lane import Plain
+
+_beginning = re.compile(rb"(?:\r\n)?([!-~]+) (?:https?://[^/ ]*)?(/[!->@-~]*)[? ]")
+_request_id = re.compile(rb"\r\nX-Request-ID:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
+_host = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?", re.ASCII)
 
 MAX_HEAD = 32 * 1024
 """Bytes of all headers of a request. Gunicorn limits their number and the size of each, and so would buffer up to
@@ -66,32 +74,42 @@ class Request(GunicornRequest):  # type: ignore[misc]
             self._expected_100_continue = False
 
 
-class Refused:
-    """A request that is refused without being parsed; takes the place of a Request."""
+class Seen(NamedTuple):
+    """What is known of a request that cannot be answered by the app."""
 
-    proxy_protocol_info = None
-    body = io.BytesIO()
-
-    def __init__(self, seen: Glance):
-        self.seen = seen
-
-    def should_close(self) -> bool:
-        return False
+    path: str
+    request_id: str | None
+    is_head: bool = False
 
 
 class Unreadable(Exception):
     """The request is malformed: the problem, and what is known of the request."""
 
-    def __init__(self, problem: errors.Problem, seen: Glance):
+    def __init__(self, problem: errors.Problem, seen: Seen):
         super().__init__(problem.code)
         self.problem, self.seen = problem, seen
 
 
-def seen_of(req: Request | None) -> Glance:
-    """The Glance of a request that failed after it was parsed."""
+def is_host(value: str) -> bool:
+    """Whether it is a valid Host header: a host name or an address, with or without a port (RFC 9110, section 7.2)."""
+    return _host.fullmatch(value) is not None
+
+
+def seen_of(req: "Request | None") -> Seen:
+    """What is known of a request that failed after it was parsed."""
     if req is None:
-        return Glance("/", None)
-    return Glance(unquote(req.path), dict(req.headers).get(context.REQUEST_ID.upper()), req.method == "HEAD")
+        return Seen("/", None)
+    return Seen(unquote(req.path), dict(req.headers).get(context.REQUEST_ID.upper()), req.method == "HEAD")
+
+
+def parse_leniently(data: bytes) -> Seen:
+    """The path and the request id of a malformed request, as far as they can be found; the path is `/` by default."""
+    beginning, request_id = _beginning.match(data), _request_id.search(data)
+    return Seen(
+        path=unquote(beginning[2].decode()) if beginning else "/",
+        request_id=request_id[1].decode() if request_id else None,
+        is_head=beginning is not None and beginning[1] == b"HEAD",
+    )
 
 
 _PROBLEMS: dict[type[Exception], type[errors.Problem]] = {
@@ -103,16 +121,27 @@ _PROBLEMS: dict[type[Exception], type[errors.Problem]] = {
 """Exception of the parser → problem; any other is a MalformedRequest."""
 
 
-def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> Request | Refused:
-    """Read the next request of a connection; under overload it may be a Refused. Raises Unreadable."""
+def _message(cfg: Any, unreader: Any, peer: Any, number: int) -> "Request | Plain":
+    """Read the next request of a connection. Raises Unreadable."""
+    _queue_up(unreader)
     data = unreader.read()
-    if cfg.admission.is_full() and (seen := glance(data)):
-        return Refused(seen)
+    if cfg.lane and (plain := cfg.lane.take(data)):
+        return plain  # type: ignore[no-any-return]
     unreader.unread(data)
     try:
         return Request(cfg, unreader, peer, number)
     except http_errors.ParseException as exc:
         raise Unreadable(_PROBLEMS.get(type(exc), errors.MalformedRequest)(), parse_leniently(data)) from exc
+
+
+def _queue_up(unreader: Any) -> None:
+    """Let the event loop serve all other connections that have sent something. A client that sends its next request at
+    once would otherwise be served again and again, since reading from a socket with data does not yield.
+    """
+    if unreader.buf.getbuffer().nbytes or isinstance(unreader.sock, ssl.SSLSocket):
+        gevent.sleep(0)  # the data may have left the socket already
+    else:
+        unreader.sock._wait(unreader.sock._read_event)
 
 
 RequestParser.mesg_class = staticmethod(_message)

@@ -13,9 +13,10 @@ from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers import ggevent
 
 from libs.common import context, errors, logs, metrics
-from libs.common.server.answers import drain, refuse
+from libs.common.server.answers import ANSWER_SECONDS, drain, refuse, send
 from libs.common.server.bodies import BodyFirst
-from libs.common.server.requests import Refused, Request, Unreadable, seen_of
+from libs.common.server.lane import Lane, Plain
+from libs.common.server.requests import Request, Unreadable, seen_of
 from libs.common.server.waits import Idle, Wait
 from libs.common.web.admission import encode_problem
 
@@ -74,9 +75,16 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.cfg.__dict__["admission"] = admission = self.app.callable.wsgi_app
+        self.use(self.app.callable)
+
+    def use(self, app: Any) -> None:
+        """Serve the Flask app of a service by both adapters."""
+        service, admission = app.extensions["quintet"], app.wsgi_app
+        self._lane = Lane(service.operations, service.frame, admission)
+        # Where requests are read (requests.py).
+        self.cfg.__dict__["lane"] = self._lane if service.settings.fast_lane else None
         _Listener.is_busy = admission.is_busy
-        self.wsgi = BodyFirst(self.app.callable)
+        self.wsgi = BodyFirst(app)
 
     def run(self) -> None:
         super().run()
@@ -107,12 +115,12 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         """The context manager around the wait for a request."""
         return Idle(self.cfg.keepalive)
 
-    def handle_request(self, listener_name: Any, req: Request | Refused, sock: Any, addr: Any) -> None:
-        if not isinstance(req, Refused):
+    def handle_request(self, listener_name: Any, req: Request | Plain, sock: Any, addr: Any) -> None:
+        if not isinstance(req, Plain):
             self._answer(listener_name, req, sock, addr)
             return
-        headers, body = self.cfg.admission.refusal(req.seen.path, req.seen.request_id)
-        refuse(sock, errors.Overloaded.status, "keep-alive" if self.alive else "close", headers, body)
+        peer = addr[0] if isinstance(addr, tuple) else ""  # nothing for a Unix socket
+        send(sock, self._lane.answer(req, peer, "keep-alive" if self.alive else "close"), ANSWER_SECONDS)
         if not self.alive:
             raise StopIteration
 

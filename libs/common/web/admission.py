@@ -14,6 +14,7 @@ import orjson
 
 from libs.common import context, metrics
 from libs.common.errors import NO_STORE, PROBLEM_JSON, Overloaded, Problem
+from libs.common.web.exchange import reason
 
 REFUSED = "quintet.refused"
 """Environ key: true if the app is to refuse the request."""
@@ -147,5 +148,5 @@ class Admission:
             return self._app(environ, start_response)
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
         headers, body = encode_problem(Overloaded(), path, context.request_id_of(environ.get("HTTP_X_REQUEST_ID")))
-        start_response("503 Service Unavailable", headers)
+        start_response(reason(Overloaded.status), headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

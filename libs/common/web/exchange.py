@@ -7,6 +7,8 @@ requests from their bytes. An endpoint knows neither.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -55,6 +57,12 @@ class Operation(NamedTuple):
     method: str
     rule: str
     handle: Handler
+
+
+@cache
+def reason(status: int) -> str:
+    """The status with its reason phrase."""
+    return f"{status} {HTTPStatus(status).phrase}"
 
 
 def empty_answer(status: int, headers: Headers) -> Answer:

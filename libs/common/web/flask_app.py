@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import orjson
 from flask import Flask, Response, g, request
@@ -86,7 +86,7 @@ def install(app: Flask, operation: Operation) -> None:
 
     def view(**path: str) -> Response:
         exchange = Exchange(
-            request.method, request.path, list(request.args.items(multi=True)), g.headers,
+            request.method, request.path, _query(request.query_string), g.headers,
             request.environ["wsgi.input"], g.work,
         )  # fmt: skip
         return response_of(answer(lambda: operation.handle(exchange, path), exchange.path, exchange.work))
@@ -94,6 +94,11 @@ def install(app: Flask, operation: Operation) -> None:
     for prefix in (PREFIX, ALIAS):
         name = f"{prefix}:{operation.method}:{operation.rule}"
         app.add_url_rule(prefix + operation.rule, name, view, methods=[operation.method])
+
+
+def _query(text: bytes) -> list[tuple[str, str]]:
+    """Names and values in their order, which `request.args` does not keep. What is not UTF-8 stays encoded."""
+    return parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True, errors="werkzeug.url_quote")
 
 
 def _add_hooks(app: Flask, settings: Settings, frame: Frame) -> None:

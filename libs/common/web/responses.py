@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Response
 
-from libs.common.web.exchange import Answer
+from libs.common.web.exchange import Answer, reason
 
 
 class _Response(Response):
@@ -17,4 +17,4 @@ class _Response(Response):
 
 def response_of(answer: Answer) -> Response:
     status, headers, body = answer
-    return _Response(body or None, status, headers)
+    return _Response(body or None, reason(status), headers)

@@ -7,9 +7,9 @@ import pytest
 from flask import Flask
 from werkzeug.test import create_environ
 
-from libs.common.web.flask_app import make_flask
 from libs.common.config import Settings
 from libs.common.web.exchange import json_answer
+from libs.common.web.flask_app import make_flask
 from libs.common.web.frame import Frame
 from libs.common.web.responses import response_of
 
