@@ -76,7 +76,10 @@ class Settings:
         minimum=0, maximum=MAX_PORT, per_service=True,
     )  # fmt: skip
     data_dir: str = setting("var", "Where the embedded databases and the run-time files of the services lie.")
-    web_concurrency: int = setting(2, "Worker processes of each service.", minimum=1, per_service=True)
+    web_concurrency: int = setting(
+        0, "Worker processes of each service; 0 means two, or one where there are fewer cores than services.",
+        minimum=0, per_service=True,
+    )  # fmt: skip
     fast_lane: bool = setting(
         True, "Whether plain requests go past Flask to their endpoint (ADR 18); off to find out whether that matters."
     )
@@ -230,6 +233,11 @@ class Settings:
         if address and address.is_unspecified:
             return "127.0.0.1" if address.version == 4 else "::1"
         return self.listen_host
+
+    @property
+    def workers(self) -> int:
+        """The number of worker processes. With more processes than cores they would only wait for each other."""
+        return self.web_concurrency or (1 if (os.cpu_count() or 1) < len(SERVICES) else 2)
 
     @property
     def run_dir(self) -> Path:

@@ -30,7 +30,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_files.make_folder(settings.
 # The command line overrides this.
 wsgi_app = f"{PACKAGES[settings.service]}.app:create_app()"
 bind = settings.listen_address
-workers = settings.web_concurrency
+workers = settings.workers
 worker_class = "libs.common.server.worker.Worker"
 # Not reached: from MAX_CONNECTIONS on, those that have waited longest for their client are closed (worker.py).
 worker_connections = 1000

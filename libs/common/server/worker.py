@@ -3,7 +3,6 @@ logger class.
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -40,15 +39,17 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 
 
 class _Listener(StreamServer):
-    """Accepts one connection in each iteration of the event loop, so that the workers share connections evenly. A busy
-    worker accepts up to 100: its iterations are long, and refusals and health checks must not wait for them.
+    """Accepts few connections in each iteration of the event loop, so that the workers share them evenly: half as many
+    as its worker has, since an iteration with many takes long, and new ones must not wait for many iterations. A worker
+    that is alone or busy accepts up to 100: refusals and health checks must not wait at all.
     """
 
-    is_busy: ClassVar[Callable[[], bool]]
+    worker: ClassVar["Worker"]
 
     @property
     def max_accept(self) -> int:
-        return 100 if _Listener.is_busy() else 1
+        worker = _Listener.worker
+        return 100 if worker.is_alone_or_busy() else 1 + worker.connections // 2
 
     @max_accept.setter
     def max_accept(self, value: int) -> None:
@@ -79,12 +80,16 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def use(self, app: Any) -> None:
         """Serve the Flask app of a service by both adapters."""
-        service, admission = app.extensions["quintet"], app.wsgi_app
-        self._lane = Lane(service.operations, service.frame, admission)
+        service = app.extensions["quintet"]
+        self._admission = app.wsgi_app
+        self._lane = Lane(service.operations, service.frame, self._admission)
         # Where requests are read (requests.py).
         self.cfg.__dict__["lane"] = self._lane if service.settings.fast_lane else None
-        _Listener.is_busy = admission.is_busy
         self.wsgi = BodyFirst(app)
+        _Listener.worker = self
+
+    def is_alone_or_busy(self) -> bool:
+        return bool(self.cfg.workers == 1 or self._admission.is_busy())
 
     def run(self) -> None:
         super().run()
