@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gunicorn import SERVER
 
@@ -140,7 +141,11 @@ def _is_complete(method: str, headers: Mapping[str, str], content: bytes) -> boo
     return headers.get("connection", "keep-alive").lower() == "keep-alive" and is_host(headers.get("host", ""))
 
 
+@lru_cache(maxsize=64)
+def _beginning(status: int, connection: str, second: int) -> str:
+    return f"HTTP/1.1 {reason(status)}\r\nServer: {SERVER}\r\n{date_line(second)}\r\nConnection: {connection}\r\n"
+
+
 def _encode(status: int, connection: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    own = f"Server: {SERVER}\r\n{date_line(int(time.time()))}\r\nConnection: {connection}\r\n"
-    return f"HTTP/1.1 {reason(status)}\r\n{own}{lines}\r\n".encode("latin-1") + body
+    return f"{_beginning(status, connection, int(time.time()))}{lines}\r\n".encode("latin-1") + body
