@@ -508,7 +508,7 @@ def test_what_is_refused_for_want_of_room_leaves_the_connection_to_the_next_requ
 
 @pytest.mark.parametrize("headers", [{}, ORIGIN])
 def test_a_refusal_is_the_same_whoever_makes_it(full: Running, headers: dict[str, str]) -> None:
-    """It may be made by the glance at the head, by the middleware, or by the app."""
+    """It may be made by the lane, by the middleware, or by the app."""
     found = []
     for path, asked in (("/api/v1/products", headers), ("/api/v1/product%73", headers)):
         asked = {"X-Request-ID": "one", **asked}
