@@ -9,8 +9,8 @@ that is killed loses no more than that.
 import fcntl
 import os
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections import defaultdict, deque
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
@@ -134,26 +134,31 @@ def start_batching() -> None:
 
 def flush() -> None:
     """Write what has changed."""
-    totals: defaultdict[tuple[Any, tuple[object, ...]], float] = defaultdict(float)
+    answers = _taken(_answers)
     times: defaultdict[str, list[float]] = defaultdict(list)
-    for metric, labels, amount in _taken(_changes):
-        totals[metric, labels] += amount
-    for method, route, status, seconds in _taken(_answers):
-        totals[REQUESTS, (method, route, status)] += 1
+    for _, route, _, seconds in answers:
         times[route].append(seconds)
-    for (metric, labels), amount in totals.items():
+    # Of many changes, most are alike.
+    changes = Tally(_taken(_changes))
+    changes.update([(REQUESTS, answer[:3], 1.0) for answer in answers])
+    totals: defaultdict[tuple[Any, tuple[object, ...]], float] = defaultdict(float)
+    for (metric, labels, amount), count in changes.items():
+        totals[metric, labels] += amount * count
+    for (metric, labels), total in totals.items():
         child = _labelled(metric, *labels) if labels else metric
-        if amount:
-            child.inc(amount)
+        if total:
+            child.inc(total)
     for route, each in times.items():
         _observe_all(_labelled(LATENCY, route), each)
 
 
-def _taken(waiting: deque[Item]) -> Iterator[Item]:
+def _taken(waiting: deque[Item]) -> list[Item]:
     """Take what waits now; two flushes at the same time share it."""
+    taken: list[Item] = []
     with suppress(IndexError):
         for _ in range(len(waiting)):
-            yield waiting.popleft()
+            taken.append(waiting.popleft())
+    return taken
 
 
 def _observe_all(histogram: Any, values: list[float]) -> None:
