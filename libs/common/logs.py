@@ -5,7 +5,6 @@ lines hold no personal data: never log an address, a token, a name or a whole ob
 """
 
 import logging
-import math
 import os
 import sys
 import time
@@ -24,6 +23,8 @@ from libs.common.files import make_private_folder, open_private
 from libs.common.flushing import Flusher
 
 REQUESTS = logging.getLogger("quintet.request")
+MAX_KNOWN = 1000
+"""Kinds of requests whose lines are half prepared."""
 
 _reserved = frozenset(RESERVED_ATTRS)
 
@@ -34,8 +35,9 @@ class Formatter(OrjsonFormatter):
     def __init__(self, service: str):
         super().__init__("%(message)s", rename_fields={"message": "event"})
         self.service = service
-        self._last = (-1.0, "")
+        self._last = (-1, "")
         """The second of the last line, and how it was written."""
+        self._known: dict[tuple[str, str, int, str | None], tuple[str, str]] = {}
 
     def format(self, record: logging.LogRecord) -> str:
         """A fast path for records without arguments or exception; the base class takes three times as long for them."""
@@ -54,26 +56,42 @@ class Formatter(OrjsonFormatter):
         super().add_fields(log_data, record, message_dict)
         self._add_work(log_data)
 
-    def request_line(self, fields: dict[str, Any], work: context.Context | None) -> str:
+    def request_line(
+        self,
+        method: str,
+        route: str,
+        status: int,
+        milliseconds: float,
+        caller: str | None,
+        work: context.Context | None,
+    ) -> str:
         """The line of an answered request, as `format` would write it."""
-        log_data = self._head(time.time(), "INFO", REQUESTS.name)
-        log_data["event"] = "request"
-        log_data |= fields
-        if work:
-            log_data["request_id"] = work.request_id
-            log_data["trace_id"] = work.trace_id
-        return self.jsonify_log_record(log_data)
+        known = self._known.get((method, route, status, caller))
+        before, after = known or self._remember(method, route, status, caller)
+        # Of the ids it is known that JSON leaves them as they are.
+        ids = f',"request_id":"{work.request_id}","trace_id":"{work.trace_id}"' if work else ""
+        return f'{{"time":"{self._written(time.time())}",{before},"latency_ms":{milliseconds}{after}{ids}}}'
+
+    def _remember(self, method: str, route: str, status: int, caller: str | None) -> tuple[str, str]:
+        """The parts of a line that are alike for many requests: before and after the latency."""
+        fields = {"level": "INFO", "service": self.service, "logger": REQUESTS.name, "event": "request"}
+        before = self.jsonify_log_record({**fields, "method": method, "route": route, "status": status})[1:-1]
+        after = "," + self.jsonify_log_record({"caller": caller})[1:-1] if caller else ""
+        if len(self._known) >= MAX_KNOWN:  # a client may invent methods
+            self._known.clear()
+        self._known[method, route, status, caller] = before, after
+        return before, after
 
     def _head(self, created: float, level: str, logger: str) -> dict[str, Any]:
         return {"time": self._written(created), "level": level, "service": self.service, "logger": logger}
 
     def _written(self, created: float) -> str:
         """The time in UTC with milliseconds. All but these is written only once a second."""
-        fraction, second = math.modf(created)
+        second = int(created)
         last = self._last
         if second != last[0]:
             last = self._last = (second, datetime.fromtimestamp(second, UTC).isoformat()[:-6])
-        milliseconds = min(round(fraction * 1_000_000) // 1000, 999)
+        milliseconds = min(round((created - second) * 1_000_000) // 1000, 999)
         return f"{last[1]}.{milliseconds:03}Z"
 
     def _add_work(self, log_data: dict[str, Any]) -> None:
@@ -189,17 +207,18 @@ def request_line(
     """
     if not REQUESTS.isEnabledFor(logging.INFO):
         return
-    fields = {"method": method, "route": route, "status": status, "latency_ms": milliseconds}
-    if caller:
-        fields["caller"] = caller
     if logging.root.handlers != _handlers or not _handlers:  # something else reads the records, such as a test
+        fields = {"method": method, "route": route, "status": status, "latency_ms": milliseconds}
+        if caller:
+            fields["caller"] = caller
         with context.within(work):
             REQUESTS.info("request", extra=fields)
         return
     handler = _handlers[0]  # the other one, if any, takes only warnings
     assert isinstance(handler.formatter, Formatter)
+    line = handler.formatter.request_line(method, route, status, milliseconds, caller, work)
     with suppress(OSError):  # as in `flush`
-        handler.write(handler.formatter.request_line(fields, work), logging.INFO)
+        handler.write(line, logging.INFO)
 
 
 def start_batching() -> None:
