@@ -26,14 +26,10 @@ _traceparent = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(
 class Context:
     request_id: str
     trace_id: str
-    span_id: str
-    flags: str
+    traceparent: str
+    """The trace context of what this work calls and causes: the trace id with a span id of its own."""
     deadline: float
     """A time of `time.monotonic()`."""
-
-    @property
-    def traceparent(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
@@ -80,14 +76,14 @@ def begin(
     """Start a piece of work and make its context current. Its deadline is in `seconds`, or in `timeout_ms` if that is
     less, minus the seconds that it has `waited` already. Invalid headers are ignored.
     """
+    fresh = os.urandom(40).hex()  # in one call, since each is a system call
     parent = _traceparent.fullmatch(traceparent) if traceparent else None
-    fresh = os.urandom(24).hex()
+    trace_id, flags = (parent[1], parent[3]) if parent else (fresh[:32], "01")
     work = Context(
-        request_id=request_id_of(request_id),
-        trace_id=parent[1] if parent else fresh[:32],
-        span_id=fresh[32:],
-        flags=parent[3] if parent else "01",
-        deadline=time.monotonic() + limited(seconds, timeout_ms) - waited,
+        known_request_id(request_id) or fresh[48:],
+        trace_id,
+        f"00-{trace_id}-{fresh[32:48]}-{flags}",
+        time.monotonic() + limited(seconds, timeout_ms) - waited,
     )
     _current.set(work)
     return work

@@ -123,8 +123,8 @@ def test_the_metrics_are_those_of_all_workers(copy: Copy) -> None:
     """The launcher imports the metrics library, which must be in its multiprocess mode."""
     for _ in range(20):
         copy.shop.stats()
-    counted = copy.shop.api.get("order", "/metrics").text
-    assert 'http_requests_total{method="GET",route="/api/v1/orders/stats",status="200"}' in counted
+    series = 'http_requests_total{method="GET",route="/api/v1/orders/stats",status="200"}'
+    assert eventually(lambda: series in copy.shop.api.get("order", "/metrics").text)
     assert len(list((copy.data_dir / "run" / "order" / "metrics").glob("*/counter_*.db"))) >= 2
 
 

@@ -1,11 +1,13 @@
 """Everything besides the resources: CORS, documentation pages, health, metrics, request ids."""
 
 import re
+import time
 from urllib.parse import urljoin, urlsplit
 
 import pytest
 import requests
 
+from demo.api import eventually
 from libs.topology import SERVICES
 from tests.e2e.shop import Shop, answered
 from tests.e2e.system import System
@@ -69,12 +71,13 @@ def test_metrics_of_all_workers_are_counted_together(shop: Shop, service: str) -
         lines = re.findall(r'^http_requests_total\{.*route="/livez".*\} (\S+)$', text, re.MULTILINE)
         return sum(map(float, lines))
 
+    time.sleep(0.3)  # a worker writes what it has counted after 0.2 seconds
     before = answered_so_far()
     for _ in range(20):
         requests.get(
             shop.api.url(service, "/livez"), timeout=5
         )  # a new connection for each request, so that all workers serve
-    assert answered_so_far() == before + 20
+    assert eventually(lambda: answered_so_far() == before + 20)
 
 
 @pytest.mark.parametrize("service", SERVICES)

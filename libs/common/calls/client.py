@@ -10,12 +10,15 @@ Reply, DependencyUnavailable or DeadlineExceeded.
 import logging
 import math
 import random
+import re
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
 import requests
+from requests.utils import check_header_validity
 
 from libs.common import context, metrics
 from libs.common.calls.connections import Adapter
@@ -25,6 +28,9 @@ from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overload
 
 HEALTH = ("/health", "/livez", "/readyz")
 """Paths for probes, which are outside of /api/v1."""
+
+_plain_path = re.compile(r"(?:/[A-Za-z0-9_,=&-]+)+(?:\?[A-Za-z0-9_,=&-]+)?")
+"""Paths that `requests` leaves as they are; those with a dot or a per cent sign, for example, it may change."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +45,19 @@ class Reply(NamedTuple):
 
     status: int
     body: Any
-    headers: Any
+    response: requests.Response
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.response.headers
+
+
+class _Request(requests.PreparedRequest):
+    """A request whose parts are set by the client, and which is sent as it is. `prepare` would take longer than the
+    rest of the call.
+    """
+
+    path_url = ""  # in the base class a property that parses the URL
 
 
 class _Unavailable(DependencyUnavailable):
@@ -65,6 +83,8 @@ class ServiceClient:
     def __init__(self, service: str, settings: Settings):
         self.service = service
         self._base = settings.url_of(service)
+        root = requests.Request("GET", self._base + "/").prepare()
+        self._url, self._target = (root.url or "").rstrip("/"), root.path_url.rstrip("/")
         self._headers = {"Accept": "application/json", "User-Agent": user_agent(settings.service)}
         self._connect, self._read = settings.connect_timeout_seconds, settings.read_timeout_seconds
         self._deadline = settings.request_deadline_seconds
@@ -124,22 +144,33 @@ class ServiceClient:
     def _prepare(
         self, method: str, path: str, json: Any, headers: dict[str, str] | None, work: context.Context | None
     ) -> requests.PreparedRequest:
-        root = "" if path.startswith(HEALTH) else "/api/v1"
-        sent = {**self._headers, **(headers or {})}
+        request = _Request()
+        request.method = method
+        request.url, request.path_url = self._locate(path)
+        request.headers = sent = self._headers.copy()  # type: ignore[assignment]  # nobody looks for other spellings
+        if headers:
+            for header in headers.items():
+                check_header_validity(header)
+            sent.update(headers)
         if work:
             sent[context.REQUEST_ID] = work.request_id
             sent[context.TRACEPARENT] = work.traceparent
-        body = None
         if json is not None:
             sent.setdefault("Content-Type", "application/json")
-            body = orjson.dumps(json)
-        # Not `prepare()`, which also handles cookies, authentication and hooks.
-        request = requests.PreparedRequest()
-        request.prepare_method(method)
-        request.prepare_url(self._base + root + path, None)
-        request.prepare_headers(sent)
-        request.prepare_body(body, None)
+            request.body = body = orjson.dumps(json)
+            sent["Content-Length"] = str(len(body))
+        elif method not in ("GET", "HEAD"):
+            sent["Content-Length"] = "0"
         return request
+
+    def _locate(self, path: str) -> tuple[str, str]:
+        """The URL of a path, and the part of it that a request names."""
+        below = path if path.startswith(HEALTH) else "/api/v1" + path
+        if _plain_path.fullmatch(path):
+            return self._url + below, self._target + below
+        request = requests.PreparedRequest()
+        request.prepare_url(self._base + below, None)
+        return request.url or "", request.path_url
 
     def _guarded(self, request: requests.PreparedRequest, deadline: float, repeatable: bool, attempt: int) -> Reply:
         """Send through the breaker. Its refusals are not logged: there may be thousands, and its opening is logged."""
@@ -191,7 +222,7 @@ class ServiceClient:
         except orjson.JSONDecodeError as exc:
             raise self._failed("not JSON", self._blames(exc, left)) from exc
         metrics.count_call(self.service, "answered")
-        return Reply(status, body, response.headers)
+        return Reply(status, body, response)
 
     def _blames(self, found: requests.Response | requests.RequestException | ValueError, left: float) -> bool:
         """Whether this counts as a failure for the breaker: no connection, no complete answer in time, an answer that

@@ -5,15 +5,20 @@ byte now and then can hold its caller for ever. Here the read timeout applies to
 cookies and compression are left out, since services do not use them with each other.
 """
 
+import io
+import re
 import socket
 import ssl
 import time
 import weakref
 from collections import deque
+from functools import cached_property
+from select import POLLIN
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from gevent.monkey import get_original
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
@@ -27,6 +32,11 @@ MAX_AGE_SECONDS = 60.0
 """Connections are renewed after this time, so that a change of the host's address is noticed."""
 MAX_KEPT = 64
 MAX_HEAD = 65536
+
+_poll = get_original("select", "poll")
+"""The one of the standard library. Gevent's lets other greenlets run, which is not worth its cost where none waits."""
+_framing = re.compile(rb"\r\n(content-length|transfer-encoding|connection):(.*?)(?=\r\n|\Z)", re.IGNORECASE | re.DOTALL)
+"""The headers that say where an answer ends."""
 
 
 class Adapter(HTTPAdapter):
@@ -134,9 +144,39 @@ class Adapter(HTTPAdapter):
         raise OSError("The host has no address.")
 
 
+class _Response(requests.Response):
+    """A response whose body has been read. The base class makes a cookie jar and several mappings, which cost as much
+    as all that is done here, and services ask for none of them.
+    """
+
+    content = b""  # in the base class a property that reads `raw`
+
+    def __init__(self, status: int, head: bytes, content: bytes):
+        vars(self).update(_BLANK)
+        self.status_code, self.head, self.content = status, head, content
+
+    @cached_property
+    def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
+        found: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+        for line in self.head.decode("latin-1").split("\r\n")[1:]:
+            name, _, value = line.partition(":")
+            found[name] = f"{found[name]}, {value.strip()}" if name in found else value.strip()
+        return found
+
+    @cached_property
+    def raw(self) -> io.BytesIO:  # type: ignore[override]
+        return io.BytesIO(self.content)
+
+
+_BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in ("headers", "raw")}
+"""The attributes of a new response but those that are made when they are needed. Nothing here changes the others."""
+
+
 class _Connection:
     def __init__(self, sock: socket.socket):
         self._sock = sock
+        self._unread = _poll()
+        self._unread.register(sock, POLLIN)
         self._buffer = b""
         self._born = self.idle_since = time.monotonic()
         self.deadline = 0.0
@@ -150,9 +190,12 @@ class _Connection:
         now = time.monotonic()
         if now - self.idle_since > MAX_IDLE_SECONDS or now - self._born > MAX_AGE_SECONDS:
             return False
+        if not self._unread.poll(0):
+            return True
+        # End of file, or unexpected data; but with TLS perhaps only a record of the protocol.
         self._sock.settimeout(0.0)
         try:
-            self._sock.recv(1)  # end of file, or unexpected data
+            self._sock.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
@@ -160,23 +203,30 @@ class _Connection:
         return False
 
     def send(self, data: bytes) -> None:
-        self._sock.settimeout(self._left())
-        self._sock.sendall(data)
+        # Usually one call: `sendall` costs more than `send`, and its timeout would need no less care.
+        while data:
+            self._sock.settimeout(self._left())
+            data = data[self._sock.send(data) :]
 
     def read_until(self, end: bytes) -> bytes:
         """The bytes before `end`; `end` is consumed."""
         while (found := self._buffer.find(end)) < 0:
             if len(self._buffer) > MAX_HEAD:
                 raise ValueError("The head of the answer is too long.")
-            self._receive()
+            self._buffer += self._receive()
         data, self._buffer = self._buffer[:found], self._buffer[found + len(end) :]
         return data
 
     def read(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            self._receive()
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+        data, missing = self._buffer, size - len(self._buffer)
+        if missing > 0:
+            chunks = [data]
+            while missing > 0:
+                chunks.append(self._receive())
+                missing -= len(chunks[-1])
+            data = b"".join(chunks)
+        self._buffer = data[size:]
+        return data[:size]
 
     def read_all(self) -> bytes:
         """All bytes until the peer closes the connection."""
@@ -191,16 +241,17 @@ class _Connection:
     def close(self) -> None:
         self._sock.close()
 
-    def _receive(self) -> None:
+    def _receive(self) -> bytes:
         chunk = self._recv()
         if not chunk:
             raise ConnectionError("The peer closed the connection.")
-        self._buffer += chunk
+        return chunk
 
     def _recv(self) -> bytes:
         self._sock.settimeout(self._left())
         data = self._sock.recv(65536)
-        self.heard = self.heard or bool(data)
+        if data:
+            self.heard = True
         return data
 
     def _left(self) -> float:
@@ -216,43 +267,41 @@ def _close_all(connections: deque[_Connection]) -> None:
 
 
 def _serialise(request: requests.PreparedRequest, host: str) -> bytes:
-    head = [f"{request.method} {request.path_url} HTTP/1.1", f"Host: {host}"]
-    head += [f"{name}: {value}" for name, value in request.headers.items()]
+    lines = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
+    head = f"{request.method} {request.path_url} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n"
     body = request.body or b""
     assert isinstance(body, bytes)
-    return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+    return head.encode("latin-1") + body
 
 
 def _read_response(connection: _Connection, no_body: bool) -> tuple[requests.Response, bool]:
     """The answer, and whether the connection can be reused."""
     status = 100
     while status < 200:
-        line, *lines = connection.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
-        version, _, rest = line.partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdecimal():
+        head = connection.read_until(b"\r\n\r\n")
+        version, _, code = head[:12].partition(b" ")
+        if not version.startswith(b"HTTP/1.") or not code.isdigit():
             raise ValueError("The answer is not HTTP/1.1.")
-        status = int(rest[:3])
-    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
-    reusable = version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
+        status = int(code)
+    framing: dict[bytes, bytes] = {}
+    for name, value in _framing.findall(head):
+        name, value = name.lower(), value.strip()
+        framing[name] = framing[name] + b", " + value if name in framing else value
+    reusable = version == b"HTTP/1.1" and framing.get(b"connection", b"").lower() != b"close"
     if no_body or status in (204, 304):
         body = b""
-    elif headers.get("Transfer-Encoding", "").lower() == "chunked":
+    elif framing.get(b"transfer-encoding", b"").lower() == b"chunked":
         body = _read_chunks(connection)
-    elif "Content-Length" in headers:
-        body = connection.read(_size(headers["Content-Length"], 10))
+    elif b"content-length" in framing:
+        body = connection.read(_size(framing[b"content-length"], 10))
     else:
         body, reusable = connection.read_all(), False
-    response = requests.Response()
-    response.status_code, response.headers, response._content = status, headers, body
-    return response, reusable and connection.is_clean()
+    return _Response(status, head, body), reusable and connection.is_clean()
 
 
 def _read_chunks(connection: _Connection) -> bytes:
     chunks = []
-    while size := _size(connection.read_until(b"\r\n").partition(b";")[0].decode("latin-1").strip(), 16):
+    while size := _size(connection.read_until(b"\r\n").partition(b";")[0].strip(), 16):
         chunks.append(connection.read(size))
         connection.read_until(b"\r\n")
     while connection.read_until(b"\r\n"):
@@ -260,7 +309,7 @@ def _read_chunks(connection: _Connection) -> bytes:
     return b"".join(chunks)
 
 
-def _size(digits: str, base: int) -> int:
+def _size(digits: bytes, base: int) -> int:
     if not digits.isalnum():
         raise ValueError("The answer has a body without a size.")
     return int(digits, base)

@@ -153,6 +153,8 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def deposit(self) -> None:
+        if self._tokens == self._full:  # as usual, and the lock costs more than the rest
+            return
         with self._lock:
             self._tokens = min(self._tokens + self._deposit, self._full)
 

@@ -70,6 +70,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         logs.start_batching()
+        metrics.start_batching()
         # Gunicorn looks settings up in a table, twenty times per request; attributes are found before that.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         super().init_process()
@@ -95,6 +96,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         super().run()
         self.app.callable.extensions["quintet"].stop()
         log.info("worker.stopped", extra={"pid": self.pid})
+        metrics.flush()
         logs.flush()
 
     def handle_exit(self, sig: int, frame: Any) -> None:

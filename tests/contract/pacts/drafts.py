@@ -191,7 +191,7 @@ class Call(_Draft):
         def sent(*args: Any, **options: Any) -> Any:
             response = send(*args, **options)
             if response.content:
-                response._content = orjson.dumps(self.read(orjson.loads(response.content)))
+                response.content = orjson.dumps(self.read(orjson.loads(response.content)))
             return response
 
         return sent

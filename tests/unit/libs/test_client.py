@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -23,6 +23,7 @@ from libs.common.calls.resilience import RetryBudget
 from libs.common.config import Settings
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Problem
 from tests.processes import in_threads
+from tests.unit.libs.tcp import OK, Server, keep_alive, one_request
 
 URL = "http://product.test/api/v1"
 
@@ -575,78 +576,6 @@ def test_a_pause_between_two_attempts_takes_no_place(peer: Any, monkeypatch: pyt
 # Over the wire -----------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """A server on loopback. `talk` gets each connection and its number, in a thread of its own."""
-
-    def __init__(self, talk: Callable[[socket.socket, int], None], port: int = 0):
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._talk, self.connections = talk, 0
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def client(self, **given: Any) -> ServiceClient:
-        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        return ServiceClient("product", Settings(service="order", product_service_url=url, **given))
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.append(connection)
-            threading.Thread(target=self._run, args=(connection, self.connections), daemon=True).start()
-
-    def _run(self, connection: socket.socket, number: int) -> None:
-        try:
-            self._talk(connection, number)
-        except OSError:
-            pass
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-        for connection in self._open:
-            connection.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def make(talk: Callable[[socket.socket, int], None]) -> Server:
-        servers.append(Server(talk))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
-
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-
-
-def one_request(connection: socket.socket) -> bool:
-    """Read a request without a body; False when the client has closed."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        chunk = connection.recv(65536)
-        if not chunk:
-            return False
-        data += chunk
-    return True
-
-
-def keep_alive(connection: socket.socket, number: int) -> None:
-    while one_request(connection):
-        connection.sendall(OK)
-
-
 def test_a_connection_is_used_again(serve: Callable[..., Server]) -> None:
     server = serve(keep_alive)
     product = server.client()
@@ -885,7 +814,7 @@ def test_a_resolver_that_hangs_keeps_nobody_past_the_time_to_connect(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, resolver = serve(keep_alive), Resolver(monkeypatch, "127.0.0.1")
-    product = named(server._listener.getsockname()[1], connect_timeout_seconds=0.1, breaker_failures=100)
+    product = named(server.port, connect_timeout_seconds=0.1, breaker_failures=100)
 
     def ask(number: int) -> None:
         started = time.monotonic()
@@ -906,7 +835,7 @@ def test_a_name_that_nobody_has_is_told_at_once_and_asked_for_again(
 ) -> None:
     server, resolver = serve(keep_alive), Resolver(monkeypatch)
     resolver.go.set()
-    product = named(server._listener.getsockname()[1])
+    product = named(server.port)
     for _ in range(2):
         with pytest.raises(DependencyUnavailable) as caught:
             product.get("/x", attempts=1)
@@ -921,7 +850,7 @@ def test_of_the_addresses_of_a_host_the_first_that_answers_is_used(
 ) -> None:
     server, resolver = serve(keep_alive), Resolver(monkeypatch, "127.0.0.2", "127.0.0.1")  # the first refuses
     resolver.go.set()
-    assert named(server._listener.getsockname()[1]).get("/x").status == 200
+    assert named(server.port).get("/x").status == 200
 
 
 def test_all_addresses_together_have_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:

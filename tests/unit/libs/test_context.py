@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 
@@ -24,9 +25,9 @@ def test_a_bad_request_id_is_replaced(bad: str | None) -> None:
 
 def test_a_trace_goes_on_in_a_span_of_our_own() -> None:
     work = context.begin(1, traceparent=PARENT)
-    assert (work.trace_id, work.flags) == (TRACE, "00")
-    assert work.span_id != "b7ad6b7169203331"
-    assert work.traceparent == f"00-{TRACE}-{work.span_id}-00"
+    assert work.trace_id == TRACE
+    assert re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-00", work.traceparent)
+    assert work.traceparent != PARENT
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,13 @@ def test_a_bad_traceparent_starts_a_new_trace(bad: str | None) -> None:
     work = context.begin(1, traceparent=bad)
     assert len(work.trace_id) == 32
     assert work.trace_id != TRACE
-    assert work.flags == "01"
+    assert re.fullmatch(f"00-{work.trace_id}-[0-9a-f]{{16}}-01", work.traceparent)
+
+
+def test_all_work_has_ids_of_its_own() -> None:
+    works = [context.begin(1) for _ in range(100)]
+    ids = [text for work in works for text in (work.request_id, *work.traceparent.split("-")[1:3])]
+    assert len(set(ids)) == 300
 
 
 def test_the_deadline_is_ours_or_the_callers_whichever_is_earlier() -> None:

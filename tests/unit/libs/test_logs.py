@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from libs.common import context, logs
@@ -303,3 +306,126 @@ def test_a_full_disk_ends_nothing(written: Written, monkeypatch: pytest.MonkeyPa
     written.log.info("kept")
     logs.flush()
     assert [line["event"] for line in written.lines()] == ["kept"]
+
+
+# The line of a request ---------------------------------------------------------------------------------------------
+
+LISTED = {"method": "POST", "route": "/api/v1/orders/<id:order_id>", "status": 201, "latency_ms": 12.34}
+NOON = 1_790_000_000.0
+
+
+@pytest.fixture
+def handling(written: Written, monkeypatch: pytest.MonkeyPatch) -> Written:
+    """All loggers write to this handler and no other, as in a service."""
+    monkeypatch.setattr(logging.root, "handlers", [written.handler])
+    monkeypatch.setattr(logs, "_handlers", [written.handler])
+    monkeypatch.setattr(logging.root, "level", logging.INFO)
+    monkeypatch.setattr(logs.REQUESTS, "_cache", {})
+    return written
+
+
+def log_request(method: str = "POST", caller: str | None = None, work: context.Context | None = None) -> None:
+    logs.request_line(method, str(LISTED["route"]), 201, 12.34, caller, work)
+
+
+@pytest.mark.parametrize("method", ["POST", *NASTY[:-1]])  # the last one cannot come from a client
+@pytest.mark.parametrize("caller", [None, "order"])
+@pytest.mark.parametrize("traceparent", [None, f"00-{'a' * 32}-{'b' * 16}-01", "gone"])
+def test_the_line_of_a_request_is_that_of_any_other_event(
+    handling: Written, monkeypatch: pytest.MonkeyPatch, method: str, caller: str | None, traceparent: str | None
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOON + 0.123)
+    lines: list[str] = []
+    monkeypatch.setattr(handling.handler, "write", lambda line, level: lines.append(line))
+    work = context.begin(5, "req-1", traceparent)
+    if traceparent == "gone":
+        context.end()
+    log_request(method, caller, context.current())
+    extra = {**LISTED, "method": method, **({"caller": caller} if caller else {})}
+    logging.getLogger("quintet.request").info("request", extra=extra)
+    assert lines[0] == lines[1]
+    assert ("req-1" in lines[0]) == (context.current() is work)
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.01, 0.1, 1.0, 9.99, 100.0, 1234.5, 30_000.25, 1e6 / 3])
+def test_the_latency_of_a_request_is_written_as_json(latency: float) -> None:
+    latency = round(latency, 2)
+    line = logs.Formatter("order").request_line("GET", "/x", 200, latency, None, None)
+    assert f'"latency_ms":{orjson.dumps(latency).decode()}' in line
+
+
+def test_methods_that_clients_invent_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_KNOWN", 10)
+    formatter = logs.Formatter("order")
+    for number in range(25):
+        line = formatter.request_line(f"BREW{number}", "/x", 200, 0.1, None, None)
+        assert json.loads(line)["method"] == f"BREW{number}"
+        assert len(formatter._known) <= 10
+
+
+def test_a_time_is_written_with_milliseconds_in_utc() -> None:
+    formatter = logs.Formatter("order")
+    for created in (NOON, NOON + 0.001, NOON + 0.124, NOON + 0.5, NOON + 0.9994, NOON - 0.001, 0.0, 1e9 + 0.25):
+        wanted = datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+        assert formatter._written(created) == wanted
+    assert formatter._written(NOON + 0.9999998) == formatter._written(NOON + 0.999)
+
+
+def test_the_level_holds_for_the_line_of_a_request(handling: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_request()
+    assert handling.line()["event"] == "request"
+    logging.root.setLevel(logging.WARNING)
+    log_request()
+    logging.root.setLevel(logging.DEBUG)
+    log_request()
+    assert len(handling.lines()) == 1
+
+
+def test_the_line_of_a_request_waits_like_any_other(handling: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    handling.handler.batching = True
+    monkeypatch.setattr(logs._flusher, "is_due", True)
+    for _ in range(63):
+        handling.handler.write("{}", logging.INFO)
+    assert handling.lines() == []
+    log_request()
+    assert len(handling.lines()) == 64
+
+
+def test_the_line_of_a_request_reaches_other_handlers_too(
+    handling: Written, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = context.begin(5, "req-1")
+    context.end()
+    monkeypatch.setattr(logging.root, "handlers", [handling.handler, caplog.handler])
+    log_request(caller="user", work=work)
+    (record,) = caplog.records
+    assert (record.name, record.getMessage(), vars(record)["caller"]) == ("quintet.request", "request", "user")
+    assert handling.line()["request_id"] == "req-1"
+
+
+def test_a_full_disk_fails_no_request(handling: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "wb") as full, monkeypatch.context() as patch:
+        patch.setattr(handling.handler, "descriptor", full.fileno())
+        log_request()
+    log_request()
+    assert handling.line()["event"] == "request"
+
+
+def test_threads_that_log_requests_and_flush_lose_no_line(handling: Written, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    descriptor, pipe = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), handling.handler.descriptor
+    handling.handler.descriptor, handling.handler.batching = descriptor, True
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        writers = [threading.Thread(target=lambda: [log_request() for _ in range(1000)]) for _ in range(3)]
+        for writer in writers:
+            writer.start()
+        while any(writer.is_alive() for writer in writers):
+            logs.flush()
+    finally:
+        sys.setswitchinterval(before)
+        logs.flush()
+        handling.handler.descriptor = pipe
+        os.close(descriptor)
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["request"] * 3000
