@@ -33,7 +33,8 @@ from product_service.words import words_of
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
-_products = Listing(sa.select(products).where(_alive), SORTS, products.c.id)
+_shown = [column for column in products.c if column.key not in ("seq", "sold_out", "deleted_at")]
+_products = Listing(sa.select(*_shown).where(_alive), SORTS, products.c.id)
 
 
 _find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
