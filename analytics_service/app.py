@@ -1,7 +1,6 @@
 """The composition root of the analytics service."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import click
 from flask import Flask
@@ -37,7 +36,7 @@ def create_app(settings: AnalyticsSettings | None = None, *, services: Services 
         description="What the system did and does: figures, time series, best sellers, delivery.",
         dependencies={
             "db": service.db,
-            "figures": SideBySide(FIGURES, services.figures, seconds, partial(use_cases.keep_figures, service.db)),
+            "figures": SideBySide(FIGURES, services.figures, seconds, use_cases.Keeper(service.db).keep),
             "healths": SideBySide(FIGURES, services.health, seconds),
         },
     )

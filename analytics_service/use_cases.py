@@ -91,12 +91,20 @@ def _kept_figures(db: Database) -> dict[str, Figures]:
     return {service: Figures(row["figures"], row["as_of"]) for service, row in found.items()}
 
 
-def keep_figures(db: Database, service: str, figures: Figures) -> None:
-    """Store the figures of a service for all processes, at most once a second."""
-    with db.read() as session:
-        known = repository.find_snapshots(session).get(service)
-    if known is None or figures.as_of - known["as_of"] >= KEEP_EVERY:
-        with db.write(durable=False) as session:
+class Keeper:
+    """Stores the figures of each service for all processes, at most once a second."""
+
+    def __init__(self, db: Database):
+        self._db = db
+        self._kept: dict[str, datetime] = {}
+        """Service → the time of the figures that this process has stored last, or has tried to."""
+
+    def keep(self, service: str, figures: Figures) -> None:
+        kept = self._kept.get(service)
+        if kept is not None and figures.as_of - kept < KEEP_EVERY:
+            return
+        self._kept[service] = figures.as_of
+        with self._db.write(durable=False) as session:
             repository.write_snapshot(session, service, figures.values, figures.as_of, KEEP_EVERY)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 
 from libs.common.data import paging
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Filter, Page, PageQuery, filtered_page
+from libs.common.data.paging import Filter, Listing, Page, PageQuery
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of
 from libs.common.errors import NotFound
@@ -33,6 +33,8 @@ from product_service.words import words_of
 
 SORTS = {name: products.c[name] for name in ("created_at", "name", "price")}
 _alive = products.c.deleted_at.is_(None)
+_shown = [column for column in products.c if column.key not in ("seq", "sold_out", "deleted_at")]
+_products = Listing(sa.select(*_shown).where(_alive), SORTS, products.c.id)
 
 
 _find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
@@ -89,8 +91,7 @@ def find_page(session: Reader, filters: ProductFilters, asked: PageQuery) -> Pag
     """A page of the products that match every filter, deleted ones excluded; raises MalformedRequest for a bad
     cursor.
     """
-    query = sa.select(products).where(_alive)
-    return filtered_page(session, query, _conditions(session, filters), asked, SORTS, products.c.id)
+    return _products.page(session, asked, _conditions(session, filters))
 
 
 def _conditions(session: Reader, filters: ProductFilters) -> list[Filter]:

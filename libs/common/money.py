@@ -28,7 +28,7 @@ def to_units(amount: Decimal) -> int:
 
 def from_units(units: int) -> Decimal:
     """The inverse of `to_units`."""
-    return Decimal(units).scaleb(-SCALE)
+    return Decimal(units) * _QUANTA[SCALE]
 
 
 def format_amount(amount: Decimal, currency: str) -> str:

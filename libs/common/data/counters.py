@@ -61,12 +61,22 @@ def shard(process: int) -> int:
     return random.randrange(SHARDS)
 
 
+_totals = sa.select(
+    counters.c.name,
+    sa.func.sum(counters.c.value).label("value"),
+    sa.func.sum(counters.c.value_carry).label("value_carry"),
+).group_by(counters.c.name)
+_read_all = Prepared(_totals)
+_read_some = Prepared(_totals.where(counters.c.name >= sa.bindparam("first"), counters.c.name < sa.bindparam("end")))
+
+
 def read(session: Reader, prefix: str = "") -> dict[str, int]:
     """The totals other than 0 whose names begin with `prefix`, keyed by the rest of the name."""
-    query = sa.select(counters.c.name, sa.func.sum(counters.c.value), sa.func.sum(counters.c.value_carry))
     if prefix:
-        query = query.where(counters.c.name >= prefix, counters.c.name < prefix[:-1] + chr(ord(prefix[-1]) + 1))
-    totals = ((name, sums.join(*total)) for name, *total in session.execute(query.group_by(counters.c.name)))
+        rows = _read_some.rows(session, first=prefix, end=prefix[:-1] + chr(ord(prefix[-1]) + 1))
+    else:
+        rows = _read_all.rows(session)
+    totals = ((name, sums.join(*total)) for name, *total in rows)
     return {name[len(prefix) :]: total for name, total in totals if total}
 
 

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
 from libs.common.data.database import Reader
+from libs.common.data.prepared import Prepared
 from libs.common.errors import MalformedRequest
 from libs.common.times import read_time, write_time
 
@@ -39,13 +40,44 @@ class Page:
     next_cursor: str | None
 
 
+class Listing:
+    """A list of the rows of a table, made once: what `query` selects, in pages. `sorts` maps a sort name to its column;
+    `tie` is a unique column that breaks ties; each (sort column, tie) needs an index.
+    """
+
+    def __init__(self, query: sa.Select[Any], sorts: Mapping[str, sa.Column[Any]], tie: sa.Column[Any]):
+        self._query, self._sorts, self._tie = query, sorts, tie
+        self._prepared: dict[tuple[str, bool], Prepared] = {}
+
+    def page(self, session: Reader, asked: PageQuery, filters: "Sequence[Filter]" = ()) -> Page:
+        """One page of the rows that meet all filters, as mappings. Raises MalformedRequest for an invalid cursor."""
+        if filters:
+            return filtered_page(session, self._query, filters, asked, self._sorts, self._tie)
+        column = self._sorts[asked.sort.lstrip("-")]
+        edge = dict(zip(_EDGE, _read_cursor(asked), strict=True)) if asked.cursor is not None else {}
+        rows = self._section(asked.sort, bool(edge)).mappings(session, **edge, limit=asked.limit + 1)
+        return _page(rows, asked, column.key, self._tie.key)
+
+    def _section(self, sort: str, goes_on: bool) -> Prepared:
+        """The statement of the pages in this order: of the first, or of those after a cursor."""
+        if (sort, goes_on) not in self._prepared:
+            column, query = self._sorts[sort.lstrip("-")], self._query
+            if goes_on:
+                types = zip(_EDGE, (column.type, self._tie.type), strict=True)
+                query = _after(query, sort, column, self._tie, [sa.bindparam(name, type_=of) for name, of in types])
+            query = query.order_by(*_order(sort, column, self._tie)).limit(sa.bindparam("limit", type_=sa.Integer))
+            self._prepared[sort, goes_on] = Prepared(query)
+        return self._prepared[sort, goes_on]
+
+
+_EDGE = ("edge", "edge_tie")
+"""The parameters of a statement that are the position of a cursor."""
+
+
 def page(
     session: Reader, query: sa.Select[Any], asked: PageQuery, sorts: Mapping[str, Any], tie: sa.ColumnElement[Any]
 ) -> Page:
-    """One page of `query`, which selects the columns of a table, as mappings. `sorts` maps a sort name to its column;
-    `tie` is a unique column that breaks ties; each (sort column, tie) needs an index. Raises MalformedRequest for an
-    invalid cursor.
-    """
+    """One page of a query that is made for this request alone; all else is as for a Listing."""
     column = sorts[asked.sort.lstrip("-")]
     return _page(list(session.execute(_section(query, asked, column, tie)).mappings()), asked, column, tie)
 
@@ -81,7 +113,7 @@ def filtered_page(
 ) -> Page:
     """One page of the rows of `query` that meet all filters. If no index has them all, the rows of an index that finds
     few are sorted; if none does, the index of the sort is read, up to a bound. So a page may have fewer items than its
-    limit, or none, although another one follows. All else is as for `page`.
+    limit, or none, although another one follows. All else is as for a Listing.
     """
     walked = _walked(filters, asked)
     if len(walked) == len(filters):
@@ -93,7 +125,7 @@ def filtered_page(
             ids = _passing(session, found, filters, asked, column, tie)
             return _page(_rows(session, query, ids, tie), asked, column, tie)
     looked_at = _after_cursor(query.where(*(one.condition for one in walked)), asked, column, tie)
-    part = _part(looked_at, filters, column, tie).order_by(*_order(asked, column, tie)).limit(MAX_LOOKED_AT)
+    part = _part(looked_at, filters, column, tie).order_by(*_order(asked.sort, column, tie)).limit(MAX_LOOKED_AT)
     rows = _rows(session, query, _passing(session, part, filters, asked, column, tie), tie)
     found_page = _page(rows, asked, column, tie)
     if found_page.next_cursor is None:
@@ -185,35 +217,37 @@ def merged_page(
 ) -> Page:
     """One page of the merged rows of several `streams`: selects of disjoint parts of the table of `query`, each with an
     index in sort order. At most one page is read of each stream; `query` then fetches the rows of the page by id.
-    Everything else is as for `page`.
+    Everything else is as for a Listing.
     """
     column = sorts[asked.sort.lstrip("-")]
     sections = [sa.select(_section(s.with_only_columns(column, tie), asked, column, tie).subquery()) for s in streams]
     merged = sa.union_all(*sections).subquery()
     sorted_by, row_id = merged.c
-    edges = sa.select(row_id).order_by(*_order(asked, sorted_by, row_id)).limit(asked.limit + 1)
+    edges = sa.select(row_id).order_by(*_order(asked.sort, sorted_by, row_id)).limit(asked.limit + 1)
     ids = session.execute(edges).scalars().all()
     return _page(_rows(session, query, ids, tie), asked, column, tie)
 
 
 def _section(query: sa.Select[Any], asked: PageQuery, column: Any, tie: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """The rows after the cursor, limited to one more than a page, which shows whether there is a next page."""
-    return _after_cursor(query, asked, column, tie).order_by(*_order(asked, column, tie)).limit(asked.limit + 1)
+    return _after_cursor(query, asked, column, tie).order_by(*_order(asked.sort, column, tie)).limit(asked.limit + 1)
 
 
 def _after_cursor(query: sa.Select[Any], asked: PageQuery, column: Any, tie: Any) -> sa.Select[Any]:
-    if asked.cursor is not None:
-        edge = sa.tuple_(*_read_cursor(asked), types=[column.type, tie.type])
-        here = sa.tuple_(column, tie)
-        query = query.where(here < edge if asked.sort.startswith("-") else here > edge)
-    return query
+    return query if asked.cursor is None else _after(query, asked.sort, column, tie, _read_cursor(asked))
 
 
-def _order(asked: PageQuery, column: Any, tie: Any) -> tuple[Any, Any]:
-    return (column.desc(), tie.desc()) if asked.sort.startswith("-") else (column, tie)
+def _after(query: sa.Select[Any], sort: str, column: Any, tie: Any, edge: Sequence[Any]) -> sa.Select[Any]:
+    here, there = sa.tuple_(column, tie), sa.tuple_(*edge, types=[column.type, tie.type])
+    return query.where(here < there if sort.startswith("-") else here > there)
 
 
-def _page(rows: list[Any], asked: PageQuery, column: Any, tie: sa.ColumnElement[Any]) -> Page:
+def _order(sort: str, column: Any, tie: Any) -> tuple[Any, Any]:
+    return (column.desc(), tie.desc()) if sort.startswith("-") else (column, tie)
+
+
+def _page(rows: list[Any], asked: PageQuery, column: Any, tie: Any) -> Page:
+    """`column` and `tie` are the keys of the mappings."""
     more = len(rows) > asked.limit
     rows = rows[: asked.limit]
     next_cursor = _write_cursor(asked, rows[-1][column], rows[-1][tie]) if more else None

@@ -12,7 +12,7 @@ from flask import Flask
 
 from analytics_service import models, repository
 from analytics_service.clients import FIGURES, FakeServices, Figures
-from analytics_service.use_cases import KEEP_EVERY, keep_figures
+from analytics_service.use_cases import KEEP_EVERY, Keeper
 from libs.common import context
 from libs.common.data.database import Database
 from libs.common.errors import DependencyUnavailable
@@ -148,11 +148,27 @@ def test_snapshots_are_written_at_most_once_a_second(api: Api, db: Database) -> 
     for _ in range(5):
         summary(api)
     assert snapshots(db) == first
-    with db.write() as session:
-        long_ago = datetime.fromisoformat("2026-01-01T00:00:00Z")
-        session.execute(sa.update(models.snapshots).values(as_of=long_ago))
+    time.sleep(KEEP_EVERY.total_seconds())
     summary(api)
-    wait_for(lambda: all(as_of != long_ago for as_of in snapshots(db).values()))
+    wait_for(lambda: all(as_of > first[service] for service, as_of in snapshots(db).items()))
+
+
+def test_figures_that_are_not_to_be_kept_do_not_cost_a_look_into_the_database(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**options: Any) -> Any:
+        raise DependencyUnavailable
+
+    noon = datetime.fromisoformat("2026-01-31T12:00:00Z")
+    keeper = Keeper(db)
+    keeper.keep("user", Figures({"total": 1}, noon))
+    monkeypatch.setattr(db, "read", fail)
+    monkeypatch.setattr(db, "write", fail)
+    keeper.keep("user", Figures({"total": 2}, noon + timedelta(seconds=0.9)))
+    with pytest.raises(DependencyUnavailable):
+        keeper.keep("user", Figures({"total": 3}, noon + timedelta(seconds=1)))
+    # Nor does a database that is down, more than once a second.
+    keeper.keep("user", Figures({"total": 4}, noon + timedelta(seconds=1.9)))
 
 
 @pytest.mark.parametrize(
@@ -176,10 +192,11 @@ def test_figures_replace_those_that_are_older_by_a_second_and_never_newer_ones(
 
 def test_figures_of_one_service_leave_the_others_alone(db: Database) -> None:
     noon = datetime.fromisoformat("2026-01-31T12:00:00Z")
+    keeper = Keeper(db)
     for service in ("user", "order"):
-        keep_figures(db, service, Figures({"total": 1}, noon))
-    keep_figures(db, "user", Figures({"total": 2}, noon + timedelta(minutes=1)))
-    keep_figures(db, "user", Figures({"total": 3}, noon))
+        keeper.keep(service, Figures({"total": 1}, noon))
+    keeper.keep("user", Figures({"total": 2}, noon + timedelta(minutes=1)))
+    keeper.keep("user", Figures({"total": 3}, noon))
 
     with db.read() as connection:
         found = repository.find_snapshots(connection)

@@ -229,6 +229,41 @@ def test_who_comes_meanwhile_shares_the_next() -> None:
     assert slow.count == 2
 
 
+def test_the_next_call_needs_no_thread_of_its_own_and_goes_out_in_the_name_of_who_asked_for_it() -> None:
+    slow = Slow()
+    threads: list[int] = []
+    names: list[str] = []
+
+    def work() -> None:
+        slow()
+        found = context.current()
+        assert found
+        threads.append(threading.get_ident())
+        names.append(found.request_id)
+
+    call = SharedCall(work, 10)
+    asked = []
+    for name in ("first", "second", "third"):
+        context.begin(1, request_id=name)
+        asked.append(call.ask())
+        if name == "first":
+            assert slow.begun.acquire(timeout=5)
+    slow.let_go.release(2)
+    for one in asked:
+        one.result(5)
+    assert threads[0] == threads[1]
+    assert names == ["first", "second"]
+
+
+def test_a_call_that_has_not_ended_has_no_result() -> None:
+    slow = Slow()
+    asked = SharedCall(slow, 10).ask()
+    with pytest.raises(TimeoutError):
+        asked.result(0.01)
+    slow.let_go.release()
+    assert asked.result(5) == 1
+
+
 def test_a_failed_call_is_told_to_all_who_share_it_and_to_nobody_else() -> None:
     outcomes: list[Any] = [DependencyUnavailable("down"), ValueError("a bug"), "answer"]
 
