@@ -17,7 +17,6 @@ from libs.common.data.engines import is_unavailable, postgresql_engine, sqlite_e
 from libs.common.errors import DependencyUnavailable
 
 MAX_WRITERS = 4
-_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 Callback = Callable[[], None]
 
@@ -147,13 +146,10 @@ class Database:
         """A read-only snapshot. It yields a connection, since an ORM session costs more than a look-up by id. Raises
         DependencyUnavailable when the database cannot be reached, Overloaded or StatementTimeout.
         """
-        with _translating():
-            # On SQLite every transaction is a snapshot.
-            engine = self.engine if self.is_sqlite else self._kind("read", _SNAPSHOT)
-            with engine.connect() as connection:
-                # Explicitly: `begin` drops a connection to a SQLite file that has been replaced.
-                connection.begin()
-                yield connection
+        with _translating(), self._kind("read", {"quintet_snapshot": True}).connect() as connection:
+            # Explicitly: `begin` drops a connection that is stale.
+            connection.begin()
+            yield connection
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
