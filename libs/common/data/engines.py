@@ -20,6 +20,7 @@ import orjson
 import psycopg
 import sqlalchemy as sa
 from gevent import monkey
+from psycopg.pq import TransactionStatus
 
 from libs.common import context
 from libs.common.data.driver import GeventConnection
@@ -215,11 +216,13 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def _end_snapshot(connection: sa.Connection) -> None:
-    """Commit a read-only transaction that is to be rolled back, since psycopg drops all prepared statements of a
-    connection at a ROLLBACK.
+    """Commit a read-only transaction that is to be rolled back: at a ROLLBACK psycopg drops all prepared statements of
+    the connection. That is wanted only after an error, since the types of a column may have been changed.
     """
-    if connection.get_execution_options().get("quintet_snapshot") and not connection.invalidated:
-        driver: Any = connection.connection.driver_connection
+    if connection.invalidated or not connection.get_execution_options().get("quintet_snapshot"):
+        return
+    driver: Any = connection.connection.driver_connection
+    if driver.info.transaction_status == TransactionStatus.INTRANS:
         with suppress(psycopg.Error):  # the rollback, which follows, fails as well
             driver.commit()
 

@@ -499,6 +499,27 @@ def test_what_a_connection_has_prepared_outlives_the_transactions(database_url: 
     assert sorted(map(len, seen)) == [0, 1]
 
 
+@pytest.mark.parametrize("use", ["read", "write"])
+def test_what_was_prepared_before_a_migration_fails_once(database_url: str, db: Database, use: str) -> None:
+    """PostgreSQL refuses a prepared statement whose result has other types than before."""
+    if db.is_sqlite:
+        pytest.skip("a feature of PostgreSQL")
+    one = Database(database_url, pool_size=1)
+
+    def found() -> list[Any]:
+        with one.read() if use == "read" else one.write() as it:
+            return _by_id.rows(it, id=1)
+
+    for _ in range(10):
+        found()
+    with db.write() as session:
+        session.execute(sa.text("ALTER TABLE accounts ALTER balance TYPE bigint"))
+    with pytest.raises(sa.exc.NotSupportedError):
+        found()
+    assert found() == [(1, 0)]
+    one.dispose()
+
+
 @pytest.mark.parametrize("what", ["heavy", "cut"])
 def test_a_connection_under_gevent(db: Database, database_url: str, what: str) -> None:
     """`heavy`: what neither side can send at once. `cut`: a greenlet that ends while it waits for an answer."""
