@@ -15,7 +15,7 @@ from flask import Flask
 
 from libs.common import context
 from libs.common.data import counters, engines
-from libs.common.data.database import MAX_WRITERS, CommitInDoubt, Database, Session
+from libs.common.data.database import MAX_KEPT, CommitInDoubt, Database, Session
 from libs.common.data.engines import StatementFailed, StatementTimeout
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import any_of, epoch, upsert
@@ -453,7 +453,7 @@ def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others
     """More writers wait at once than there are durable connections: the others return to the shared pool."""
     show = "PRAGMA synchronous" if db.is_sqlite else "SHOW synchronous_commit"
     full, less = (2, 1) if db.is_sqlite else ("on", "off")
-    writers = MAX_WRITERS + 4
+    writers = MAX_KEPT + 4
 
     def at_once(durable: bool) -> list[Any]:
         def write(number: int) -> Any:
