@@ -2,6 +2,7 @@
 
 database.py     Database, Session: transactions         engines.py      engine setup and error translation
 statements.py   SQL for both engines                    prepared.py     compiled statements of the hot paths
+driver.py       psycopg under gevent                    bulk.py         many rows in one INSERT
 columns.py      column types, naming convention         changes.py      types for updates of a resource
 counters.py     totals without table scans              sums.py         sums beyond 64 bits
 paging.py       keyset pagination                       idempotency.py  Idempotency-Key

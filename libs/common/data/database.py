@@ -16,8 +16,15 @@ from sqlalchemy import orm
 from libs.common.data.engines import is_unavailable, postgresql_engine, sqlite_engine, translated
 from libs.common.errors import DependencyUnavailable
 
-MAX_WRITERS = 4
-_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+MAX_KEPT = 4
+"""How many SQLite connections are kept for the next transaction of their kind."""
+_READ, _WRITE, _LOSABLE_WRITE = "read", "write", "write that may be lost"
+_OPTIONS: dict[str, dict[str, Any]] = {
+    _READ: {"quintet_snapshot": True},
+    _WRITE: {"quintet_write": True, "quintet_durable": True},
+    _LOSABLE_WRITE: {"quintet_write": True, "quintet_durable": False},
+}
+"""Kind of a transaction → the execution options that its BEGIN looks at."""
 
 Callback = Callable[[], None]
 
@@ -118,7 +125,7 @@ class Database:
         self._pool_size = pool_size
         self._engine: sa.Engine | None = None
         self._kinds: dict[str, sa.Engine] = {}
-        self._writers: dict[bool, list[sa.Connection]] = {True: [], False: []}
+        self._kept: dict[str, list[sa.Connection]] = {kind: [] for kind in _OPTIONS}
 
     @property
     def engine(self) -> sa.Engine:
@@ -128,19 +135,19 @@ class Database:
 
     def dispose(self) -> None:
         """Close every pooled connection; the next use opens new ones."""
-        for writers in self._writers.values():
-            while writers:
-                writers.pop().close()
+        for kept in self._kept.values():
+            while kept:
+                kept.pop().close()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
             self._kinds = {}
 
-    def _kind(self, name: str, options: dict[str, Any]) -> sa.Engine:
+    def _engine_for(self, kind: str) -> sa.Engine:
         """The engine for one kind of transaction, cached, since creating it costs as much as a query."""
-        if name not in self._kinds:
-            self._kinds[name] = self.engine.execution_options(**options)
-        return self._kinds[name]
+        if kind not in self._kinds:
+            self._kinds[kind] = self.engine.execution_options(**_OPTIONS[kind])
+        return self._kinds[kind]
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -148,19 +155,19 @@ class Database:
         DependencyUnavailable when the database cannot be reached, Overloaded or StatementTimeout.
         """
         with _translating():
-            # On SQLite every transaction is a snapshot.
-            engine = self.engine if self.is_sqlite else self._kind("read", _SNAPSHOT)
-            with engine.connect() as connection:
-                # Explicitly: `begin` drops a connection to a SQLite file that has been replaced.
-                connection.begin()
+            connection = self._begin(_READ)
+            try:
                 yield connection
+            finally:
+                self._end(connection, _READ)
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Session]:
         """One transaction. With `durable=False` a power failure may undo it as a whole; use that for leases and marks
         that can be made again. Raises CommitInDoubt, Overloaded, StatementTimeout or DependencyUnavailable.
         """
-        connection = self._begin(durable)
+        kind = _WRITE if durable else _LOSABLE_WRITE
+        connection = self._begin(kind)
         session = Session(connection, self.owner)
         try:
             with _translating():
@@ -175,12 +182,23 @@ class Database:
         finally:
             if session.in_transaction():
                 session.close()
-            self._end(connection, durable)
+            self._end(connection, kind)
         session.committed()
 
-    def _end(self, connection: sa.Connection, durable: bool) -> None:
-        """Keep SQLite connections for the next write: taking one from the pool costs as much as a statement."""
-        if not self.is_sqlite or connection.invalidated or len(self._writers[durable]) == MAX_WRITERS:
+    def _begin(self, kind: str) -> sa.Connection:
+        kept = self._kept[kind]
+        with _translating():
+            connection = kept.pop() if kept else self._engine_for(kind).connect()
+            try:
+                connection.begin()
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _end(self, connection: sa.Connection, kind: str) -> None:
+        """Keep SQLite connections for the next transaction: taking one from the pool costs as much as a statement."""
+        if not self.is_sqlite or connection.invalidated or len(self._kept[kind]) == MAX_KEPT:
             try:
                 connection.close()
             except sa.exc.DBAPIError:  # close() rolls back first, which fails if the server is gone
@@ -188,18 +206,7 @@ class Database:
             return
         if connection.in_transaction():
             connection.rollback()
-        self._writers[durable].append(connection)
-
-    def _begin(self, durable: bool) -> sa.Connection:
-        engine = self._kind(f"write {durable}", {"quintet_write": True, "quintet_durable": durable})
-        with _translating():
-            connection = self._writers[durable].pop() if self._writers[durable] else engine.connect()
-            try:
-                connection.begin()
-            except BaseException:
-                connection.close()
-                raise
-        return connection
+        self._kept[kind].append(connection)
 
 
 @contextmanager

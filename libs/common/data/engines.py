@@ -3,6 +3,9 @@
 SQLite runs in WAL mode with `synchronous=FULL`, so that commits survive a power failure. A writer takes the lock with
 BEGIN IMMEDIATE, since a transaction that upgrades from reading to writing can fail with SQLITE_BUSY. It polls for the
 lock with short sleeps, which let other greenlets run: SQLite's own busy handler would block the whole event loop.
+
+On PostgreSQL, too, the BEGIN of a transaction is ours: it sets the isolation level and the durability in the same round
+trip, and it shows whether a pooled connection is still alive, since nothing has been written before it.
 """
 
 import logging
@@ -10,12 +13,17 @@ import os
 import random
 import sqlite3
 import time
+from contextlib import suppress
 from typing import Any
 
 import orjson
+import psycopg
 import sqlalchemy as sa
+from gevent import monkey
+from psycopg.pq import TransactionStatus
 
 from libs.common import context
+from libs.common.data.driver import GeventConnection
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded, Problem
 from libs.common.files import open_private
 
@@ -152,27 +160,71 @@ def _lock(driver: sqlite3.Connection) -> None:
 def postgresql_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        connect_args={"connect_timeout": 3, "options": "-c lock_timeout=2s -c statement_timeout=5s -c timezone=UTC"},
+        connect_args={
+            "connect_timeout": 3,
+            "options": "-c lock_timeout=2s -c statement_timeout=5s -c timezone=UTC",
+            # psycopg begins no transactions; we do, see `_begin`.
+            "autocommit": True,
+        },
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2,
-        pool_pre_ping=True,
+        # The fewer connections are used, the more of their statements are prepared.
+        pool_use_lifo=True,
         **_COMMON,
     )
 
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        if not connection.get_execution_options().get("quintet_durable", True):
-            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+    if monkey.is_module_patched("select"):
 
-    @sa.event.listens_for(engine, "checkin")
-    def checkin(connection: Any, record: Any) -> None:
-        # SQLAlchemy resets `read_only` to False, which would override `default_transaction_read_only`.
-        if connection is not None and connection.read_only is False:
-            connection.read_only = None
+        @sa.event.listens_for(engine, "do_connect")
+        def connect(dialect: sa.Dialect, record: Any, arguments: Any, options: Any) -> Any:
+            return GeventConnection.connect(*arguments, **options)
 
+    @sa.event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        record.info["begin"] = connection.cursor()
+
+    sa.event.listen(engine, "begin", _begin)
+    sa.event.listen(engine, "rollback", _end_snapshot)
     sa.event.listen(engine, "handle_error", _on_error)
     return engine
+
+
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_DURABLE = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# Two statements in one round trip.
+_LOSABLE = f"{_DURABLE}; SET LOCAL synchronous_commit TO off"
+
+
+def _begin(connection: sa.Connection) -> None:
+    """Begin the transaction on a connection that is alive: the server may have closed those in the pool."""
+    options = connection.get_execution_options()
+    statement = _DURABLE if options.get("quintet_durable", True) else _LOSABLE
+    if options.get("quintet_snapshot"):
+        statement = _SNAPSHOT
+    while True:
+        cursor = connection.info["begin"]
+        is_new = cursor.statusmessage is None
+        try:
+            cursor.execute(statement, prepare=False)
+            return
+        except psycopg.Error as exc:
+            has_died = cursor.connection.broken
+            connection.invalidate(exc)
+            if is_new or not has_died:
+                raise sa.exc.OperationalError("BEGIN", None, exc) from exc
+
+
+def _end_snapshot(connection: sa.Connection) -> None:
+    """Commit a read-only transaction that is to be rolled back: at a ROLLBACK psycopg drops all prepared statements of
+    the connection. That is wanted only after an error, since the types of a column may have been changed.
+    """
+    if connection.invalidated or not connection.get_execution_options().get("quintet_snapshot"):
+        return
+    driver: Any = connection.connection.driver_connection
+    if driver.info.transaction_status == TransactionStatus.INTRANS:
+        with suppress(psycopg.Error):  # the rollback, which follows, fails as well
+            driver.commit()
 
 
 class StatementTimeout(Problem):

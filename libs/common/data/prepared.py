@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from libs.common.data.bulk import MAX_LENGTH, ROWS, BulkInsert
 from libs.common.data.database import Reader, Session
 from libs.common.data.statements import Upsert
 
@@ -36,7 +37,9 @@ class Prepared:
 
     def __init__(self, statement: sa.Executable | Upsert, names: Sequence[str] = ()):
         self._statement, self._names = statement, list(names)
+        self._is_insert = isinstance(statement, (sa.Insert, Upsert))
         self._compiled: dict[str, _Compiled] = {}
+        self._bulk: tuple[BulkInsert, _Compiled] | None = None
 
     def rows(self, session: Reader, **parameters: Any) -> list[tuple[Any, ...]]:
         """Execute it once; returns the rows as tuples."""
@@ -56,18 +59,37 @@ class Prepared:
         """Execute it once for each row of parameters; does nothing if there are none."""
         connection = _connection(session)
         compiled = self._for(connection.dialect)
+        rows = list(rows)
+        if len(rows) > 1 and self._insert_together(connection, rows):
+            return
         given = [_given(compiled, row) for row in rows]
         if len(given) == 1:
             _run(connection, compiled.sql, given[0])
         elif given:
             _run(connection, compiled.sql, given, many=True)
 
+    def _insert_together(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Insert the rows by one statement, if it is an INSERT on PostgreSQL and they are not too large; whether it
+        did.
+        """
+        if not self._is_insert or connection.dialect.name != "postgresql":
+            return False
+        if self._bulk is None:
+            bulk = BulkInsert(self._on(connection.dialect), self._names, connection.dialect)
+            self._bulk = bulk, _compile(bulk.statement, [], connection.dialect)
+        bulk, compiled = self._bulk
+        text = bulk.to_json(rows)
+        if len(text) > MAX_LENGTH:
+            return False
+        _run(connection, compiled.sql, _given(compiled, {ROWS: text}))
+        return True
+
     def _fetch(self, session: Reader, parameters: dict[str, Any]) -> tuple[list[Any], list[tuple[str, Convert]]]:
         connection = _connection(session)
         compiled = self._for(connection.dialect)
-        description, found = _run(connection, compiled.sql, _given(compiled, parameters), fetch=True)
+        cursor, found = _run(connection, compiled.sql, _given(compiled, parameters), fetch=True)
         if compiled.columns is None:
-            compiled.columns = _columns(self._on(connection.dialect), connection.dialect, description)
+            compiled.columns = _columns(self._on(connection.dialect), connection.dialect, cursor.description)
         columns = compiled.columns
         converts = [(place, convert) for place, (_, convert) in enumerate(columns) if convert]
         return [_converted(row, converts) for row in found] if converts else found, columns
@@ -124,14 +146,28 @@ def _connection(session: Reader) -> sa.Connection:
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False, fetch: bool = False) -> Any:
-    """Execute the SQL; with `fetch`, returns the description and the rows of the result."""
+    """Execute the SQL; with `fetch`, returns the cursor and the rows of the result."""
     cursor = None
     try:
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection, sql)
         if many:
             cursor.executemany(sql, parameters)
         else:
             cursor.execute(sql, parameters)
-        return (cursor.description, cursor.fetchall()) if fetch else None
+        return (cursor, cursor.fetchall()) if fetch else None
     except connection.dialect.loaded_dbapi.Error as exc:
         connection._handle_dbapi_exception(exc, sql, parameters, cursor, None)
+
+
+def _cursor(connection: sa.Connection, sql: str) -> Any:
+    """A cursor for this statement. psycopg's is kept with its connection: how to convert the parameters and the columns
+    is a third of the cost of a statement, and it is found out once.
+    """
+    pooled = connection.connection
+    if connection.dialect.name == "sqlite":
+        return pooled.cursor()
+    cursors = pooled.info.setdefault("cursors", {})
+    cursor = cursors.get(sql)
+    if cursor is None or cursor.closed:  # SQLAlchemy closes the cursor of a statement that failed
+        cursor = cursors[sql] = pooled.cursor()
+    return cursor

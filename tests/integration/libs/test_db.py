@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from flask import Flask
 
 from libs.common import context
 from libs.common.data import counters, engines
-from libs.common.data.database import MAX_WRITERS, CommitInDoubt, Database, Session
+from libs.common.data.database import MAX_KEPT, CommitInDoubt, Database, Session
 from libs.common.data.engines import StatementFailed, StatementTimeout
+from libs.common.data.prepared import Prepared
 from libs.common.data.statements import any_of, epoch, upsert
 from libs.common.errors import DependencyUnavailable, Overloaded, Problem
 from libs.common.ids import new_id
-from tests.integration.libs import waiting
+from tests.integration.libs import greenlets, waiting
 from tests.integration.libs.tables import accounts, balance, things
 from tests.processes import Workers, beside, in_threads
 
@@ -405,14 +407,30 @@ def test_a_connection_that_breaks_within_a_transaction_is_an_unavailable_depende
     assert balance(db) == 1
 
 
-def test_a_pooled_connection_that_died_meanwhile_fails_nobody(db: Database, databases: Any) -> None:
+@pytest.mark.parametrize("use", ["read", "write", "write that may be lost"])
+def test_a_pooled_connection_that_died_meanwhile_fails_nobody(db: Database, databases: Any, use: str) -> None:
     if databases.name == "sqlite":
         pytest.skip("SQLite has no connection to break")
-    assert balance(db) == 0
+    together = threading.Barrier(3)
+
+    def hold(number: int) -> None:
+        with db.read():
+            together.wait(10)
+
+    in_threads(3, hold)  # so many are in the pool then
     with db.write() as session:
         others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        session.execute(sa.text(f"{others} AND datname = current_database()"))
-    assert balance(db) == 0
+        killed = session.execute(sa.text(f"{others} AND datname = current_database()")).all()
+    assert len(killed) >= 2
+
+    def work(number: int) -> None:
+        with {"read": db.read, "write": db.write, "write that may be lost": partial(db.write, durable=False)}[
+            use
+        ]() as it:
+            together.wait(10)
+            it.execute(sa.select(accounts)).all()
+
+    in_threads(3, work)
 
 
 # How it is set up --------------------------------------------------------------------------------------------------
@@ -435,7 +453,7 @@ def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others
     """More writers wait at once than there are durable connections: the others return to the shared pool."""
     show = "PRAGMA synchronous" if db.is_sqlite else "SHOW synchronous_commit"
     full, less = (2, 1) if db.is_sqlite else ("on", "off")
-    writers = MAX_WRITERS + 4
+    writers = MAX_KEPT + 4
 
     def at_once(durable: bool) -> list[Any]:
         def write(number: int) -> Any:
@@ -447,6 +465,69 @@ def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others
 
     for durable, expected in ((False, less), (True, full), (False, less), (True, full)):
         assert at_once(durable) == [expected] * writers
+
+
+def test_no_default_of_the_server_changes_how_transactions_are_isolated(db: Database, databases: Any) -> None:
+    if databases.name == "sqlite":
+        pytest.skip("a setting of PostgreSQL")
+    databases._run(f"ALTER DATABASE {db.url.database} SET default_transaction_isolation = serializable")
+    db.dispose()
+    show = sa.text("SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+    for _ in range(2):  # on the same connection
+        with db.read() as connection:
+            assert tuple(connection.execute(show).one()) == ("repeatable read", "on")
+        for durable in (True, False):
+            with db.write(durable=durable) as session:
+                assert tuple(session.execute(show).one()) == ("read committed", "off")
+
+
+_by_id = Prepared(sa.select(accounts).where(accounts.c.id == sa.bindparam("id")))
+
+
+def test_what_a_connection_has_prepared_outlives_the_transactions(database_url: str, db: Database) -> None:
+    if db.is_sqlite:
+        pytest.skip("a feature of PostgreSQL")
+    one = Database(database_url, pool_size=1)
+    names = sa.text("SELECT name FROM pg_prepared_statements WHERE statement LIKE 'SELECT accounts.id%'")
+    seen = set()
+    for _ in range(10):
+        with one.read() as connection:
+            _by_id.rows(connection, id=1)
+        with one.write() as session:
+            seen.add(tuple(session.scalars(names)))
+    one.dispose()
+    assert sorted(map(len, seen)) == [0, 1]
+
+
+@pytest.mark.parametrize("use", ["read", "write"])
+def test_what_was_prepared_before_a_migration_fails_once(database_url: str, db: Database, use: str) -> None:
+    """PostgreSQL refuses a prepared statement whose result has other types than before."""
+    if db.is_sqlite:
+        pytest.skip("a feature of PostgreSQL")
+    one = Database(database_url, pool_size=1)
+
+    def found() -> list[Any]:
+        with one.read() if use == "read" else one.write() as it:
+            return _by_id.rows(it, id=1)
+
+    for _ in range(10):
+        found()
+    with db.write() as session:
+        session.execute(sa.text("ALTER TABLE accounts ALTER balance TYPE bigint"))
+    with pytest.raises(sa.exc.NotSupportedError):
+        found()
+    assert found() == [(1, 0)]
+    one.dispose()
+
+
+@pytest.mark.parametrize("what", ["heavy", "cut"])
+def test_a_connection_under_gevent(db: Database, database_url: str, what: str) -> None:
+    """`heavy`: what neither side can send at once. `cut`: a greenlet that ends while it waits for an answer."""
+    ran = subprocess.run(
+        [sys.executable, "-m", greenlets.__name__, database_url, what], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "done\n"
 
 
 def test_a_database_opens_nothing_before_its_first_use(database_url: str) -> None:
