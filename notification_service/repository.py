@@ -287,7 +287,8 @@ def find_addresses(session: Reader, user_ids: Iterable[str]) -> dict[str, Addres
 
 def learn_addresses(session: Session, found: Mapping[str, Address]) -> None:
     """Store what the user service has answered, unless an event has told of a newer version since."""
-    _learn_address.write(session, [{"user_id": one, **found[one]._asdict()} for one in sorted(found)])
+    rows = ({"user_id": one, "email": found[one].email, "version": found[one].version} for one in sorted(found))
+    _learn_address.write(session, rows)
 
 
 def outdate_addresses(session: Session, versions: Mapping[str, int]) -> None:
