@@ -1,10 +1,10 @@
 """Every query of the notification service. Rows are locked in one order, by id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from itertools import product
-from typing import Any  # noqa: TID251 - the parameter of a statement of SQLAlchemy
+from typing import Any, get_type_hints  # noqa: TID251 - the parameter of a statement of SQLAlchemy
 
 import sqlalchemy as sa
 
@@ -15,13 +15,17 @@ from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
 from notification_service.models import (
+    CHANNELS,
+    DELETED,
     FEW_VALUES,
     MAX_BACKOFF_SECONDS,
+    Address,
     DataNeed,
     Notification,
     NotificationFilters,
     NotificationRow,
     Sending,
+    addresses,
     channel_states,
     notifications,
 )
@@ -29,6 +33,8 @@ from notification_service.models import (
 LEASE_SECONDS = 40.0
 """Longer than a batch can take: use_cases.py adds it up."""
 MAX_CLAIM_CHARACTERS = 1_000_000
+ADDRESS_SECONDS = 3600.0
+"""How long a learned address is used, so that one whose event got lost, as with a dead letter, is not used for ever."""
 
 c = notifications.c
 SORTS = {"created_at": c.created_at}
@@ -94,14 +100,18 @@ def _of_order(session: Reader, filters: NotificationFilters) -> list[sa.Select[A
 
 
 # Built once: building a statement costs more than executing it.
-_add = Upsert(notifications, lambda insert: insert.values(due_at=epoch()).on_conflict_do_nothing().returning(c.id))
+_add = Prepared(
+    Upsert(notifications, lambda insert: insert.values(due_at=epoch()).on_conflict_do_nothing()),
+    tuple(get_type_hints(NotificationRow)),
+)
+_find_ids = Prepared(sa.select(c.id).where(any_of(c.id, "ids")))
 
 
 def add(session: Session, rows: Sequence[NotificationRow]) -> set[str]:
     """Store new notifications and return the ids of those that were stored: an order gets only one of each template."""
     # In the order of the unique key, on which transactions may wait for each other, so that they cannot deadlock.
-    rows = sorted(rows, key=lambda row: (row["order_id"] or "", row["id"]))
-    return set(session.connection().execute(_add(session), rows).scalars())
+    _add.write(session, sorted(rows, key=lambda row: (row["order_id"] or "", row["id"])))
+    return {found for (found,) in _find_ids.rows(session, ids=[row["id"] for row in rows])}
 
 
 def waiting(session: Reader) -> tuple[int, datetime | None]:
@@ -117,20 +127,36 @@ def waiting(session: Reader) -> tuple[int, datetime | None]:
 _lease_seconds: sa.BindParameter[float] = sa.bindparam("_lease", type_=sa.Double())
 
 
-def _due() -> sa.Select[Any]:
-    """The due notifications of a channel, longest due first, with the size of their content in place of the content."""
+def _due_in(channel: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether a notification of this channel is due."""
     moment = epoch()
     # A time further ahead than any lease or pause means that the clock was set back; such a row is due.
     furthest = sa.case((c.status == "queued", _lease_seconds), else_=MAX_BACKOFF_SECONDS)
     due = sa.or_(c.due_at <= moment, c.due_at > moment + furthest)
+    return sa.and_(c.channel == channel, c.due_at.is_not(None), due)
+
+
+def _due() -> sa.Select[Any]:
+    """The due notifications of a channel, longest due first, with the size of their content in place of the content."""
     size = sa.func.length(c.body) + sa.func.length(sa.cast(c.data, sa.Text))
     return (
         sa.select(*_SENDING, sa.func.coalesce(size, 0).label("size"))
-        .where(c.channel == sa.bindparam("_channel"), c.due_at.is_not(None), due)
+        .where(_due_in(sa.bindparam("_channel")))
         .order_by(c.due_at, c.id)
         .limit(sa.bindparam("_limit"))
         .with_for_update(skip_locked=True)
     )
+
+
+_find_due_channels = Prepared(
+    sa.select(*(sa.exists().where(_due_in(sa.literal(channel))).label(channel) for channel in CHANNELS))
+)
+
+
+def find_due_channels(session: Reader) -> list[str]:
+    """The channels that have something to send."""
+    (found,) = _find_due_channels.rows(session, _lease=LEASE_SECONDS)
+    return [channel for channel, is_due in zip(CHANNELS, found, strict=True) if is_due]
 
 
 def _lease(data: sa.ColumnElement[Any]) -> sa.UpdateBase:
@@ -153,7 +179,7 @@ _lease_with_data: dict[DataNeed, Prepared] = {
 _leased = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))
 _lock_leased = Prepared(sa.select(c.id, c.version).where(_leased).order_by(c.id).with_for_update())
 _pause = epoch() + sa.bindparam("pause", type_=sa.Double())
-_postpone = sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause)
+_postpone = Prepared(sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause))
 _release = Prepared(
     sa.update(notifications)
     .where(c.id == sa.bindparam("_id"), c.lease_token == sa.bindparam("_token"))
@@ -217,29 +243,84 @@ def release(session: Session, token: str, untried: Sequence[Sending]) -> None:
     _release.write(session, [{"_id": one.id, "_token": token, "_due_at": one.due_at} for one in kept])
     for pause in {sending.pause for sending in untried} - {None}:
         ids = [sending.id for sending in untried if sending.pause == pause]
-        session.connection().execute(_postpone, {"_ids": ids, "_token": token, "pause": pause})
+        _postpone.write(session, [{"_ids": ids, "_token": token, "pause": pause}])
+
+
+# Addresses -----------------------------------------------------------------------------------------------------------
+
+a = addresses.c
+_usable = sa.and_(a.email.is_not(None), a.learned_at.between(epoch() - ADDRESS_SECONDS, epoch()))
+_find_addresses = Prepared(
+    sa.select(a.user_id, a.email, a.version).where(
+        any_of(a.user_id, "ids"), sa.or_(_usable, a.version == sa.literal_column(str(DELETED)))
+    )
+)
+_learn_address = Prepared(
+    Upsert(
+        addresses,
+        lambda insert: insert.values(learned_at=epoch()).on_conflict_do_update(
+            index_elements=["user_id"],
+            set_={name: insert.excluded[name] for name in ("email", "version", "learned_at")},
+            where=insert.excluded.version >= a.version,
+        ),
+    ),
+    ("user_id", "email", "version"),
+)
+_outdate_address = Prepared(
+    Upsert(
+        addresses,
+        lambda insert: insert.values(learned_at=epoch()).on_conflict_do_update(
+            index_elements=["user_id"],
+            set_={"email": None, "version": insert.excluded.version},
+            where=insert.excluded.version > a.version,
+        ),
+    ),
+    ("user_id", "version"),
+)
+
+
+def find_addresses(session: Reader, user_ids: Iterable[str]) -> dict[str, Address]:
+    """What the replica knows of these users: their address, or that they were deleted."""
+    found = _find_addresses.rows(session, ids=sorted(user_ids))
+    return {user_id: Address(email, version) for user_id, email, version in found}
+
+
+def learn_addresses(session: Session, found: Mapping[str, Address]) -> None:
+    """Store what the user service has answered, unless an event has told of a newer version since."""
+    rows = ({"user_id": one, "email": found[one].email, "version": found[one].version} for one in sorted(found))
+    _learn_address.write(session, rows)
+
+
+def outdate_addresses(session: Session, versions: Mapping[str, int]) -> None:
+    """Erase the addresses of users who have reached these versions. The versions are stored for users without an
+    address, too: an older answer of the user service may be on its way.
+    """
+    _outdate_address.write(session, [{"user_id": one, "version": versions[one]} for one in sorted(versions)])
 
 
 # Channels ------------------------------------------------------------------------------------------------------------
 
-_add_state = Upsert(
-    channel_states,
-    lambda insert: insert.values(since=epoch()).on_conflict_do_update(
-        index_elements=["channel"], set_={"state": insert.excluded.state, "since": epoch()}
+_find_states = Prepared(sa.select(channel_states.c.channel, channel_states.c.state))
+_add_state = Prepared(
+    Upsert(
+        channel_states,
+        lambda insert: insert.values(since=epoch()).on_conflict_do_update(
+            index_elements=["channel"], set_={"state": insert.excluded.state, "since": epoch()}
+        ),
     ),
+    ("channel", "state"),
 )
 
 
 def save_state(session: Session, channel: str, state: str) -> None:
     """Store the state of a channel if it has changed."""
     if states(session).get(channel) != state:
-        session.connection().execute(_add_state(session), {"channel": channel, "state": state})
+        _add_state.write(session, [{"channel": channel, "state": state}])
 
 
 def states(session: Reader) -> dict[str, str]:
     """The state of each channel that was used."""
-    rows = session.execute(sa.select(channel_states.c.channel, channel_states.c.state))
-    return {row.channel: row.state for row in rows}
+    return dict(_find_states.rows(session))
 
 
 # Erasure -------------------------------------------------------------------------------------------------------------

@@ -51,6 +51,12 @@ class Running:
     def is_woken(self, channel: str = "email") -> bool:
         return bool(self._loops[f"sender of {channel}"]._woken.is_set())
 
+    def sweep(self) -> None:
+        """One step of the loop that finds work for others."""
+        for loop in self._loops.values():
+            loop._woken.clear()
+        self._loops["sweep"]._step()
+
     def a_user(self, email: str = "ada@example.com") -> str:
         user_id = new_id()
         self.users.known[user_id] = email
@@ -126,6 +132,11 @@ def service(start: Callable[..., Running]) -> Running:
 
 def order_confirmed(user_id: str, **given: Any) -> dict[str, Any]:
     return a_cloud_event("order.confirmed.v1", {**order_data(user_id=user_id), "version": 2, **given})
+
+
+def user_updated(user_id: str, version: object = 2) -> dict[str, Any]:
+    data = {"user_id": user_id, "role": "customer", "status": "active", "version": version}
+    return a_cloud_event("user.updated.v1", data)
 
 
 def user_deleted(user_id: str) -> dict[str, Any]:
