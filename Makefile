@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up down demo test lock env-example openapi clean wheelhouse images compose-up compose-secrets compose-test
+.PHONY: help up down demo bench test lock env-example openapi clean wheelhouse images compose-up compose-secrets compose-test
 
 # Variables that are already set take precedence over .env.
 define settings
@@ -70,6 +70,10 @@ down: ## Stop what `make up` started with the same DATA_DIR
 
 demo: .venv/.installed ## Walk through the running system, step by step
 	@$(settings); exec python -m demo.walk
+
+# It reads no .env, which may name databases that are in use.
+bench: .venv/.installed ## Measure rate, latency, CPU and memory under load; FLOWS, CONC, ROUNDS, DURATION, URLS, PIDS, FLAME
+	@exec python -m tests.load
 
 test: .venv-tox/.installed .tox/npm/.installed ## Run every check and test, as CI does
 	@.venv-tox/bin/tox run --no-list-dependencies

@@ -22,9 +22,10 @@ import pytest
 from demo.api import Quintet
 from libs.topology import PORT_OFFSETS, SERVICES
 from tests.chaos.conftest import BASE_PORT, LONG
-from tests.chaos.overload import Core, Load, offer, on_core, pinned, quantile, saturate
+from tests.chaos.overload import Core, Load, offer, on_core, pinned, saturate
 from tests.e2e.shop import Shop, an_order
 from tests.e2e.system import System
+from tests.load.generator import quantile
 from tests.processes import beside
 
 CORES = sorted(os.sched_getaffinity(0))
