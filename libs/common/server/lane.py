@@ -105,7 +105,7 @@ class Lane:
             status, own, body = answer(ask, plain.path, work)
             headers = [*own.items(), *common_headers(work).items(), ("Vary", "Origin"), *limits.items()]
             seconds = time.perf_counter() - started
-            self._frame.record(method, plain.rule, status, seconds, given.get("user-agent"))
+            self._frame.record(method, plain.rule, status, seconds, given.get("user-agent"), work)
         finally:
             context.end()
             self._admission.leave()

@@ -137,7 +137,7 @@ def _add_hooks(app: Flask, settings: Settings, frame: Frame) -> None:
         headers.update(g.get("limits", {}))
         rule = request.url_rule.rule if request.url_rule else "unknown"
         seconds = time.perf_counter() - g.started
-        frame.record(request.method, rule, response.status_code, seconds, g.headers.get("user-agent"))
+        frame.record(request.method, rule, response.status_code, seconds, g.headers.get("user-agent"), g.work)
         return response
 
     @app.teardown_request

@@ -2,11 +2,10 @@
 all answers have, metrics and the log line.
 """
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from libs.common import context, errors, metrics
+from libs.common import context, errors, logs, metrics
 from libs.common.calls.client import user_agent
 from libs.common.config import Settings
 from libs.common.context import Context
@@ -15,8 +14,6 @@ from libs.topology import SERVICES
 
 if TYPE_CHECKING:
     from libs.common.web.limits import RateLimiter
-
-log = logging.getLogger("quintet.request")
 
 CALLERS = {user_agent(service): service for service in SERVICES}
 """User-Agent → service. Other values of User-Agent are not logged."""
@@ -54,14 +51,11 @@ class Frame:
                 return addresses[-self._proxies]
         return peer
 
-    def record(self, method: str, rule: str, status: int, seconds: float, agent: str | None) -> None:
-        """Count the current request, and write its log line."""
+    def record(self, method: str, rule: str, status: int, seconds: float, agent: str | None, work: Context) -> None:
+        """Count the request, and write its log line."""
         # A client may send any number of methods, and each label value costs memory.
         metrics.count_request(method if method in METHODS else "other", rule, status, seconds)
-        fields = {"route": rule, "status": status, "latency_ms": round(seconds * 1000, 2)}
-        if agent and (caller := CALLERS.get(agent)):
-            fields["caller"] = caller
-        log.info("request", extra={"method": method, **fields})
+        logs.request_line(method, rule, status, round(seconds * 1000, 2), CALLERS.get(agent) if agent else None, work)
 
 
 def common_headers(work: Context) -> Headers:
