@@ -202,7 +202,7 @@ def _copy_of(stream: TextIO) -> int:
 def request_line(
     method: str, route: str, status: int, milliseconds: float, caller: str | None, work: context.Context | None
 ) -> None:
-    """Log an answered request. The line is that of `info("request", extra=...)`, at a fifth of the cost, since every
+    """Log an answered request. The line is that of `info("request", extra=...)`, at a quarter of the cost, since every
     request has one.
     """
     if not REQUESTS.isEnabledFor(logging.INFO):
