@@ -1,10 +1,13 @@
 """What is replaced in Gunicorn is what it uses (ADR 13); what it does with it, tests/integration/libs shows."""
 
 import dis
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gevent.socket import socketpair
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http import wsgi
@@ -46,13 +49,23 @@ def response_to(data: bytes, client: Peer) -> wsgi.Response:
     return wsgi.create(parse(data), client, PEER, ("127.0.0.1", 8000), Config())[0]
 
 
-def test_the_parser_makes_our_requests_and_loses_nothing_that_was_looked_at() -> None:
+@contextmanager
+def parser_of(data: bytes) -> Iterator[RequestParser]:
+    """The parser of a connection on which a client has sent this."""
     config = Config()
-    config.__dict__["admission"] = SimpleNamespace(is_full=lambda: True)
-    request = next(RequestParser(config, [PLAIN + b"Expect: 100-continue\r\n\r\n{}"], PEER))
+    config.__dict__["lane"] = SimpleNamespace(take=lambda data: None)
+    here, there = socketpair()
+    with closing(here), closing(there):
+        there.sendall(data)
+        yield RequestParser(config, here, PEER)
 
-    assert isinstance(request, requests.Request)
-    assert request.body.read(9) == b"{}"
+
+def test_the_parser_makes_our_requests_and_loses_nothing_that_was_looked_at() -> None:
+    with parser_of(PLAIN + b"Expect: 100-continue\r\n\r\n{}") as parser:
+        request = next(parser)
+
+        assert isinstance(request, requests.Request)
+        assert request.body.read(2) == b"{}"
 
 
 def test_a_head_has_our_bound_and_not_that_of_gunicorn() -> None:
@@ -73,13 +86,11 @@ def test_a_client_is_told_to_go_on_unless_its_body_is_coded() -> None:
 
 
 def test_after_a_body_that_was_not_read_to_its_end_there_is_no_further_request() -> None:
-    config = Config()
-    config.__dict__["admission"] = SimpleNamespace(is_full=lambda: False)
-    parser = RequestParser(config, [PLAIN + b"\r\n{}" + PLAIN + b"\r\n{}"], PEER)
-    next(parser).body.failed = True
+    with parser_of(PLAIN + b"\r\n{}" + PLAIN + b"\r\n{}") as parser:
+        next(parser).body.failed = True
 
-    with pytest.raises(StopIteration):
-        next(parser)
+        with pytest.raises(StopIteration):
+            next(parser)
 
 
 def test_a_body_is_read_in_steps() -> None:

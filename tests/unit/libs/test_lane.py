@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from libs.common.config import Settings
 from libs.common.errors import Overloaded
-from libs.common.ids import new_id
+from libs.common.ids import example_id
 from libs.common.web.exchange import Operation, json_answer
 from tests.differential import PEER, Ways
 
-ID = new_id()
+ID = example_id("order_id")
 HEAD = b"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\n"
 RULES = [
     ("POST", "/orders"), ("GET", "/orders"), ("GET", "/orders/stats"), ("GET", "/orders/<id:order_id>"),
