@@ -23,7 +23,7 @@ class PlannedSchema(ma.Schema):
     """A schema that loads and dumps by plans, unless it has hooks."""
 
     def load(self, data: Any, **options: Any) -> Any:
-        if all(option is None for option in options.values()):
+        if not self._has_hooks and all(option is None for option in options.values()):
             try:
                 return self.load_valid(data)
             except ValidationError:
