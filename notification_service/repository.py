@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from itertools import product
-from typing import Any  # noqa: TID251 - the parameter of a statement of SQLAlchemy
+from typing import Any, get_type_hints  # noqa: TID251 - the parameter of a statement of SQLAlchemy
 
 import sqlalchemy as sa
 
@@ -94,14 +94,18 @@ def _of_order(session: Reader, filters: NotificationFilters) -> list[sa.Select[A
 
 
 # Built once: building a statement costs more than executing it.
-_add = Upsert(notifications, lambda insert: insert.values(due_at=epoch()).on_conflict_do_nothing().returning(c.id))
+_add = Prepared(
+    Upsert(notifications, lambda insert: insert.values(due_at=epoch()).on_conflict_do_nothing()),
+    tuple(get_type_hints(NotificationRow)),
+)
+_find_ids = Prepared(sa.select(c.id).where(any_of(c.id, "ids")))
 
 
 def add(session: Session, rows: Sequence[NotificationRow]) -> set[str]:
     """Store new notifications and return the ids of those that were stored: an order gets only one of each template."""
     # In the order of the unique key, on which transactions may wait for each other, so that they cannot deadlock.
-    rows = sorted(rows, key=lambda row: (row["order_id"] or "", row["id"]))
-    return set(session.connection().execute(_add(session), rows).scalars())
+    _add.write(session, sorted(rows, key=lambda row: (row["order_id"] or "", row["id"])))
+    return {found for (found,) in _find_ids.rows(session, ids=[row["id"] for row in rows])}
 
 
 def waiting(session: Reader) -> tuple[int, datetime | None]:
@@ -153,7 +157,7 @@ _lease_with_data: dict[DataNeed, Prepared] = {
 _leased = sa.and_(any_of(c.id, "_ids"), c.lease_token == sa.bindparam("_token"))
 _lock_leased = Prepared(sa.select(c.id, c.version).where(_leased).order_by(c.id).with_for_update())
 _pause = epoch() + sa.bindparam("pause", type_=sa.Double())
-_postpone = sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause)
+_postpone = Prepared(sa.update(notifications).where(_leased).values(lease_token=None, due_at=_pause))
 _release = Prepared(
     sa.update(notifications)
     .where(c.id == sa.bindparam("_id"), c.lease_token == sa.bindparam("_token"))
@@ -217,29 +221,32 @@ def release(session: Session, token: str, untried: Sequence[Sending]) -> None:
     _release.write(session, [{"_id": one.id, "_token": token, "_due_at": one.due_at} for one in kept])
     for pause in {sending.pause for sending in untried} - {None}:
         ids = [sending.id for sending in untried if sending.pause == pause]
-        session.connection().execute(_postpone, {"_ids": ids, "_token": token, "pause": pause})
+        _postpone.write(session, [{"_ids": ids, "_token": token, "pause": pause}])
 
 
 # Channels ------------------------------------------------------------------------------------------------------------
 
-_add_state = Upsert(
-    channel_states,
-    lambda insert: insert.values(since=epoch()).on_conflict_do_update(
-        index_elements=["channel"], set_={"state": insert.excluded.state, "since": epoch()}
+_find_states = Prepared(sa.select(channel_states.c.channel, channel_states.c.state))
+_add_state = Prepared(
+    Upsert(
+        channel_states,
+        lambda insert: insert.values(since=epoch()).on_conflict_do_update(
+            index_elements=["channel"], set_={"state": insert.excluded.state, "since": epoch()}
+        ),
     ),
+    ("channel", "state"),
 )
 
 
 def save_state(session: Session, channel: str, state: str) -> None:
     """Store the state of a channel if it has changed."""
     if states(session).get(channel) != state:
-        session.connection().execute(_add_state(session), {"channel": channel, "state": state})
+        _add_state.write(session, [{"channel": channel, "state": state}])
 
 
 def states(session: Reader) -> dict[str, str]:
     """The state of each channel that was used."""
-    rows = session.execute(sa.select(channel_states.c.channel, channel_states.c.state))
-    return {row.channel: row.state for row in rows}
+    return dict(_find_states.rows(session))
 
 
 # Erasure -------------------------------------------------------------------------------------------------------------

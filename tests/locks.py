@@ -159,6 +159,8 @@ def _is_alone(connection: Any) -> bool:
 def _inserted(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     """The keys of the rows of an INSERT, of which SQLAlchemy numbers the parameters where it has many rows."""
     for name in names:
+        if f"{name}s" in row:  # one parameter for all rows, which the statement sorts
+            return sorted(row[f"{name}s"])
         numbered = {int(n[len(name) + 2 :]): v for n, v in row.items() if re.fullmatch(rf"{name}__\d+", n)}
         if found := [numbered[number] for number in sorted(numbered)] or ([row[name]] if name in row else []):
             return [key for key in found if key is not None]

@@ -58,6 +58,36 @@ def _any_of_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
     return f"{column} = ANY({values})"
 
 
+class each_of(sa.sql.functions.FunctionElement[str]):
+    """`select(VALUE).select_from(each_of("ids").rows())`: one row for each of the strings that are passed at execution
+    as `ids`.
+    """
+
+    type = sa.String()
+    inherit_cache = True
+
+    def __init__(self, name: str):
+        super().__init__(sa.bindparam(name, type_=_Array(sa.String())))
+
+    def rows(self) -> Any:
+        """The rows, for a FROM clause; their only column is VALUE."""
+        return self.alias("value")
+
+
+VALUE: sa.ColumnElement[str] = sa.column("value", sa.String)
+
+
+@compiles(each_of, "sqlite")
+def _each_of_sqlite(element: Any, compiler: Any, **kwargs: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **kwargs)})"
+
+
+@compiles(each_of, "postgresql")
+def _each_of_postgresql(element: Any, compiler: Any, **kwargs: Any) -> str:
+    # PostgreSQL names the column of a function in FROM after the alias.
+    return f"unnest({compiler.process(element.clauses, **kwargs)})"
+
+
 def upsert(session: Session, table: sa.Table) -> Any:
     """The `INSERT` of this engine's dialect, with `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return _inserts[session.get_bind().dialect.name](table)

@@ -40,7 +40,7 @@ failures = sa.Table(
     sa.Column("dead", sa.Boolean(name="dead_is_boolean"), nullable=False, index=True),
 )
 _known = Prepared(sa.select(failures.c.event_id, failures.c.dead).where(any_of(failures.c.event_id, "ids")))
-_forget = sa.delete(failures).where(any_of(failures.c.event_id, "ids"))
+_forget = Prepared(sa.delete(failures).where(any_of(failures.c.event_id, "ids")))
 
 
 def event_id_of(envelope: Any) -> str | None:
@@ -108,7 +108,7 @@ def _is_full(session: Session) -> bool:
 def forget(session: Session, event_ids: Sequence[str]) -> None:
     """Delete the failures of events that have been handled."""
     if event_ids:
-        session.connection().execute(_forget, {"ids": event_ids})
+        _forget.write(session, [{"ids": event_ids}])
 
 
 def find_all(session: Reader) -> list[sa.RowMapping]:

@@ -14,6 +14,7 @@ A consumer declares its own class with the members that it reads; others are ign
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from libs.common import context
@@ -69,15 +70,23 @@ class Event:
         data = envelope.get("data")
         if not isinstance(data, dict):
             raise RefusedEvent("data is not an object")
-        members = {f.name: f.type for f in fields(cls) if f.name != "origin"}
+        members, ids = cls._members()
         given = {name: value for name, value in data.items() if name in members}
-        for name in given:
-            if name == cls.SUBJECT or name.endswith("_id"):
-                given[name] = _uuid(name, given[name], optional=members[name] is not str)
+        for name, optional in ids:
+            if name in given:
+                given[name] = _uuid(name, given[name], optional=optional)
         try:
             return cls(origin=_origin(envelope), **given)
         except TypeError as exc:
             raise RefusedEvent(str(exc)) from exc
+
+    @classmethod
+    @cache
+    def _members(cls) -> tuple[frozenset[str], list[tuple[str, bool]]]:
+        """The names of the members, and those of ids with whether each may be null."""
+        types = {f.name: f.type for f in fields(cls) if f.name != "origin"}
+        ids = [(name, kind is not str) for name, kind in types.items() if name == cls.SUBJECT or name.endswith("_id")]
+        return frozenset(types), ids
 
 
 def _uuid(name: str, value: Any, *, optional: bool) -> str | None:

@@ -9,6 +9,7 @@ database, are not counted; a statement timeout is, since it is the fault of the 
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ import sqlalchemy as sa
 from libs.common import context, metrics
 from libs.common.data.columns import shared
 from libs.common.data.database import Database, Session
-from libs.common.data.statements import Upsert, delete_some
+from libs.common.data.prepared import Prepared
+from libs.common.data.statements import VALUE, Upsert, delete_some, each_of
 from libs.common.errors import DeadlineExceeded, DependencyUnavailable, Overloaded
 from libs.common.events import dead_letters
 from libs.common.events.dead_letters import event_id_of
@@ -39,6 +41,9 @@ inbox = sa.Table(
 TRANSIENT = (DependencyUnavailable, Overloaded, DeadlineExceeded)
 """Transient errors, which are not counted: a retry may succeed."""
 
+_EFFECTIVE = ("done", "duplicate")
+"""The outcomes of events that have taken effect."""
+
 _ALONE = "alone"
 """An internal outcome: to be handled in a transaction of its own."""
 
@@ -59,8 +64,8 @@ class Inbox:
         """
         started = time.perf_counter()
         outcomes = self._handle_all(envelopes)
-        elapsed = round((time.perf_counter() - started) * 1000, 2)
-        return [self._report(event, outcome, elapsed) for event, outcome in zip(envelopes, outcomes, strict=True)]
+        self._report(envelopes, outcomes, started)
+        return [{"id": event_id_of(one), "outcome": outcome} for one, outcome in zip(envelopes, outcomes, strict=True)]
 
     def replay(self, event_id: str) -> str | None:
         """Handle a dead letter again; returns the outcome, or None if there is none with this id."""
@@ -70,7 +75,7 @@ class Inbox:
             return None
         started, envelope = time.perf_counter(), dead_letters.read_body(letter["body"])
         outcome = self._alone(envelope, replayed=event_id)
-        self._report(envelope, outcome, round((time.perf_counter() - started) * 1000, 2))
+        self._report([envelope], [outcome], started)
         return outcome
 
     def give_up(self, envelope: Any, error: str) -> None:
@@ -147,26 +152,30 @@ class Inbox:
 
     def _type(self, envelope: Any) -> str:
         """The type of an event if this service subscribes to it, else "unknown"."""
-        known = envelope if isinstance(envelope, dict) else {}
-        return next((name for name in self._handlers if name == known.get("type")), "unknown")
+        event_type = envelope.get("type") if isinstance(envelope, dict) else None
+        return event_type if isinstance(event_type, str) and event_type in self._handlers else "unknown"
 
-    def _report(self, envelope: Any, outcome: str, elapsed: float) -> dict[str, Any]:
-        """Log and count one event; returns its entry in the results."""
-        known = envelope if isinstance(envelope, dict) else {}
-        event_id, event_type = event_id_of(envelope), self._type(envelope)
-        metrics.count_event(event_type, outcome)
-        log.info(
-            "event",
-            extra={
-                "event_id": event_id,
-                "type": event_type,
-                "outcome": outcome,
+    def _report(self, envelopes: Sequence[Any], outcomes: Sequence[str], started: float) -> None:
+        """Count the events, and log them in one line; those that have not taken effect also in a line of their own."""
+        totals: dict[str, Counter[str]] = {}
+        event_ids, request_ids, trace_ids = [], dict[str | None, None](), dict[str | None, None]()
+        for envelope, outcome in zip(envelopes, outcomes, strict=True):
+            known = envelope if isinstance(envelope, dict) else {}
+            facts = {
+                "event_id": event_id_of(envelope),
                 "request_id": context.known_request_id(known.get("correlationid")),
                 "trace_id": context.trace_id_of(known.get("traceparent")),
-                "latency_ms": elapsed,
-            },
-        )
-        return {"id": event_id, "outcome": outcome}
+            }
+            event_type = self._type(envelope)
+            metrics.count_event(event_type, outcome)
+            totals.setdefault(event_type, Counter())[outcome] += 1
+            event_ids.append(facts["event_id"])
+            request_ids[facts["request_id"]] = trace_ids[facts["trace_id"]] = None
+            if outcome not in _EFFECTIVE:
+                log.info("event", extra={"type": event_type, "outcome": outcome, **facts})
+        lists = {"request_ids": [i for i in request_ids if i], "trace_ids": [i for i in trace_ids if i]}
+        elapsed = round((time.perf_counter() - started) * 1000, 2)
+        log.info("events", extra={"outcomes": totals, "event_ids": event_ids, **lists, "latency_ms": elapsed})
 
 
 def _outcomes_without_handling(failed: Mapping[str, bool], *, alone: bool) -> dict[str, str]:
@@ -184,11 +193,17 @@ def _done_once(fresh: set[str], event_id: str) -> str:
 
 def _claim(session: Session, event_ids: list[str]) -> set[str]:
     """Insert the ids, sorted so that two batches cannot deadlock; returns those that are new."""
-    rows = [{"event_id": event_id, "handled_at": time.time()} for event_id in sorted(set(event_ids))]
-    return set(session.connection().execute(_claim_new(session), rows).scalars()) if rows else set()
+    given = {"event_ids": sorted(set(event_ids)), "handled_at": time.time()}
+    return {event_id for (event_id,) in _claim_new.rows(session, **given)} if event_ids else set()
 
 
-_claim_new = Upsert(inbox, lambda insert: insert.on_conflict_do_nothing().returning(inbox.c.event_id))
+def _insert_new(insert: Any) -> Any:
+    handled_at: Any = sa.bindparam("handled_at", type_=sa.Double())
+    rows = sa.select(VALUE, handled_at).select_from(each_of("event_ids").rows()).order_by(VALUE)
+    return insert.from_select(["event_id", "handled_at"], rows).on_conflict_do_nothing().returning(inbox.c.event_id)
+
+
+_claim_new = Prepared(Upsert(inbox, _insert_new))
 
 
 def trim(db: Database) -> int:

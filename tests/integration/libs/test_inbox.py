@@ -322,21 +322,40 @@ def test_a_dead_letter_that_is_delivered_again_is_dead_at_once(db: Database) -> 
 # What is logged ----------------------------------------------------------------------------------------------------
 
 
-def test_each_event_is_one_line_with_the_request_that_caused_it(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+def logged(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    """The lines of the inbox with this name."""
+    return [vars(record) for record in caplog.records if record.getMessage() == name]
+
+
+def test_a_batch_is_one_line_with_the_requests_that_caused_it(db: Database, caplog: pytest.LogCaptureFixture) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
-    event = an_event(correlationid="req-1", traceparent=f"00-{trace}-b7ad6b7169203331-01")
+    cause = {"correlationid": "req-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    first, second, third = an_event(**cause), an_event(**cause), an_event(correlationid="req-2")
     with caplog.at_level(logging.INFO, "libs.common.events.inbox"):
-        outcomes(db, event, an_event())
-    first, second = (vars(record) for record in caplog.records)
-    assert first["message"] == second["message"] == "event"
-    assert {name: first[name] for name in ("event_id", "type", "outcome", "request_id", "trace_id")} == {
-        "event_id": event["id"],
-        "type": "order.confirmed.v1",
-        "outcome": "done",
-        "request_id": "req-1",
-        "trace_id": trace,
+        outcomes(db, first, second, first, third)
+    [line] = logged(caplog, "events")
+    assert {name: line[name] for name in ("outcomes", "event_ids", "request_ids", "trace_ids")} == {
+        "outcomes": {"order.confirmed.v1": {"done": 3, "duplicate": 1}},
+        "event_ids": [event["id"] for event in (first, second, first, third)],
+        "request_ids": ["req-1", "req-2"],
+        "trace_ids": [trace],
     }
-    assert first["latency_ms"] >= 0
+    assert line["latency_ms"] >= 0
+    assert logged(caplog, "event") == []
+
+
+def test_an_event_without_effect_has_a_line_of_its_own(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+    faulty, odd = bad(correlationid="req-1"), an_event(type="order.lost.v1")
+    with caplog.at_level(logging.INFO, "libs.common.events.inbox"):
+        outcomes(db, an_event(), faulty, odd, 5)
+    [line] = logged(caplog, "events")
+    assert line["outcomes"] == {"order.confirmed.v1": {"done": 1, "retry": 1}, "unknown": {"dead": 2}}
+    told = [[line[name] for name in ("event_id", "type", "outcome", "request_id")] for line in logged(caplog, "event")]
+    assert told == [
+        [faulty["id"], "order.confirmed.v1", "retry", "req-1"],
+        [odd["id"], "unknown", "dead", None],
+        [None, "unknown", "dead", None],
+    ]
 
 
 def test_a_failure_is_logged_with_its_traceback(db: Database, caplog: pytest.LogCaptureFixture) -> None:
