@@ -15,7 +15,7 @@ PORT_OFFSETS = {name: offset for offset, name in enumerate(SERVICES, 1)}
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "user.created.v1": ("order",),
-    "user.updated.v1": ("order",),
+    "user.updated.v1": ("order", "notification"),
     "user.deleted.v1": ("order", "notification"),
     "product.created.v1": (),
     "product.updated.v1": (),

@@ -52,6 +52,15 @@ class OrderConfirmed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UserUpdated(Event):
+    TYPE = "user.updated.v1"
+    SUBJECT = "user_id"
+
+    user_id: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class UserDeleted(Event):
     TYPE = "user.deleted.v1"
     SUBJECT = "user_id"

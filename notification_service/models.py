@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict, cast
+from typing import Literal, NamedTuple, TypeAlias, TypedDict, cast
 
 import jinja2
 import sqlalchemy as sa
@@ -190,7 +190,7 @@ class Notification(Base):
     order_id: Mapped[str | None] = mapped_column(Id)
     channel: Mapped[str] = mapped_column(sa.String(10))
     recipient: Mapped[str | None] = mapped_column(sa.String(2000))
-    """As it was given; a user's address is looked up when it is needed, and not kept."""
+    """As it was given; the address of a user is looked up when it is needed."""
     template: Mapped[str | None] = mapped_column(sa.String(64))
     subject: Mapped[str | None] = mapped_column(sa.String(MAX_SUBJECT))
     body: Mapped[str | None] = mapped_column(sa.Text)
@@ -279,6 +279,35 @@ class ChannelState(Base):
 
 
 channel_states = cast(sa.Table, ChannelState.__table__)
+
+
+class Address(NamedTuple):
+    """The address of a user at one version of the user; None after a deletion."""
+
+    email: str | None
+    version: int
+
+
+class KnownAddress(Base):
+    """The replica of the address of a user: as the user service gave it, without an address once an event has said that
+    it may have changed, and for ever without one after the deletion. The row stays, so that a late answer cannot bring
+    an outdated address back.
+    """
+
+    __tablename__ = "addresses"
+
+    user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    email: Mapped[str | None] = mapped_column(sa.String(254))
+    version: Mapped[int]
+    """The version of the user that it belongs to; DELETED after a deletion."""
+    learned_at: Mapped[float] = mapped_column(sa.Double)
+    """By the clock of the database."""
+
+
+addresses = cast(sa.Table, KnownAddress.__table__)
+
+DELETED = 2**31 - 1
+"""Higher than the version of any user."""
 
 
 def counts(channel: str, status: str) -> dict[str, int]:

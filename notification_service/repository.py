@@ -1,6 +1,6 @@
 """Every query of the notification service. Rows are locked in one order, by id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from itertools import product
@@ -15,13 +15,16 @@ from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
 from notification_service.models import (
+    DELETED,
     FEW_VALUES,
     MAX_BACKOFF_SECONDS,
+    Address,
     DataNeed,
     Notification,
     NotificationFilters,
     NotificationRow,
     Sending,
+    addresses,
     channel_states,
     notifications,
 )
@@ -29,6 +32,8 @@ from notification_service.models import (
 LEASE_SECONDS = 40.0
 """Longer than a batch can take: use_cases.py adds it up."""
 MAX_CLAIM_CHARACTERS = 1_000_000
+ADDRESS_SECONDS = 3600.0
+"""How long a learned address is used, so that one whose event got lost, as with a dead letter, is not used for ever."""
 
 c = notifications.c
 SORTS = {"created_at": c.created_at}
@@ -222,6 +227,58 @@ def release(session: Session, token: str, untried: Sequence[Sending]) -> None:
     for pause in {sending.pause for sending in untried} - {None}:
         ids = [sending.id for sending in untried if sending.pause == pause]
         _postpone.write(session, [{"_ids": ids, "_token": token, "pause": pause}])
+
+
+# Addresses -----------------------------------------------------------------------------------------------------------
+
+a = addresses.c
+_usable = sa.and_(a.email.is_not(None), a.learned_at.between(epoch() - ADDRESS_SECONDS, epoch()))
+_find_addresses = Prepared(
+    sa.select(a.user_id, a.email, a.version).where(
+        any_of(a.user_id, "ids"), sa.or_(_usable, a.version == sa.literal_column(str(DELETED)))
+    )
+)
+_learn_address = Prepared(
+    Upsert(
+        addresses,
+        lambda insert: insert.values(learned_at=epoch()).on_conflict_do_update(
+            index_elements=["user_id"],
+            set_={name: insert.excluded[name] for name in ("email", "version", "learned_at")},
+            where=insert.excluded.version >= a.version,
+        ),
+    ),
+    ("user_id", "email", "version"),
+)
+_outdate_address = Prepared(
+    Upsert(
+        addresses,
+        lambda insert: insert.values(learned_at=epoch()).on_conflict_do_update(
+            index_elements=["user_id"],
+            set_={"email": None, "version": insert.excluded.version},
+            where=insert.excluded.version > a.version,
+        ),
+    ),
+    ("user_id", "version"),
+)
+
+
+def find_addresses(session: Reader, user_ids: Iterable[str]) -> dict[str, Address]:
+    """What the replica knows of these users: their address, or that they were deleted."""
+    found = _find_addresses.rows(session, ids=sorted(user_ids))
+    return {user_id: Address(email, version) for user_id, email, version in found}
+
+
+def learn_addresses(session: Session, found: Mapping[str, Address]) -> None:
+    """Store what the user service has answered, unless an event has told of a newer version since."""
+    rows = ({"user_id": one, "email": found[one].email, "version": found[one].version} for one in sorted(found))
+    _learn_address.write(session, rows)
+
+
+def outdate_addresses(session: Session, versions: Mapping[str, int]) -> None:
+    """Erase the addresses of users who have reached these versions. The versions are stored for users without an
+    address, too: an older answer of the user service may be on its way.
+    """
+    _outdate_address.write(session, [{"user_id": one, "version": versions[one]} for one in sorted(versions)])
 
 
 # Channels ------------------------------------------------------------------------------------------------------------

@@ -33,9 +33,11 @@ from notification_service.channels import (
     TransientFailure,
 )
 from notification_service.clients import Users
-from notification_service.events import NotificationDead, NotificationSent, OrderConfirmed, UserDeleted
+from notification_service.events import NotificationDead, NotificationSent, OrderConfirmed, UserDeleted, UserUpdated
 from notification_service.models import (
     CHANNELS,
+    DELETED,
+    Address,
     DoesNotFit,
     NewNotification,
     Notification,
@@ -166,6 +168,8 @@ class Sender:
         self._stalled = 0
         self._token = new_id()
         self._claimed: list[Sending] = []
+        self._addresses: dict[str, Address] = {}
+        self._learned: dict[str, Address] = {}
 
     def step(self) -> bool:
         """Claim, send and record one batch; whether there may be more. Raises DependencyUnavailable when the channel or
@@ -176,6 +180,7 @@ class Sender:
         self._token = new_id()
         with self._db.write(durable=False) as session:
             self._claimed = repository.claim(session, self._name, self._channel.needs_data, self._token, BATCH)
+            self._addresses = repository.find_addresses(session, self._users_to_find()) if self._claimed else {}
         if not self._claimed:
             return False
         size = sum(sending.size for sending in self._claimed)
@@ -194,19 +199,17 @@ class Sender:
     def _send(self) -> None:
         """No transaction is open here: this may take as long as the receivers do."""
         failure: Problem | None = None
-        addresses: dict[str, str] = {}
         try:
-            addresses = self._look_up()
+            self._look_up()
         except Problem as problem:
-            # Those that have a recipient need no look-up.
+            # Those that have a recipient, or a user in the replica, need no look-up.
             failure = problem
         batch: list[tuple[Sending, str]] = []
         for sending in self._claimed:
-            if sending.recipient:
-                batch.append((sending, sending.recipient))
-            elif sending.user_id in addresses:
-                batch.append((sending, addresses[sending.user_id]))
-            elif failure:
+            address = self._addresses.get(sending.user_id or "")
+            if to := sending.recipient or self._recipient(sending.user_id, address):
+                batch.append((sending, to))
+            elif failure and not address:
                 sending.postpone(POSTPONE_SECONDS)
             else:
                 sending.give_up("There is no such user.")
@@ -214,14 +217,22 @@ class Sender:
         if failure:
             raise failure
 
-    def _look_up(self) -> dict[str, str]:
-        """The address of each user whose notification has no recipient, or the id where the channel takes ids."""
-        users = {sending.user_id for sending in self._claimed if not sending.recipient and sending.user_id}
-        if not users:
-            return {}
-        context.begin(LOOK_UP_SECONDS)
-        addresses = self._users.addresses(users)
-        return addresses if self._name == "email" else {user_id: user_id for user_id in addresses}
+    def _users_to_find(self) -> set[str]:
+        """The users of the notifications without a recipient."""
+        return {sending.user_id for sending in self._claimed if not sending.recipient and sending.user_id}
+
+    def _look_up(self) -> None:
+        """Ask the user service for the addresses that the replica does not have."""
+        if missing := self._users_to_find() - self._addresses.keys():
+            context.begin(LOOK_UP_SECONDS)
+            self._learned = self._users.addresses(missing)
+            self._addresses |= self._learned
+
+    def _recipient(self, user_id: str | None, address: Address | None) -> str | None:
+        """The address of a user who has one, or the id where the channel takes ids."""
+        if address is None or address.email is None:
+            return None
+        return address.email if self._name == "email" else user_id
 
     def _deliver(self, batch: Sequence[tuple[Sending, str]]) -> None:
         """Raises ChannelDown when the channel cannot be reached, or when most recipients fail transiently."""
@@ -301,10 +312,11 @@ class Sender:
             leased = repository.lock_leased(session, self._token, self._claimed)
             repository.release(session, self._token, untried)
             _write_outcomes(session, [sending for sending in leased if sending.previous_status])
+            repository.learn_addresses(session, self._learned)
             if self._health.state != "unknown":
                 repository.save_state(session, self._name, self._health.state)
         self._count_progress(len(untried))
-        self._claimed = []
+        self._claimed, self._learned = [], {}
         return len(untried)
 
     def _count_progress(self, untried: int) -> None:
@@ -378,9 +390,19 @@ def _confirmation(event: OrderConfirmed) -> NotificationRow:
     )  # fmt: skip
 
 
+def _outdate_addresses(session: Session, events: Sequence[UserUpdated]) -> None:
+    """Have the addresses of these users looked up before they are used again."""
+    if any(type(event.version) is not int or not 0 < event.version < DELETED for event in events):
+        raise RefusedEvent("not a version")
+    versions = {event.user_id: event.version for event in sorted(events, key=lambda event: event.version)}
+    repository.outdate_addresses(session, versions)
+
+
 def _erase_users(session: Session, events: Sequence[UserDeleted]) -> None:
-    """Let a background loop erase the content of their notifications."""
-    erasures.add(session, {event.user_id for event in events})
+    """Erase their addresses, and let a background loop erase the content of their notifications."""
+    users = {event.user_id for event in events}
+    repository.outdate_addresses(session, dict.fromkeys(users, DELETED))
+    erasures.add(session, users)
 
 
 def erase_notifications(session: Session, ids: Sequence[str]) -> None:
@@ -394,5 +416,6 @@ def erase_notifications(session: Session, ids: Sequence[str]) -> None:
 
 HANDLERS: Handlers = {
     OrderConfirmed: _confirm_orders,
+    UserUpdated: _outdate_addresses,
     UserDeleted: _erase_users,
 }

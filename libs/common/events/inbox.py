@@ -121,12 +121,15 @@ class Inbox:
         return [outcomes.get(event_id) or _done_once(fresh, event_id) for event_id in event_ids]
 
     def _call_handlers(self, session: Session, fresh: Mapping[str, Event]) -> None:
-        """Call each handler once, with all of its events."""
-        work: dict[Callable[..., None], list[Event]] = {}
+        """Call each handler once, with all of its events; in the order of `Handlers`, so that two batches lock the rows
+        of different tables in the same order.
+        """
+        work: dict[Callable[..., None], list[Event]] = {handler: [] for _, handler in self._handlers.values()}
         for event in fresh.values():
-            work.setdefault(self._handlers[event.TYPE][1], []).append(event)
+            work[self._handlers[event.TYPE][1]].append(event)
         for handler, events in work.items():
-            handler(session, events)
+            if events:
+                handler(session, events)
 
     def _parse(self, envelope: Any) -> tuple[str, Event]:
         if not isinstance(envelope, dict) or envelope.get("specversion") != "1.0":

@@ -319,6 +319,19 @@ def test_a_dead_letter_that_is_delivered_again_is_dead_at_once(db: Database) -> 
     assert failures(db)[0]["attempts"] == 5
 
 
+def test_handlers_are_called_in_their_order_however_the_events_arrive(db: Database) -> None:
+    """Otherwise two batches could lock the rows of two tables in different orders, and wait for each other."""
+    called: list[str] = []
+    handlers = {
+        Confirmed: lambda session, events: called.append("confirmed"),
+        Delivered: lambda session, events: called.append("delivered"),
+    }
+    delivered, confirmed = an_event(type=Delivered.TYPE), an_event()
+    for batch in ([confirmed, delivered], [delivered, confirmed]):
+        Inbox(db, handlers).receive([{**event, "id": new_id()} for event in batch])
+    assert called == ["confirmed", "delivered"] * 2
+
+
 # What is logged ----------------------------------------------------------------------------------------------------
 
 

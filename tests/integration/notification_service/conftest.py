@@ -128,5 +128,10 @@ def order_confirmed(user_id: str, **given: Any) -> dict[str, Any]:
     return a_cloud_event("order.confirmed.v1", {**order_data(user_id=user_id), "version": 2, **given})
 
 
+def user_updated(user_id: str, version: object = 2) -> dict[str, Any]:
+    data = {"user_id": user_id, "role": "customer", "status": "active", "version": version}
+    return a_cloud_event("user.updated.v1", data)
+
+
 def user_deleted(user_id: str) -> dict[str, Any]:
     return a_cloud_event("user.deleted.v1", {"user_id": user_id, "deleted_at": "2026-01-31T12:00:00Z", "version": 2})

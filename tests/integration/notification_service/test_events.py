@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import sqlalchemy as sa
@@ -10,8 +10,9 @@ from libs.common.data.idempotency import keys
 from libs.common.events.inbox import inbox
 from libs.common.ids import new_id
 from notification_service import repository, use_cases
+from notification_service.models import DELETED, Address, addresses
 from tests.factories import a_cloud_event
-from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted
+from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted, user_updated
 from tests.unit.notification_service.samples import order_data
 from tests.web import answered
 
@@ -157,6 +158,117 @@ def test_a_deleted_user_is_forgotten(service: Running) -> None:
     assert told == [waiting["id"]]
     service.step("push")
     assert [message.id for message in service.channels["push"].sent] == [kept["id"]]
+
+
+def kept(service: Running, user_id: str) -> list[tuple[str | None, int]]:
+    """The address and the version of a user in the replica."""
+    query = sa.select(addresses.c.email, addresses.c.version).where(addresses.c.user_id == user_id)
+    with service.db.read() as connection:
+        return [(email, version) for email, version in connection.execute(query)]
+
+
+def told(service: Running, user_id: str) -> str:
+    """Where the confirmation of another order of this user goes."""
+    assert service.receive(order_confirmed(user_id)) == ["done"]
+    service.step()
+    return str(service.mails.pop().to)
+
+
+def test_an_address_is_looked_up_once(service: Running) -> None:
+    user_id = service.a_user("ada@example.com")
+    assert [told(service, user_id) for _ in range(3)] == ["ada@example.com"] * 3
+    assert service.users.calls == 1
+    service.send(user_id=user_id, channel="push")
+    service.step("push")
+    assert (service.channels["push"].sent[0].to, service.users.calls) == (user_id, 1)
+
+
+def test_only_unknown_addresses_are_looked_up(service: Running) -> None:
+    ada, bob = service.a_user("ada@example.com"), service.a_user("bob@example.com")
+    told(service, ada)
+    service.users.known[ada] = "not asked for"
+    service.receive(order_confirmed(ada), order_confirmed(bob))
+    service.step()
+    assert sorted(mail.to for mail in service.mails) == ["ada@example.com", "bob@example.com"]
+
+
+def test_a_known_address_needs_no_user_service(service: Running) -> None:
+    user_id = service.a_user("ada@example.com")
+    told(service, user_id)
+    service.users.down = True
+    assert told(service, user_id) == "ada@example.com"
+
+
+def test_an_update_has_the_address_looked_up_again(service: Running) -> None:
+    user_id = service.a_user("ada@example.com")
+    told(service, user_id)
+    service.users.known[user_id], service.users.versions[user_id] = "lovelace@example.com", 2
+    assert service.receive(user_updated(user_id)) == ["done"]
+    assert kept(service, user_id) == [(None, 2)]
+    assert told(service, user_id) == "lovelace@example.com"
+    assert kept(service, user_id) == [("lovelace@example.com", 2)]
+
+
+def test_an_update_that_is_older_than_the_answer_changes_nothing(service: Running) -> None:
+    user_id = service.a_user("ada@example.com")
+    service.users.versions[user_id] = 3
+    told(service, user_id)
+    assert service.receive(user_updated(user_id, 3), user_updated(user_id, 2)) == ["done", "done"]
+    assert kept(service, user_id) == [("ada@example.com", 3)]
+
+
+def test_the_latest_of_several_updates_counts(service: Running) -> None:
+    user_id = new_id()
+    service.receive(user_updated(user_id, 3), user_updated(user_id, 2))
+    assert kept(service, user_id) == [(None, 3)]
+
+
+@pytest.mark.parametrize("event", [user_updated, user_deleted])
+def test_a_late_answer_brings_no_address_back(
+    service: Running, monkeypatch: pytest.MonkeyPatch, event: Callable[[str], dict[str, object]]
+) -> None:
+    user_id = service.a_user("ada@example.com")
+    answer = service.users.addresses
+
+    def overtaken(user_ids: Iterable[str]) -> dict[str, Address]:
+        found = answer(user_ids)
+        service.receive(event(user_id))
+        return found
+
+    monkeypatch.setattr(service.users, "addresses", overtaken)
+    told(service, user_id)
+    [(email, _)] = kept(service, user_id)
+    assert email is None
+
+
+def test_an_address_is_not_used_for_ever(service: Running) -> None:
+    """The event of its change may be a dead letter."""
+    user_id = service.a_user("ada@example.com")
+    told(service, user_id)
+    with service.db.write() as session:
+        session.execute(sa.update(addresses).values(learned_at=addresses.c.learned_at - repository.ADDRESS_SECONDS - 1))
+    service.users.known[user_id] = "lovelace@example.com"
+    assert told(service, user_id) == "lovelace@example.com"
+
+
+def test_the_address_of_a_deleted_user_is_erased_and_gets_no_mail(service: Running) -> None:
+    """Not even when the user service would still give it, as an older copy of its data would."""
+    user_id = service.a_user("ada@example.com")
+    told(service, user_id)
+    service.receive(order_confirmed(user_id), user_deleted(user_id), user_updated(user_id, 7))
+    assert kept(service, user_id) == [(None, DELETED)]
+    service.step()
+    assert (service.mails, service.users.calls) == ([], 1)
+    [last] = [item for item in service.find() if item["status"] != "sent"]
+    assert (last["status"], last["last_error"]) == ("dead", "There is no such user.")
+
+
+@pytest.mark.parametrize("version", ["2", 1.5, True, 0, DELETED, None])
+def test_an_update_without_a_version_is_a_dead_letter(service: Running, version: object) -> None:
+    user_id = service.a_user("ada@example.com")
+    told(service, user_id)
+    assert service.receive(user_updated(user_id, version), order_confirmed(user_id)) == ["dead", "done"]
+    assert kept(service, user_id) == [("ada@example.com", 1)]
 
 
 def test_what_a_deleted_user_was_told_is_erased_a_page_at_a_time(

@@ -6,17 +6,18 @@ from libs.common.errors import DependencyUnavailable
 from libs.common.ids import new_id
 from libs.common.web.messages import MAX_REQUEST_LINE
 from notification_service.clients import FakeUsers, UserClient, Users
+from notification_service.models import Address
 from tests.network import Provider
 
 
-def a_user(user: Provider, user_id: str, email: str) -> Any:
-    return user.body("GET", f"/users/{user_id}", id=user_id, email=email)
+def a_user(user: Provider, user_id: str, email: str, version: int = 1) -> Any:
+    return user.body("GET", f"/users/{user_id}", id=user_id, email=email, version=version)
 
 
 def test_many_addresses_take_one_call(user: Provider) -> None:
     ada, bob = sorted((new_id(), new_id()))
-    call = user.answers("GET", "/users", items=[a_user(user, ada, "ada@example.com")], next_cursor=None)
-    assert UserClient(user.client).addresses([bob, ada, bob]) == {ada: "ada@example.com"}
+    call = user.answers("GET", "/users", items=[a_user(user, ada, "ada@example.com", 7)], next_cursor=None)
+    assert UserClient(user.client).addresses([bob, ada, bob]) == {ada: Address("ada@example.com", 7)}
     [sent] = call.calls
     assert sent.request.path_url == f"/api/v1/users?ids={ada},{bob}&limit=200"
 
@@ -41,7 +42,7 @@ def test_nor_is_an_answer_from_elsewhere(user: Provider) -> None:
 
 
 def check_addresses(users: Users, known: str) -> None:
-    assert users.addresses({known, new_id()}) == {known: "ada@example.com"}
+    assert users.addresses({known, new_id()}) == {known: Address("ada@example.com", 1)}
 
 
 def test_the_fake_answers_as_the_client_does(user: Provider) -> None:
