@@ -89,8 +89,9 @@ def create_app(
         )  # fmt: skip
         service.every(
             use_cases.sender_of(name), sender.step,
-            interval_seconds=1.0, linger_seconds=LINGER_SECONDS, full=1, finish=sender.finish,
+            interval_seconds=None, linger_seconds=LINGER_SECONDS, full=1, finish=sender.finish,
         )  # fmt: skip
+    service.sweep.add(use_cases.find_senders)
     erasure = Erasure(service.db, walk_user, use_cases.erase_notifications)
     service.every(erasures.LOOP, erasure.step, interval_seconds=60.0, linger_seconds=PAUSE_SECONDS)
     return service.serve(

@@ -15,6 +15,7 @@ from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.errors import NotFound
 from notification_service.models import (
+    CHANNELS,
     DELETED,
     FEW_VALUES,
     MAX_BACKOFF_SECONDS,
@@ -126,20 +127,36 @@ def waiting(session: Reader) -> tuple[int, datetime | None]:
 _lease_seconds: sa.BindParameter[float] = sa.bindparam("_lease", type_=sa.Double())
 
 
-def _due() -> sa.Select[Any]:
-    """The due notifications of a channel, longest due first, with the size of their content in place of the content."""
+def _due_in(channel: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether a notification of this channel is due."""
     moment = epoch()
     # A time further ahead than any lease or pause means that the clock was set back; such a row is due.
     furthest = sa.case((c.status == "queued", _lease_seconds), else_=MAX_BACKOFF_SECONDS)
     due = sa.or_(c.due_at <= moment, c.due_at > moment + furthest)
+    return sa.and_(c.channel == channel, c.due_at.is_not(None), due)
+
+
+def _due() -> sa.Select[Any]:
+    """The due notifications of a channel, longest due first, with the size of their content in place of the content."""
     size = sa.func.length(c.body) + sa.func.length(sa.cast(c.data, sa.Text))
     return (
         sa.select(*_SENDING, sa.func.coalesce(size, 0).label("size"))
-        .where(c.channel == sa.bindparam("_channel"), c.due_at.is_not(None), due)
+        .where(_due_in(sa.bindparam("_channel")))
         .order_by(c.due_at, c.id)
         .limit(sa.bindparam("_limit"))
         .with_for_update(skip_locked=True)
     )
+
+
+_find_due_channels = Prepared(
+    sa.select(*(sa.exists().where(_due_in(sa.literal(channel))).label(channel) for channel in CHANNELS))
+)
+
+
+def find_due_channels(session: Reader) -> list[str]:
+    """The channels that have something to send."""
+    (found,) = _find_due_channels.rows(session, _lease=LEASE_SECONDS)
+    return [channel for channel, is_due in zip(CHANNELS, found, strict=True) if is_due]
 
 
 def _lease(data: sa.ColumnElement[Any]) -> sa.UpdateBase:

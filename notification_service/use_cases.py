@@ -146,6 +146,11 @@ def _queue(session: Session, rows: Sequence[NotificationRow]) -> None:
     counters.add(session, totals)
 
 
+def find_senders(session: Reader) -> list[str]:
+    """For the sweep: the loops of the channels that have something to send."""
+    return [sender_of(channel) for channel in repository.find_due_channels(session)]
+
+
 def sender_of(channel: str) -> str:
     """The name of the background loop that sends in the channel."""
     return f"sender of {channel}"

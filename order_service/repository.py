@@ -203,17 +203,20 @@ def count_pending(session: Reader) -> int:
     return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
 
 
+_over = orders.c.drive_until < epoch() - sa.bindparam("grace_seconds", type_=sa.Double())
+_set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
+_find_abandoned = Prepared(
+    sa.select(orders.c.id, orders.c.user_id)
+    .where(orders.c.status == "pending", sa.or_(_over, _set_back))
+    .order_by(orders.c.drive_until)
+    .limit(sa.bindparam("limit"))
+)
+
+
 def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[tuple[str, str]]:
     """Pending orders, and their users, whose request ended `grace_seconds` ago without settling them."""
-    over = orders.c.drive_until < epoch() - grace_seconds
-    set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
-    query = (
-        sa.select(orders.c.id, orders.c.user_id)
-        .where(orders.c.status == "pending", sa.or_(over, set_back))
-        .order_by(orders.c.drive_until)
-        .limit(limit)
-    )
-    return [(row.id, row.user_id) for row in session.execute(query)]
+    found = _find_abandoned.rows(session, grace_seconds=grace_seconds, limit=limit)
+    return [(order_id, user_id) for order_id, user_id in found]
 
 
 # The replica of the users ------------------------------------------------------------------------------------------

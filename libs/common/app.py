@@ -13,11 +13,12 @@ from libs.common.calls.client import ServiceClient
 from libs.common.config import Settings
 from libs.common.data import idempotency
 from libs.common.data.database import Database, Owner
+from libs.common.data.sweep import Sweep
 from libs.common.events import inbox
 from libs.common.events.courier import Courier
 from libs.common.events.http import HttpSender
 from libs.common.events.inbox import Handlers, Inbox
-from libs.common.events.outbox import BROKER, CLAIM, Relay, relay_to, targets
+from libs.common.events.outbox import BROKER, CLAIM, Relay, find_relays, relay_to, targets
 from libs.common.web import documents, events, health, openapi
 from libs.common.web.endpoint import install
 from libs.common.web.flask_app import make_flask
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 0.2
 """How long a relay waits for further events before it sends a batch."""
 SWEEP_SECONDS = 1.0
-"""How often a relay polls the outbox without being woken."""
+"""How often a process looks for work that nobody has woken its loops for."""
 SWEEP_ALONE_SECONDS = 0.25
-"""The same with ROLE=worker, where other processes answer the requests and cannot wake the relay."""
+"""The same with ROLE=worker, where other processes answer the requests and cannot wake the loops."""
 TRIM_SECONDS = 3600.0
 PAUSE_SECONDS = 0.05
 """The pause between two steps of a loop that works in small steps, for requests and other writers."""
@@ -53,6 +54,7 @@ class Service:
         self.name = settings.service
         self.owner = Owner(self.name, has_broker=bool(settings.broker_url))
         self.db = Database(settings.database, settings.database_pool_size, self.owner)
+        self.sweep = Sweep(self.db)
         self.loops: list[Loop] = []
         self.ready = health.Readiness()
         self.handlers: Handlers = {}
@@ -132,14 +134,19 @@ class Service:
 
             self.broker = Broker(self.settings.broker_url, self.name, self._inbox)
             self.every("broker", self.broker.step, interval_seconds=0.0)
-        for target in targets(self.name, has_broker=self.owner.has_broker):
+        subscribers = targets(self.name, has_broker=self.owner.has_broker)
+        if subscribers:
+            self.sweep.add(find_relays(subscribers))
+        if self.sweep.is_needed:
+            seconds = SWEEP_ALONE_SECONDS if self.settings.role == "worker" else SWEEP_SECONDS
+            self.every("sweep", self.sweep.step, interval_seconds=seconds)
+        for target in subscribers:
             relay = Relay(self.db, target)
             send = self.broker.send if self.broker and target == BROKER else HttpSender(self.client(target)).send
             courier = Courier(relay, send)
-            sweep = SWEEP_ALONE_SECONDS if self.settings.role == "worker" else SWEEP_SECONDS
             self.every(
                 relay_to(target), courier.step,
-                interval_seconds=sweep, linger_seconds=LINGER_SECONDS, full=CLAIM, finish=courier.finish,
+                interval_seconds=None, linger_seconds=LINGER_SECONDS, full=CLAIM, finish=courier.finish,
             )  # fmt: skip
 
     def _broker_health(self) -> dict[str, Any]:

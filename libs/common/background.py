@@ -16,7 +16,7 @@ MAX_PAUSE_SECONDS = 5.0
 
 class Loop:
     """Calls `step`, which returns how much it did, until that is nothing; then waits for `wake` or about
-    `interval_seconds`.
+    `interval_seconds`, or only for `wake` if that is None.
 
     A step that raises is retried without limit, after a pause that doubles up to MAX_PAUSE_SECONDS. Each step has
     `deadline_seconds` for its calls of other services. Between steps the loop pauses for `linger_seconds`, so that a
@@ -29,7 +29,7 @@ class Loop:
         name: str,
         step: Callable[[], int],
         *,
-        interval_seconds: float,
+        interval_seconds: float | None,
         linger_seconds: float = 0.0,
         full: float = math.inf,
         deadline_seconds: float = 5.0,
@@ -83,6 +83,6 @@ class Loop:
                 context.end()
             if not done:
                 # Jitter, so that the workers of a service do not poll at the same time.
-                self._woken.wait(self._interval * random.uniform(0.75, 1.25))
+                self._woken.wait(self._interval and self._interval * random.uniform(0.75, 1.25))
             if self._linger and done < self._full:
                 self._stopping.wait(self._linger)

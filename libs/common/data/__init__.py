@@ -6,4 +6,5 @@ columns.py      column types, naming convention         changes.py      types fo
 counters.py     totals without table scans              sums.py         sums beyond 64 bits
 paging.py       keyset pagination                       idempotency.py  Idempotency-Key
 erasures.py     erasure of personal data in steps       probe.py        write check for health
+sweep.py        finds work for background loops
 """

@@ -7,7 +7,7 @@ relay has claimed. A row is claimed only together with all older rows of its sub
 are sent in order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -87,6 +87,18 @@ def _body(event: Event, service: str) -> str:
 def relay_to(subscriber: str) -> str:
     """The name of the background loop that sends to the subscriber."""
     return f"relay to {subscriber}"
+
+
+def find_relays(subscribers: Sequence[str]) -> Callable[[Reader], list[str]]:
+    """For the sweep: finds which of the loops that send to these subscribers have rows."""
+    rows = (sa.exists().where(outbox.c.subscriber == name).label(name) for name in subscribers)
+    waiting = Prepared(sa.select(*rows))
+
+    def find(session: Reader) -> list[str]:
+        (found,) = waiting.rows(session)
+        return [relay_to(name) for name, has_rows in zip(subscribers, found, strict=True) if has_rows]
+
+    return find
 
 
 def targets(service: str, *, has_broker: bool) -> list[str]:

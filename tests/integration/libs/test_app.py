@@ -523,7 +523,7 @@ def test_a_process_for_requests_alone_does_nothing_beside_them(make_service: Cal
 def test_a_process_that_no_request_can_wake_looks_more_often_for_events(make_service: Callable[..., Flask]) -> None:
     def pause(role: str) -> float:
         loops = make_service("user", settings={"role": role}).extensions["quintet"].loops
-        return next(loop._interval for loop in loops if loop.name == "relay to order")
+        return next(loop._interval for loop in loops if loop.name == "sweep")
 
     assert pause("worker") < pause("all") / 2
 

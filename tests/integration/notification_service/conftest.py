@@ -51,6 +51,12 @@ class Running:
     def is_woken(self, channel: str = "email") -> bool:
         return bool(self._loops[f"sender of {channel}"]._woken.is_set())
 
+    def sweep(self) -> None:
+        """One step of the loop that finds work for others."""
+        for loop in self._loops.values():
+            loop._woken.clear()
+        self._loops["sweep"]._step()
+
     def a_user(self, email: str = "ada@example.com") -> str:
         user_id = new_id()
         self.users.known[user_id] = email

@@ -13,7 +13,7 @@ from libs.common.errors import DependencyUnavailable, Overloaded
 from libs.common.ids import new_id
 from notification_service import repository, use_cases
 from notification_service.channels import ChannelDown, EmailChannel, Message, Refused, Send
-from notification_service.models import DataNeed, notifications
+from notification_service.models import CHANNELS, DataNeed, notifications
 from tests.integration.notification_service.conftest import Running, order_confirmed, user_deleted
 from tests.unit.notification_service.servers import mail_server
 from tests.web import answered, refused
@@ -76,6 +76,24 @@ def test_the_longest_due_goes_first(service: Running, monkeypatch: pytest.Monkey
     while service.step():
         pass
     assert [mail.id for mail in service.mails] == [ids[1], ids[2], ids[0]]
+
+
+def test_the_sweep_wakes_the_senders_of_channels_with_something_due(service: Running) -> None:
+    def woken(**row: Any) -> list[str]:
+        service.set(due_at=None)
+        service.store(row)
+        service.sweep()
+        return [channel for channel in CHANNELS if service.is_woken(channel)]
+
+    with service.db.read() as connection:
+        now = float(connection.scalar(sa.select(epoch())) or 0)
+    assert woken(channel="sms", due_at=now - 1.0) == ["sms"]
+    assert woken(channel="email", due_at=None, status="sent") == []
+    assert woken(channel="email", due_at=now + 30.0) == []
+    assert woken(channel="email", due_at=now + 1000.0, status="failed") == []
+    # Further ahead than any lease or pause: the clock was set back.
+    assert woken(channel="push", due_at=now + 1000.0) == ["push"]
+    assert woken(channel="log", due_at=now + 10_000.0, status="failed") == ["log"]
 
 
 # What is refused ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ def start() -> Iterator[Callable[..., Loop]]:
     """Start a loop, and stop it when the test is over."""
     loops: list[Loop] = []
 
-    def make(step: Callable[[], bool], interval_seconds: float = 60, **options: float) -> Loop:
+    def make(step: Callable[[], bool], interval_seconds: float | None = 60, **options: float) -> Loop:
         loops.append(Loop("test", step, interval_seconds=interval_seconds, **options))
         loops[-1].start()
         return loops[-1]
@@ -73,6 +73,15 @@ def test_a_wake_during_a_step_is_not_lost(start: Callable[..., Loop]) -> None:
     steps = Steps(outcome)
     loops.append(start(steps))
     ready.set()
+    assert steps.reached(2)
+
+
+def test_without_an_interval_only_a_wake_ends_the_wait(start: Callable[..., Loop]) -> None:
+    steps = Steps()
+    loop = start(steps, interval_seconds=None)
+    assert steps.reached(1)
+    assert not steps.reached(2, seconds=0.1)
+    loop.wake()
     assert steps.reached(2)
 
 
