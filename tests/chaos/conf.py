@@ -31,7 +31,7 @@ def _shorten() -> None:
     background.MAX_PAUSE_SECONDS = MAX_PAUSE_SECONDS
     relays: Any = outbox
     relays.LEASE_SECONDS = LEASE_SECONDS
-    relays._take = Prepared(relays._claim())
+    relays._take = {alone: Prepared(relays._claim(alone=alone)) for alone in (True, False)}
     if settings.service == "notification":
         import_module("notification_service.repository").LEASE_SECONDS = LEASE_SECONDS  # type: ignore[attr-defined]
     if settings.service == "order":
