@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias, TypedDict
-from uuid import UUID
 
 from libs.common.events.event import Event, RefusedEvent
+from libs.common.ids import UUID
 from libs.common.money import CURRENCIES
 from libs.common.times import read_time
 
@@ -153,7 +153,9 @@ def _moment(text: str) -> datetime:
 
 
 def _id(text: str) -> str:
-    return str(UUID(text))
+    if not UUID.fullmatch(text):
+        raise ValueError("not a UUID")
+    return text.lower()
 
 
 def _amount(text: str) -> Decimal:

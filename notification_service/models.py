@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, TypedDict, cast
 
@@ -61,6 +62,9 @@ _templates = jinja2.Environment(
     trim_blocks=True,
     auto_reload=False,
 )
+# A template gets its data and nothing else. Jinja would copy its own functions, such as `range`, for every text.
+_templates.globals.clear()
+_template = cache(_templates.get_template)
 _SUBJECT = ".subject.txt"
 TEMPLATES = tuple(n.removesuffix(_SUBJECT) for n in _templates.list_templates() if n.endswith(_SUBJECT))
 """A template is three files: `name.subject.txt`, `name.txt` and `name.html`."""
@@ -106,7 +110,7 @@ def render_html(template: str, data: Mapping[str, object]) -> str:
 
 def _render(name: str, data: Mapping[str, object]) -> str:
     try:
-        return _templates.get_template(name).render(data)
+        return _template(name).render(data)
     except jinja2.UndefinedError as exc:
         raise DoesNotFit(f"The template needs more: {exc.message}.") from exc
     except Exception as exc:
