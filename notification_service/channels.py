@@ -18,7 +18,8 @@ import re
 import smtplib
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -96,25 +97,31 @@ class Channel(Protocol):
 
 
 class LogChannel:
-    """Writes one line, without the address and the text: the embedded default, and the `log` channel."""
+    """Writes one line for a batch, without addresses and texts: the embedded default, and the `log` channel."""
 
     needs_data: DataNeed = "never"
 
     @contextmanager
     def open(self) -> Iterator[Send]:
-        yield self._send
+        sent: list[Message] = []
+        try:
+            yield sent.append
+        finally:
+            if sent:
+                _log_batch(sent)
 
-    def _send(self, message: Message) -> None:
-        log.info(
-            "notification",
-            extra={
-                "notification_id": message.id,
-                "channel": message.channel,
-                "template": message.template,
-                "request_id": message.request_id,
-                "trace_id": message.traceparent[3:35],
-            },
-        )
+
+def _log_batch(sent: Sequence[Message]) -> None:
+    log.info(
+        "notifications",
+        extra={
+            "channel": sent[0].channel,
+            "templates": Counter(message.template or "none" for message in sent),
+            "notification_ids": [message.id for message in sent],
+            "request_ids": list(dict.fromkeys(message.request_id for message in sent if message.request_id)),
+            "trace_ids": list(dict.fromkeys(message.traceparent[3:35] for message in sent if message.traceparent)),
+        },
+    )
 
 
 class EmailChannel:

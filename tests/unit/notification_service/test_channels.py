@@ -47,9 +47,23 @@ def test_the_log_names_the_notification_and_no_person(caplog: pytest.LogCaptureF
     message = a_message(template="order_confirmed", body="Dear Ada", request_id="req-1")
     send(LogChannel(), message)
     line = vars(caplog.records[-1])
-    assert (line["notification_id"], line["channel"], line["template"]) == (message.id, "email", "order_confirmed")
-    assert line["request_id"] == "req-1"
+    assert (line["notification_ids"], line["channel"]) == ([message.id], "email")
+    assert line["templates"] == {"order_confirmed": 1}
+    assert line["request_ids"] == ["req-1"]
     assert not [value for value in map(str, line.values()) if "ada@example.com" in value or "Dear Ada" in value]
+
+
+def test_the_log_has_one_line_for_a_batch(caplog: pytest.LogCaptureFixture) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    cause = {"request_id": "req-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    messages = [a_message(**cause), a_message(template="order_confirmed", **cause), a_message(request_id="")]
+    with caplog.at_level(logging.INFO):
+        send(LogChannel())
+        send(LogChannel(), *messages)
+    [line] = map(vars, caplog.records)
+    assert line["notification_ids"] == [message.id for message in messages]
+    assert line["templates"] == {"none": 2, "order_confirmed": 1}
+    assert (line["request_ids"], line["trace_ids"]) == (["req-1"], [trace])
 
 
 # Mail --------------------------------------------------------------------------------------------------------------
