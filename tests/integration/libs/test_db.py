@@ -499,6 +499,33 @@ def test_what_a_connection_has_prepared_outlives_the_transactions(database_url: 
     assert sorted(map(len, seen)) == [0, 1]
 
 
+def test_a_durable_write_does_not_plan_again_for_other_keys(database_url: str, db: Database) -> None:
+    if db.is_sqlite:
+        pytest.skip("a feature of PostgreSQL")
+    one = Database(database_url, pool_size=1)
+    some = Prepared(sa.select(things.c.name).where(any_of(things.c.name, "names")))
+    plans = sa.text(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT things.name%'"
+    )
+    for count in range(1, 12):
+        with one.write() as session:
+            some.rows(session, names=["x"] * count)
+            found = session.execute(plans).all()
+    one.dispose()
+    assert [tuple(row) for row in found] == [(6, 0)]  # psycopg prepares the sixth
+
+
+def test_a_lookup_by_keys_uses_the_index_of_a_table_that_is_still_empty(db: Database) -> None:
+    if db.is_sqlite:
+        pytest.skip("SQLite always does")
+    look_up = str(sa.select(things.c.name).where(any_of(things.c.id, "ids")).compile(dialect=db.engine.dialect))
+    with db.write() as session:
+        connection = session.connection()
+        connection.exec_driver_sql(f"PREPARE look_up AS {look_up.replace('%(ids)s', '$1')}")
+        plan = "\n".join(connection.exec_driver_sql("EXPLAIN EXECUTE look_up('{}')").scalars())
+    assert "Index Cond" in plan
+
+
 @pytest.mark.parametrize("use", ["read", "write"])
 def test_what_was_prepared_before_a_migration_fails_once(database_url: str, db: Database, use: str) -> None:
     """PostgreSQL refuses a prepared statement whose result has other types than before."""
