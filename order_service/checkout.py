@@ -191,17 +191,17 @@ def _unknown_user(detail: str) -> UnknownUser:
 
 def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Problem | None]:
     """Store each order `pending`, unless its key is taken (rule 1) or its user is not in the replica (None)."""
-    keys = {new.key.name for new in batch if new.key}
-    known, idle = _find_by_keys(session, keys) if keys else ({}, set())
     statuses = repository.find_users(session, {new.user_id for new in batch})
     fresh: dict[str, NewOrder] = {}
     for new in batch:
-        name = new.key.name if new.key else new.order_id
-        if name not in known and statuses.get(new.user_id) == "active":
-            fresh.setdefault(name, new)
-    stored = repository.add_pending(session, list(fresh.values()))
-    if taken := keys - known.keys():
-        known |= repository.find_by_keys(session, taken)
+        if statuses.get(new.user_id) == "active":
+            fresh.setdefault(new.key.name if new.key else new.order_id, new)
+    stored = repository.add_pending(session, fresh.values())
+    known, idle, freed = _look_up(session, {new.key.name for new in batch if new.key and new.order_id not in stored})
+    if again := [fresh[key] for key in freed if key in fresh]:
+        # This waits for nobody: nobody else can claim a key whose row is locked here.
+        stored |= repository.add_pending(session, again)
+        known |= repository.find_by_keys(session, freed)
     placed: list[OrderRow | Problem | None] = []
     for new in batch:
         if new.order_id in stored:
@@ -213,14 +213,16 @@ def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Pr
     return placed
 
 
-def _find_by_keys(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow], set[str]]:
-    """The orders with these keys, and the ids of those that are pending and that no request drives."""
-    known = repository.find_by_keys(session, keys)
+def _look_up(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow], set[str], set[str]]:
+    """The orders with these keys; the ids of those that are pending and that no request drives; and the keys that were
+    freed, since their orders are finished and over 24 hours old.
+    """
+    known = repository.find_by_keys(session, keys) if keys else {}
     idle = repository.lock_idle(session, known.keys()) if known else {}
-    finished = [key for key, order in idle.items() if order["status"] != "pending"]
-    repository.free_keys(session, [idle[key]["id"] for key in finished])
-    known = {key: order for key, order in (known | idle).items() if key not in finished}
-    return known, {order["id"] for key, order in idle.items() if key not in finished}
+    freed = {key for key, order in idle.items() if order["status"] != "pending"}
+    repository.free_keys(session, [idle[key]["id"] for key in freed])
+    known = {key: order for key, order in (known | idle).items() if key not in freed}
+    return known, {order["id"] for key, order in idle.items() if key not in freed}, freed
 
 
 def _repeated(session: Session, new: NewOrder, key: Key, order: OrderRow, idle: set[str]) -> OrderRow | Problem:

@@ -1,12 +1,13 @@
 """Every query of the order service. Rows are locked in one order: users before orders, each by id."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypedDict, cast, get_type_hints
 
 import sqlalchemy as sa
 
+from libs.common.data.bulk import BulkInsert
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Filter, Page, PageQuery, Position, filtered_page, walk
 from libs.common.data.prepared import Prepared
@@ -128,35 +129,30 @@ def find_users(session: Session, user_ids: Iterable[str], *, share: bool = False
     return dict((_share_users if share else _find_users).rows(session, ids=sorted(user_ids)))
 
 
-_until = epoch() + sa.bindparam("seconds", type_=sa.Double())
-_placed = tuple(get_type_hints(PendingOrder))
-_insert = Prepared(sa.insert(orders).values(drive_until=_until), _placed)
-_insert_keyed = Upsert(
-    orders,
-    lambda insert: (
-        insert.values(drive_until=_until)
-        .on_conflict_do_nothing(index_elements=["idempotency_key"])
-        .returning(orders.c.id)
-    ),
-)
-_take_over = Prepared(sa.update(orders).where(orders.c.id == sa.bindparam("_id")).values(drive_until=_until))
+def _until(given: Callable[[str], sa.ColumnElement[float]]) -> dict[str, sa.ColumnElement[float]]:
+    return {"drive_until": epoch() + given("seconds")}
 
 
-def add_pending(session: Session, new: Sequence[NewOrder]) -> dict[str, OrderRow]:
+_insert = BulkInsert(
+    orders, tuple(get_type_hints(PendingOrder)), claims="idempotency_key", inputs={"seconds": sa.Double()},
+    computed=_until,
+)  # fmt: skip
+_stored = Prepared(sa.select(orders.c.id).where(any_of(orders.c.id, "ids")))
+_driven = sa.update(orders).where(orders.c.id == sa.bindparam("_id"))
+_take_over = Prepared(_driven.values(drive_until=epoch() + sa.bindparam("seconds", type_=sa.Double())))
+
+
+def add_pending(session: Session, new: Iterable[NewOrder]) -> dict[str, OrderRow]:
     """Store new orders, in the order of their keys so that two batches cannot deadlock; returns those whose key was
     free, by id.
     """
-    if not new:
-        return {}
-    placed = [Order.new(one) for one in sorted(new, key=lambda one: one.key.name if one.key else "")]
-    seconds = {order.order_id: _seconds(order.deadline) for order in new}
-    rows = [{**order, "seconds": seconds[order["id"]]} for order in placed]
-    if any(order.key for order in new):
-        stored = set(session.connection().scalars(_insert_keyed(session), rows))
-    else:
-        _insert.write(session, rows)
-        stored = set(seconds)
-    return {order["id"]: cast(OrderRow, {**_nothing_yet, **order}) for order in placed if order["id"] in stored}
+    in_order = sorted(new, key=lambda one: one.key.name if one.key else "")
+    placed = [Order.new(one) for one in in_order]
+    rows = [{**row, "seconds": _seconds(one.deadline)} for row, one in zip(placed, in_order, strict=True)]
+    if _insert.write(session, rows) < len(rows):
+        stored = {row_id for (row_id,) in _stored.rows(session, ids=[row["id"] for row in placed])}
+        placed = [row for row in placed if row["id"] in stored]
+    return {row["id"]: cast(OrderRow, {**_nothing_yet, **row}) for row in placed}
 
 
 _nothing_yet = dict.fromkeys(get_type_hints(OrderRow).keys() - get_type_hints(PendingOrder).keys())

@@ -52,15 +52,16 @@ class Prepared:
         """Execute it once; returns the first row as a dictionary, or None."""
         return next(iter(self.mappings(session, **parameters)), None)
 
-    def write(self, session: Reader, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute it once for each row of parameters; does nothing if there are none."""
+    def write(self, session: Reader, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Execute it once for each row of parameters, if there are any; returns how many rows of the table changed."""
         connection = _connection(session)
         compiled = self._for(connection.dialect)
         given = [_given(compiled, row) for row in rows]
+        if not given:
+            return 0
         if len(given) == 1:
-            _run(connection, compiled.sql, given[0])
-        elif given:
-            _run(connection, compiled.sql, given, many=True)
+            return int(_run(connection, compiled.sql, given[0]))
+        return int(_run(connection, compiled.sql, given, many=True))
 
     def _fetch(self, session: Reader, parameters: dict[str, Any]) -> tuple[list[Any], list[tuple[str, Convert]]]:
         connection = _connection(session)
@@ -119,7 +120,7 @@ def _connection(session: Reader) -> sa.Connection:
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False, fetch: bool = False) -> Any:
-    """Execute the SQL; with `fetch`, returns the description and the rows of the result."""
+    """Execute the SQL; returns how many rows changed, or with `fetch` the description and the rows of the result."""
     cursor = None
     try:
         cursor = connection.connection.cursor()
@@ -127,6 +128,6 @@ def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = F
             cursor.executemany(sql, parameters)
         else:
             cursor.execute(sql, parameters)
-        return (cursor.description, cursor.fetchall()) if fetch else None
+        return (cursor.description, cursor.fetchall()) if fetch else cursor.rowcount
     except connection.dialect.loaded_dbapi.Error as exc:
         connection._handle_dbapi_exception(exc, sql, parameters, cursor, None)
