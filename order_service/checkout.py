@@ -60,8 +60,10 @@ PLACED_AT = "/api/v1/orders"
 class Verdict:
     """The outcome for a pending order: confirmation with these lines, or rejection with this problem."""
 
-    order_id: str
-    user_id: str
+    order: OrderRow
+    """As it was when it was placed, or read. Until it is settled, only its deadline and what an erasure removes change;
+    its user is deleted then.
+    """
     outcome: Reserved
     origin: Origin
 
@@ -77,7 +79,7 @@ def create_order(checkout: "Checkout", new: NewOrder) -> OrderRow | Replayed:
     outcome = checkout.reserve(
         Demand(order["id"], _wanted(order), origin.correlation_id, new.deadline - SETTLE_SECONDS)
     )
-    return _answer(checkout.settle(Verdict(order["id"], new.user_id, _pointed(outcome, new.places), origin)))
+    return _answer(checkout.settle(Verdict(order, _pointed(outcome, new.places), origin)))
 
 
 class Checkout:
@@ -113,7 +115,7 @@ class Checkout:
             order = self._write(verdict)
         except CommitInDoubt:
             # Rule 6: the commit may have happened; only the row can tell.
-            return self._look(verdict.order_id)
+            return self._look(verdict.order["id"])
         assert order is not None
         return order
 
@@ -252,25 +254,30 @@ def _refused(status: str | None) -> Problem | None:
 
 
 def settle_all(session: Session, verdicts: Sequence[Verdict]) -> list[OrderRow]:
-    """Confirm or reject each order that is still pending (rule 2); returns the orders as they are then."""
-    statuses = repository.find_users(session, {verdict.user_id for verdict in verdicts}, share=True)
-    orders = repository.lock_many(session, {verdict.order_id for verdict in verdicts})
+    """Confirm or reject each order that is still pending (rule 2); returns the orders as they are then. No row is read
+    but those that another transaction has settled: the UPDATE itself looks at the status, and locks.
+    """
+    statuses = repository.find_users(session, {verdict.order["user_id"] for verdict in verdicts}, share=True)
     changes: dict[str, Confirmed | Rejected] = {}
+    for verdict in verdicts:
+        order = verdict.order
+        if order["status"] == "pending" and order["id"] not in changes:
+            changes[order["id"]] = _judge(order, verdict, statuses.get(order["user_id"]))
+    written = repository.write(session, changes)
+    orders: dict[str, OrderRow] = {}
     events: list[Event] = []
     for verdict in verdicts:
-        order = orders[verdict.order_id]
-        if order["status"] == "pending":
-            change = changes[order["id"]] = _judge(order, verdict, statuses.get(verdict.user_id))
-            order = orders[order["id"]] = after(order, change)
-            events.append(_event_of(order, verdict.origin))
-    repository.write(session, changes)
-    # The deletion of a user does not see an order whose T1 is not yet committed.
-    erased = [i for i in changes if statuses.get(orders[i]["user_id"]) == "deleted"]
-    repository.erase(session, erased)
+        order_id = verdict.order["id"]
+        if order_id in written and order_id not in orders:
+            orders[order_id] = after(verdict.order, changes[order_id])
+            events.append(_event_of(orders[order_id], verdict.origin))
+            counters.add(session, counts(orders[order_id]))
     outbox.add(session, *events)
-    for order_id in changes:
-        counters.add(session, counts(orders[order_id]))
-    return [orders[verdict.order_id] for verdict in verdicts]
+    # The deletion of a user does not see an order whose T1 is not yet committed.
+    repository.erase(session, [i for i in orders if statuses.get(orders[i]["user_id"]) == "deleted"])
+    if others := {verdict.order["id"] for verdict in verdicts} - written:
+        orders |= repository.find_many(session, others)
+    return [orders[verdict.order["id"]] for verdict in verdicts]
 
 
 def _judge(order: OrderRow, verdict: Verdict, user_status: str | None) -> Confirmed | Rejected:
@@ -310,5 +317,5 @@ def reject_abandoned(db: Database, limit: int = 100) -> bool:
         problem = DependencyUnavailable("The order was abandoned.")
         origin = Origin.current()
         with db.write() as session:
-            settle_all(session, [Verdict(order_id, user_id, problem, origin) for order_id, user_id in found])
+            settle_all(session, [Verdict(order, problem, origin) for order in found])
     return len(found) == limit

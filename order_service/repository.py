@@ -7,7 +7,7 @@ from typing import TypedDict, cast, get_type_hints
 
 import sqlalchemy as sa
 
-from libs.common.data.bulk import BulkInsert
+from libs.common.data.bulk import BulkInsert, BulkUpdate
 from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Filter, Page, PageQuery, Position, filtered_page, walk
 from libs.common.data.prepared import Prepared
@@ -45,7 +45,13 @@ def find(session: Reader, order_id: str) -> OrderRow:
     return cast(OrderRow, row)
 
 
-_lock_many = Prepared(sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update())
+_many = sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id)
+_find_many, _lock_many = Prepared(_many), Prepared(_many.with_for_update())
+
+
+def find_many(session: Reader, order_ids: Iterable[str]) -> dict[str, OrderRow]:
+    """Orders by id."""
+    return {row["id"]: cast(OrderRow, row) for row in _find_many.mappings(session, ids=sorted(order_ids))}
 
 
 def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, OrderRow]:
@@ -176,22 +182,27 @@ def _seconds(deadline: float) -> float:
 # Transitions -------------------------------------------------------------------------------------------------------
 
 
-def _transition(status: str) -> Prepared:
+def _transition(status: str) -> BulkUpdate:
     only_from, columns = TRANSITIONS[status]
-    here = sa.and_(orders.c.id == sa.bindparam("_id"), orders.c.status == only_from)
-    return Prepared(sa.update(orders).where(here).values({n: sa.bindparam(f"_{n}") for n in get_type_hints(columns)}))
+    return BulkUpdate(orders, tuple(get_type_hints(columns)), only=orders.c.status == only_from)
 
 
 _transitions = {status: _transition(status) for status in TRANSITIONS}
 
 
-def write(session: Session, changes: Mapping[str, Transition]) -> None:
-    """Store transitions, by order id, of orders that this transaction has locked."""
-    for status, statement in _transitions.items():
-        mine = {order_id: change for order_id, change in changes.items() if change["status"] == status}
-        statement.write(
-            session, [{"_id": i, **{f"_{name}": value for name, value in mine[i].items()}} for i in sorted(mine)]
-        )
+def write(session: Session, changes: Mapping[str, Transition]) -> set[str]:
+    """Store transitions, by order id; returns the ids of the orders that had the status that their transition needs.
+    The others are unchanged.
+    """
+    rows: dict[str, list[dict[str, object]]] = {}
+    for order_id in sorted(changes):
+        rows.setdefault(changes[order_id]["status"], []).append({"id": order_id, **changes[order_id]})
+    if len(rows) > 1:  # each statement locks only its own orders, and all must be locked by id
+        lock_many(session, changes)
+    written: set[str] = set()
+    for status, mine in rows.items():
+        written |= _transitions[status].write(session, mine)
+    return written
 
 
 def count_pending(session: Reader) -> int:
@@ -199,17 +210,17 @@ def count_pending(session: Reader) -> int:
     return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
 
 
-def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[tuple[str, str]]:
-    """Pending orders, and their users, whose request ended `grace_seconds` ago without settling them."""
+def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[OrderRow]:
+    """Pending orders whose request ended `grace_seconds` ago without settling them."""
     over = orders.c.drive_until < epoch() - grace_seconds
     set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
     query = (
-        sa.select(orders.c.id, orders.c.user_id)
+        sa.select(orders)
         .where(orders.c.status == "pending", sa.or_(over, set_back))
         .order_by(orders.c.drive_until)
         .limit(limit)
     )
-    return [(row.id, row.user_id) for row in session.execute(query)]
+    return [cast(OrderRow, dict(row)) for row in session.execute(query).mappings()]
 
 
 # The replica of the users ------------------------------------------------------------------------------------------

@@ -36,6 +36,13 @@ _one = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) = %\((?P<parameter>\w+)\)s
 _many = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) (?:= ANY\(|IN \()%\((?P<parameter>\w+)\)s")
 _upsert = re.compile(rf"^\s*INSERT INTO {_table} .*ON CONFLICT(?: \((?P<column>\w+))?", re.DOTALL)
 
+_cte = re.compile(
+    rf"^\s*WITH locked AS\s*\(SELECT .*?FROM {_table}\s.*?\.(?P<column>\w+) = ANY \(%\((?P<parameter>\w+)\)s"
+    r".*? ORDER BY \w+\.(?P=column) FOR UPDATE\)",
+    re.DOTALL,
+)
+"""A statement that first locks the rows which it changes, in their order."""
+
 Lock = tuple[str, Any]
 """A table and the key of a row."""
 
@@ -114,7 +121,9 @@ def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> N
     sql = str(query)
     if "SKIP LOCKED" in sql or "lease_token = " in sql or _is_alone(connection) or not _is_ours():
         return
-    if change := _change.match(sql):
+    if cte := _cte.match(sql):
+        _lock(connection, cte["table"], sorted(key for row in rows for key in row[cte["parameter"]]), sql)
+    elif change := _change.match(sql):
         if one := _one.search(change["rest"]):
             _lock(connection, change["table"], [row[one["parameter"]] for row in rows], sql)
         elif many := _many.search(change["rest"]):

@@ -43,6 +43,35 @@ class BulkInsert:
         return self._one.write(session, rows) if _is_sqlite(session) else self._many.write(session, rows)
 
 
+class BulkUpdate:
+    """`UPDATE` of the columns of the rows that have the given ids and meet a condition."""
+
+    def __init__(self, table: sa.Table, columns: Sequence[str], *, only: sa.ColumnElement[bool]):
+        types = {name: table.c[name].type for name in ("id", *columns)}
+        here = sa.and_(table.c.id == sa.bindparam("_id"), only)
+        self._one = Prepared(sa.update(table).where(here).values({n: sa.bindparam(f"_{n}") for n in columns}))
+        rows = _rows(types)
+        # In the order of the ids, in which every transaction locks them: the UPDATE itself joins in any order.
+        mine = sa.select(table.c.id).where(table.c.id == sa.any_(_array("id", types["id"])), only)
+        locked = mine.order_by(table.c.id).with_for_update().cte("locked")
+        many = (
+            sa.update(table)
+            .where(table.c.id == locked.c.id, table.c.id == rows.c.id)
+            .values({name: rows.c[name] for name in columns})
+            .returning(table.c.id)
+        )
+        self._many = _Arrays(Prepared(many), types)
+
+    def write(self, session: Session, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+        """Update the rows; returns the ids of those that met the condition."""
+        if not rows:
+            return set()
+        if not _is_sqlite(session):
+            return {changed for (changed,) in self._many.rows(session, rows)}
+        named = ({f"_{name}": value for name, value in row.items()} for row in rows)
+        return {row["_id"] for row in named if self._one.write(session, [row])}
+
+
 class _Arrays:
     """A statement that reads its rows from one array for each name."""
 
@@ -51,6 +80,9 @@ class _Arrays:
 
     def write(self, session: Session, rows: Sequence[Mapping[str, Any]]) -> int:
         return self._statement.write(session, [self._turned(rows)])
+
+    def rows(self, session: Session, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        return self._statement.rows(session, **self._turned(rows))
 
     def _turned(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         for row in rows:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from libs.common.data.bulk import BulkInsert
+from libs.common.data.bulk import BulkInsert, BulkUpdate
 from libs.common.data.database import Database
 from libs.common.ids import new_id
 from tests.integration.libs.tables import things
@@ -20,6 +20,8 @@ INSERT = BulkInsert(
     inputs={"half": sa.BigInteger()},
     computed=lambda given: {"amount": given("half") * 2},
 )
+
+RENAME = BulkUpdate(things, ("name", "moment", "json"), only=things.c.amount > Decimal(1))
 
 
 def a_thing(**given: Any) -> dict[str, Any]:
@@ -64,3 +66,18 @@ def test_a_row_with_other_values_than_the_statement_is_refused(
         INSERT.write(session, [*(a_thing() for _ in range(others)), row])
 
     assert stored(db) == []
+
+
+@pytest.mark.parametrize("many", [0, 1, 150])
+def test_rows_that_meet_the_condition_are_changed_and_named(db: Database, many: int) -> None:
+    rows = [a_thing(half=5000 if n % 3 else 10_000) for n in range(many)]
+    changes = [{"id": r["id"], "name": f"new {n}", "moment": r["moment"], "json": [n]} for n, r in enumerate(rows)]
+
+    with db.write() as session:
+        INSERT.write(session, rows)
+        written = RENAME.write(session, changes[::-1])
+
+    assert written == {row["id"] for row in rows[::3]}
+    assert [(row["name"], row["json"]) for row in stored(db)] == [
+        (None, [{"a": 1}]) if n % 3 else (f"new {n}", [n]) for n in range(many)
+    ]
