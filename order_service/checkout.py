@@ -90,7 +90,9 @@ class Checkout:
     def __init__(self, db: Database, users: Users, products: Products):
         self._db, self._users, self._products = db, users, products
         self._reserve: Batcher[Demand, Reserved] = Batcher(self._reserve_all)
-        self._write: Batcher[NewOrder | Verdict, OrderRow | None] = Batcher(self._write_all, feeding=self._reserve)
+        self._write: Batcher[NewOrder | Verdict, OrderRow | None] = Batcher(
+            self._write_all, feeding=self._reserve, goes_on=lambda item: isinstance(item, NewOrder)
+        )
 
     def place(self, new: NewOrder) -> OrderRow:
         """The order, `pending` and driven by this request; or an earlier one with the same key, which is finished."""
