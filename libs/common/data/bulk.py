@@ -25,16 +25,24 @@ class BulkInsert:
     """
 
     def __init__(
-        self, table: sa.Table, columns: Sequence[str], *, claims: str, inputs: Types | None = None, computed: Computed
+        self,
+        table: sa.Table,
+        columns: Sequence[str],
+        *,
+        claims: str | None = None,
+        inputs: Types | None = None,
+        computed: Computed = lambda given: {},
     ):
         types = {**{name: table.c[name].type for name in columns}, **(inputs or {})}
         one = sqlite.insert(table).values(computed(lambda name: sa.bindparam(name, type_=types[name])))
-        self._one = Prepared(one.on_conflict_do_nothing(index_elements=[claims]), list(types))
         rows = _rows(types)
         values = {**{name: rows.c[name] for name in columns}, **computed(lambda name: rows.c[name])}
         # An INSERT writes in the order of a function that it reads from, and so in the order of the arrays.
         many = postgresql.insert(table).from_select(list(values), sa.select(*values.values()))
-        self._many = _Arrays(Prepared(many.on_conflict_do_nothing(index_elements=[claims])), types)
+        if claims:
+            one = one.on_conflict_do_nothing(index_elements=[claims])
+            many = many.on_conflict_do_nothing(index_elements=[claims])
+        self._one, self._many = Prepared(one, list(types)), _Arrays(Prepared(many), types)
 
     def write(self, session: Session, rows: Sequence[Mapping[str, Any]]) -> int:
         """Insert the rows in their order; returns how many were not skipped."""
@@ -44,15 +52,16 @@ class BulkInsert:
 
 
 class BulkUpdate:
-    """`UPDATE` of the columns of the rows that have the given ids and meet a condition."""
+    """`UPDATE` of these columns of the rows that have the given ids and meet the condition `only`."""
 
-    def __init__(self, table: sa.Table, columns: Sequence[str], *, only: sa.ColumnElement[bool]):
+    def __init__(self, table: sa.Table, columns: Sequence[str], *, only: sa.ColumnElement[bool] | None = None):
         types = {name: table.c[name].type for name in ("id", *columns)}
-        here = sa.and_(table.c.id == sa.bindparam("_id"), only)
+        condition = [] if only is None else [only]
+        here = sa.and_(table.c.id == sa.bindparam("_id"), *condition)
         self._one = Prepared(sa.update(table).where(here).values({n: sa.bindparam(f"_{n}") for n in columns}))
         rows = _rows(types)
         # In the order of the ids, in which every transaction locks them: the UPDATE itself joins in any order.
-        mine = sa.select(table.c.id).where(table.c.id == sa.any_(_array("id", types["id"])), only)
+        mine = sa.select(table.c.id).where(table.c.id == sa.any_(_array("id", types["id"])), *condition)
         locked = mine.order_by(table.c.id).with_for_update().cte("locked")
         many = (
             sa.update(table)
