@@ -70,10 +70,8 @@ class Prepared:
         if compiled.columns is None:
             compiled.columns = _columns(self._on(connection.dialect), connection.dialect, description)
         columns = compiled.columns
-        converts = [convert for _, convert in columns]
-        if any(converts):
-            found = [tuple(c(v) if c else v for c, v in zip(converts, row, strict=True)) for row in found]
-        return found, columns
+        converts = [(place, convert) for place, (_, convert) in enumerate(columns) if convert]
+        return [_converted(row, converts) for row in found] if converts else found, columns
 
     def _for(self, dialect: sa.Dialect) -> _Compiled:
         if dialect.name not in self._compiled:
@@ -109,10 +107,17 @@ def _given(compiled: _Compiled, parameters: Mapping[str, Any]) -> Any:
     if parameters.keys() != compiled.given:
         wrong = sorted(parameters.keys() ^ compiled.given)
         raise TypeError(f"Not the parameters of this statement, {', '.join(wrong)}: {compiled.sql}")
-    values = {**compiled.constants, **parameters}
+    values = {**compiled.constants, **parameters} if compiled.constants else parameters
     if compiled.positional:
         return [convert(values[name]) if convert else values[name] for name, convert in compiled.parameters]
     return {name: convert(values[name]) if convert else values[name] for name, convert in compiled.parameters}
+
+
+def _converted(row: tuple[Any, ...], converts: Sequence[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:
+    values = list(row)
+    for place, convert in converts:
+        values[place] = convert(values[place])
+    return tuple(values)
 
 
 def _connection(session: Reader) -> sa.Connection:
