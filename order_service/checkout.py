@@ -60,8 +60,10 @@ PLACED_AT = "/api/v1/orders"
 class Verdict:
     """The outcome for a pending order: confirmation with these lines, or rejection with this problem."""
 
-    order_id: str
-    user_id: str
+    order: OrderRow
+    """As it was when it was placed, or read. Until it is settled, only its deadline and what an erasure removes change;
+    its user is deleted then.
+    """
     outcome: Reserved
     origin: Origin
 
@@ -77,7 +79,7 @@ def create_order(checkout: "Checkout", new: NewOrder) -> OrderRow | Replayed:
     outcome = checkout.reserve(
         Demand(order["id"], _wanted(order), origin.correlation_id, new.deadline - SETTLE_SECONDS)
     )
-    return _answer(checkout.settle(Verdict(order["id"], new.user_id, _pointed(outcome, new.places), origin)))
+    return _answer(checkout.settle(Verdict(order, _pointed(outcome, new.places), origin)))
 
 
 class Checkout:
@@ -88,7 +90,9 @@ class Checkout:
     def __init__(self, db: Database, users: Users, products: Products):
         self._db, self._users, self._products = db, users, products
         self._reserve: Batcher[Demand, Reserved] = Batcher(self._reserve_all)
-        self._write: Batcher[NewOrder | Verdict, OrderRow | None] = Batcher(self._write_all, feeding=self._reserve)
+        self._write: Batcher[NewOrder | Verdict, OrderRow | None] = Batcher(
+            self._write_all, feeding=self._reserve, goes_on=lambda item: isinstance(item, NewOrder)
+        )
 
     def place(self, new: NewOrder) -> OrderRow:
         """The order, `pending` and driven by this request; or an earlier one with the same key, which is finished."""
@@ -113,7 +117,7 @@ class Checkout:
             order = self._write(verdict)
         except CommitInDoubt:
             # Rule 6: the commit may have happened; only the row can tell.
-            return self._look(verdict.order_id)
+            return self._look(verdict.order["id"])
         assert order is not None
         return order
 
@@ -191,17 +195,17 @@ def _unknown_user(detail: str) -> UnknownUser:
 
 def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Problem | None]:
     """Store each order `pending`, unless its key is taken (rule 1) or its user is not in the replica (None)."""
-    keys = {new.key.name for new in batch if new.key}
-    known, idle = _find_by_keys(session, keys) if keys else ({}, set())
     statuses = repository.find_users(session, {new.user_id for new in batch})
     fresh: dict[str, NewOrder] = {}
     for new in batch:
-        name = new.key.name if new.key else new.order_id
-        if name not in known and statuses.get(new.user_id) == "active":
-            fresh.setdefault(name, new)
-    stored = repository.add_pending(session, list(fresh.values()))
-    if taken := keys - known.keys():
-        known |= repository.find_by_keys(session, taken)
+        if statuses.get(new.user_id) == "active":
+            fresh.setdefault(new.key.name if new.key else new.order_id, new)
+    stored = repository.add_pending(session, fresh.values())
+    known, idle, freed = _look_up(session, {new.key.name for new in batch if new.key and new.order_id not in stored})
+    if again := [fresh[key] for key in freed if key in fresh]:
+        # This waits for nobody: nobody else can claim a key whose row is locked here.
+        stored |= repository.add_pending(session, again)
+        known |= repository.find_by_keys(session, freed)
     placed: list[OrderRow | Problem | None] = []
     for new in batch:
         if new.order_id in stored:
@@ -213,14 +217,16 @@ def place_all(session: Session, batch: Sequence[NewOrder]) -> list[OrderRow | Pr
     return placed
 
 
-def _find_by_keys(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow], set[str]]:
-    """The orders with these keys, and the ids of those that are pending and that no request drives."""
-    known = repository.find_by_keys(session, keys)
+def _look_up(session: Session, keys: set[str]) -> tuple[dict[str, OrderRow], set[str], set[str]]:
+    """The orders with these keys; the ids of those that are pending and that no request drives; and the keys that were
+    freed, since their orders are finished and over 24 hours old.
+    """
+    known = repository.find_by_keys(session, keys) if keys else {}
     idle = repository.lock_idle(session, known.keys()) if known else {}
-    finished = [key for key, order in idle.items() if order["status"] != "pending"]
-    repository.free_keys(session, [idle[key]["id"] for key in finished])
-    known = {key: order for key, order in (known | idle).items() if key not in finished}
-    return known, {order["id"] for key, order in idle.items() if key not in finished}
+    freed = {key for key, order in idle.items() if order["status"] != "pending"}
+    repository.free_keys(session, [idle[key]["id"] for key in freed])
+    known = {key: order for key, order in (known | idle).items() if key not in freed}
+    return known, {order["id"] for key, order in idle.items() if key not in freed}, freed
 
 
 def _repeated(session: Session, new: NewOrder, key: Key, order: OrderRow, idle: set[str]) -> OrderRow | Problem:
@@ -250,25 +256,30 @@ def _refused(status: str | None) -> Problem | None:
 
 
 def settle_all(session: Session, verdicts: Sequence[Verdict]) -> list[OrderRow]:
-    """Confirm or reject each order that is still pending (rule 2); returns the orders as they are then."""
-    statuses = repository.find_users(session, {verdict.user_id for verdict in verdicts}, share=True)
-    orders = repository.lock_many(session, {verdict.order_id for verdict in verdicts})
+    """Confirm or reject each order that is still pending (rule 2); returns the orders as they are then. No row is read
+    but those that another transaction has settled: the UPDATE itself looks at the status, and locks.
+    """
+    statuses = repository.find_users(session, {verdict.order["user_id"] for verdict in verdicts}, share=True)
     changes: dict[str, Confirmed | Rejected] = {}
+    for verdict in verdicts:
+        order = verdict.order
+        if order["status"] == "pending" and order["id"] not in changes:
+            changes[order["id"]] = _judge(order, verdict, statuses.get(order["user_id"]))
+    written = repository.write(session, changes)
+    orders: dict[str, OrderRow] = {}
     events: list[Event] = []
     for verdict in verdicts:
-        order = orders[verdict.order_id]
-        if order["status"] == "pending":
-            change = changes[order["id"]] = _judge(order, verdict, statuses.get(verdict.user_id))
-            order = orders[order["id"]] = after(order, change)
-            events.append(_event_of(order, verdict.origin))
-    repository.write(session, changes)
-    # The deletion of a user does not see an order whose T1 is not yet committed.
-    erased = [i for i in changes if statuses.get(orders[i]["user_id"]) == "deleted"]
-    repository.erase(session, erased)
+        order_id = verdict.order["id"]
+        if order_id in written and order_id not in orders:
+            orders[order_id] = after(verdict.order, changes[order_id])
+            events.append(_event_of(orders[order_id], verdict.origin))
+            counters.add(session, counts(orders[order_id]))
     outbox.add(session, *events)
-    for order_id in changes:
-        counters.add(session, counts(orders[order_id]))
-    return [orders[verdict.order_id] for verdict in verdicts]
+    # The deletion of a user does not see an order whose T1 is not yet committed.
+    repository.erase(session, [i for i in orders if statuses.get(orders[i]["user_id"]) == "deleted"])
+    if others := {verdict.order["id"] for verdict in verdicts} - written:
+        orders |= repository.find_many(session, others)
+    return [orders[verdict.order["id"]] for verdict in verdicts]
 
 
 def _judge(order: OrderRow, verdict: Verdict, user_status: str | None) -> Confirmed | Rejected:
@@ -308,5 +319,5 @@ def reject_abandoned(db: Database, limit: int = 100) -> bool:
         problem = DependencyUnavailable("The order was abandoned.")
         origin = Origin.current()
         with db.write() as session:
-            settle_all(session, [Verdict(order_id, user_id, problem, origin) for order_id, user_id in found])
+            settle_all(session, [Verdict(order, problem, origin) for order in found])
     return len(found) == limit

@@ -11,6 +11,7 @@ from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Filter, Page, PageQuery, Position, filtered_page, walk
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
+from libs.common.data.updates import BulkUpdate
 from libs.common.errors import NotFound
 from libs.common.times import now
 from order_service.models import (
@@ -44,7 +45,13 @@ def find(session: Reader, order_id: str) -> OrderRow:
     return cast(OrderRow, row)
 
 
-_lock_many = Prepared(sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id).with_for_update())
+_many = sa.select(orders).where(any_of(orders.c.id, "ids")).order_by(orders.c.id)
+_find_many, _lock_many = Prepared(_many), Prepared(_many.with_for_update())
+
+
+def find_many(session: Reader, order_ids: Iterable[str]) -> dict[str, OrderRow]:
+    """Orders by id."""
+    return {row["id"]: cast(OrderRow, row) for row in _find_many.mappings(session, ids=sorted(order_ids))}
 
 
 def lock_many(session: Session, order_ids: Iterable[str]) -> dict[str, OrderRow]:
@@ -129,34 +136,28 @@ def find_users(session: Session, user_ids: Iterable[str], *, share: bool = False
 
 
 _until = epoch() + sa.bindparam("seconds", type_=sa.Double())
-_placed = tuple(get_type_hints(PendingOrder))
-_insert = Prepared(sa.insert(orders).values(drive_until=_until), _placed)
-_insert_keyed = Upsert(
-    orders,
-    lambda insert: (
-        insert.values(drive_until=_until)
-        .on_conflict_do_nothing(index_elements=["idempotency_key"])
-        .returning(orders.c.id)
+_insert = Prepared(
+    Upsert(
+        orders,
+        lambda insert: insert.values(drive_until=_until).on_conflict_do_nothing(index_elements=["idempotency_key"]),
     ),
+    tuple(get_type_hints(PendingOrder)),
 )
+_stored = Prepared(sa.select(orders.c.id).where(any_of(orders.c.id, "ids")))
 _take_over = Prepared(sa.update(orders).where(orders.c.id == sa.bindparam("_id")).values(drive_until=_until))
 
 
-def add_pending(session: Session, new: Sequence[NewOrder]) -> dict[str, OrderRow]:
+def add_pending(session: Session, new: Iterable[NewOrder]) -> dict[str, OrderRow]:
     """Store new orders, in the order of their keys so that two batches cannot deadlock; returns those whose key was
     free, by id.
     """
-    if not new:
-        return {}
-    placed = [Order.new(one) for one in sorted(new, key=lambda one: one.key.name if one.key else "")]
-    seconds = {order.order_id: _seconds(order.deadline) for order in new}
-    rows = [{**order, "seconds": seconds[order["id"]]} for order in placed]
-    if any(order.key for order in new):
-        stored = set(session.connection().scalars(_insert_keyed(session), rows))
-    else:
-        _insert.write(session, rows)
-        stored = set(seconds)
-    return {order["id"]: cast(OrderRow, {**_nothing_yet, **order}) for order in placed if order["id"] in stored}
+    in_order = sorted(new, key=lambda one: one.key.name if one.key else "")
+    placed = [Order.new(one) for one in in_order]
+    rows = [{**row, "seconds": _seconds(one.deadline)} for row, one in zip(placed, in_order, strict=True)]
+    if _insert.write(session, rows) < len(rows):
+        stored = {row_id for (row_id,) in _stored.rows(session, ids=[row["id"] for row in placed])}
+        placed = [row for row in placed if row["id"] in stored]
+    return {row["id"]: cast(OrderRow, {**_nothing_yet, **row}) for row in placed}
 
 
 _nothing_yet = dict.fromkeys(get_type_hints(OrderRow).keys() - get_type_hints(PendingOrder).keys())
@@ -180,22 +181,27 @@ def _seconds(deadline: float) -> float:
 # Transitions -------------------------------------------------------------------------------------------------------
 
 
-def _transition(status: str) -> Prepared:
+def _transition(status: str) -> BulkUpdate:
     only_from, columns = TRANSITIONS[status]
-    here = sa.and_(orders.c.id == sa.bindparam("_id"), orders.c.status == only_from)
-    return Prepared(sa.update(orders).where(here).values({n: sa.bindparam(f"_{n}") for n in get_type_hints(columns)}))
+    return BulkUpdate(orders, tuple(get_type_hints(columns)), only=orders.c.status == only_from)
 
 
 _transitions = {status: _transition(status) for status in TRANSITIONS}
 
 
-def write(session: Session, changes: Mapping[str, Transition]) -> None:
-    """Store transitions, by order id, of orders that this transaction has locked."""
-    for status, statement in _transitions.items():
-        mine = {order_id: change for order_id, change in changes.items() if change["status"] == status}
-        statement.write(
-            session, [{"_id": i, **{f"_{name}": value for name, value in mine[i].items()}} for i in sorted(mine)]
-        )
+def write(session: Session, changes: Mapping[str, Transition]) -> set[str]:
+    """Store transitions, by order id; returns the ids of the orders that had the status that their transition needs.
+    The others are unchanged.
+    """
+    rows: dict[str, list[dict[str, object]]] = {}
+    for order_id in sorted(changes):
+        rows.setdefault(changes[order_id]["status"], []).append({"id": order_id, **changes[order_id]})
+    if len(rows) > 1:  # each statement locks only its own orders, and all must be locked by id
+        lock_many(session, changes)
+    written: set[str] = set()
+    for status, mine in rows.items():
+        written |= _transitions[status].write(session, mine)
+    return written
 
 
 def count_pending(session: Reader) -> int:
@@ -206,17 +212,16 @@ def count_pending(session: Reader) -> int:
 _over = orders.c.drive_until < epoch() - sa.bindparam("grace_seconds", type_=sa.Double())
 _set_back = orders.c.drive_until > epoch() + MAX_DRIVE_SECONDS
 _find_abandoned = Prepared(
-    sa.select(orders.c.id, orders.c.user_id)
+    sa.select(orders)
     .where(orders.c.status == "pending", sa.or_(_over, _set_back))
     .order_by(orders.c.drive_until)
     .limit(sa.bindparam("limit"))
 )
 
 
-def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[tuple[str, str]]:
-    """Pending orders, and their users, whose request ended `grace_seconds` ago without settling them."""
-    found = _find_abandoned.rows(session, grace_seconds=grace_seconds, limit=limit)
-    return [(order_id, user_id) for order_id, user_id in found]
+def find_abandoned(session: Reader, grace_seconds: float, limit: int) -> list[OrderRow]:
+    """Pending orders whose request ended `grace_seconds` ago without settling them."""
+    return cast(list[OrderRow], _find_abandoned.mappings(session, grace_seconds=grace_seconds, limit=limit))
 
 
 # The replica of the users ------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def forget_users(session: Session, events: Sequence[UserDeleted]) -> None:
     found = repository.lock_open(session, {user_id: read_time(e.deleted_at) for user_id, e in deleted.items()})
     gone = UnknownUser(repository.USER_DELETED)
     settle_all(session, [
-        Verdict(order["id"], order["user_id"], gone, deleted[order["user_id"]].origin or Origin.current())
+        Verdict(order, gone, deleted[order["user_id"]].origin or Origin.current())
         for order in found if order["status"] == "pending"
     ])  # fmt: skip
     for order in found:

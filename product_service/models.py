@@ -159,9 +159,9 @@ class UnitsRow(TypedDict):
 
 
 class UnitsChange(TypedDict):
-    """The columns of a product that a reservation writes; `_id` says of which."""
+    """The columns of a product that a reservation writes; `id` says of which."""
 
-    _id: str
+    id: str
     stock: int
     reserved: int
     sold: int
@@ -379,7 +379,7 @@ class Units:
         moment = now()
         return [
             {
-                "_id": i, "stock": stock, "reserved": reserved, "sold": sold, "sold_out": stock == 0,
+                "id": i, "stock": stock, "reserved": reserved, "sold": sold, "sold_out": stock == 0,
                 "updated_at": moment, "version": row["version"] + 1,
             }
             for i, row in self.rows.items()

@@ -1,7 +1,7 @@
 """Every query of the product service. Rows are locked in one order: reservations before products, each by id."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import cast, get_type_hints
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from libs.common.data.database import Reader, Session
 from libs.common.data.paging import Filter, Listing, Page, PageQuery
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of
+from libs.common.data.updates import BulkUpdate
 from libs.common.errors import NotFound
 from libs.common.times import now
 from product_service.models import (
@@ -24,6 +25,7 @@ from product_service.models import (
     ReservedLine,
     SkuTaken,
     Units,
+    UnitsChange,
     UnitsRow,
     product_words,
     products,
@@ -189,16 +191,22 @@ def lock_units(session: Session, product_ids: Iterable[str]) -> Units:
     return Units({row["id"]: row for row in rows})
 
 
-_write_units = Prepared(
-    sa.update(products)
-    .where(products.c.id == sa.bindparam("_id"))
-    .values({name: sa.bindparam(name) for name in ("stock", "reserved", "sold", "sold_out", "updated_at", "version")})
-)
+_moved = tuple(sorted(get_type_hints(UnitsChange).keys() - {"id", "sold_out"}))
+_write_units, _write_units_and_sold_out = BulkUpdate(products, _moved), BulkUpdate(products, (*_moved, "sold_out"))
 
 
 def write_units(session: Session, units: Units) -> None:
-    """Store the units of the products that changed."""
-    _write_units.write(session, units.changes())
+    """Store the units of the products that changed. Three indexes begin with `sold_out`, and SQLite writes to an index
+    even if a column stays as it was, so that column is written only where it changes.
+    """
+    changes = units.changes()
+    turned = [row for row in changes if row["sold_out"] != (units.rows[row["id"]]["stock"] == 0)]
+    _write_units_and_sold_out.write(session, turned)
+    _write_units.write(session, [_without_sold_out(row) for row in changes if row not in turned])
+
+
+def _without_sold_out(row: UnitsChange) -> dict[str, object]:
+    return {name: value for name, value in row.items() if name != "sold_out"}
 
 
 def add_reservations(session: Session, lines: Mapping[str, list[ReservedLine]]) -> None:

@@ -9,6 +9,7 @@ its transaction has locked before. `SKIP LOCKED` never waits, a new row is invis
 are changed only by its holder.
 """
 
+import json
 import re
 import sys
 from collections import defaultdict
@@ -18,6 +19,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import psycopg
+
+from libs.common.data.bulk import ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ("id", "order_id", "key", "event_id", "seq", "name", "product_id", "service")
@@ -36,6 +39,13 @@ _one = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) = %\((?P<parameter>\w+)\)s
 _many = re.compile(r"\bWHERE (?:\w+\.)?(?P<column>\w+) (?:= ANY\(|IN \()%\((?P<parameter>\w+)\)s")
 _upsert = re.compile(rf"^\s*INSERT INTO {_table} .*ON CONFLICT(?: \((?P<column>\w+))?", re.DOTALL)
 
+_cte = re.compile(
+    rf"^\s*WITH locked AS\s*\(SELECT .*?FROM {_table}\s.*?\.(?P<column>\w+) = ANY ?\(%\((?P<parameter>\w+)\)s"
+    r".*? ORDER BY \w+\.(?P=column) FOR UPDATE\)",
+    re.DOTALL,
+)
+"""A statement that first locks the rows which it changes, in their order."""
+
 Lock = tuple[str, Any]
 """A table and the key of a row."""
 
@@ -44,6 +54,8 @@ class _Transaction:
     def __init__(self) -> None:
         self.held: dict[str, list[Any]] = {}
         """Table → keys, in the order in which they were locked; the tables, too."""
+        self.unwaited: dict[str, set[Any]] = defaultdict(set)
+        """Table → keys that were locked by SKIP LOCKED, which waits for nobody; others may wait for them."""
 
 
 _open: "WeakKeyDictionary[psycopg.Connection[Any], _Transaction]" = WeakKeyDictionary()
@@ -112,7 +124,9 @@ def _before(connection: Any, query: Any, rows: Sequence[Mapping[str, Any]]) -> N
     sql = str(query)
     if "SKIP LOCKED" in sql or "lease_token = " in sql or _is_alone(connection) or not _is_ours():
         return
-    if change := _change.match(sql):
+    if cte := _cte.match(sql):
+        _lock(connection, cte["table"], sorted(key for row in rows for key in row[cte["parameter"]]), sql)
+    elif change := _change.match(sql):
         if one := _one.search(change["rest"]):
             _lock(connection, change["table"], [row[one["parameter"]] for row in rows], sql)
         elif many := _many.search(change["rest"]):
@@ -146,23 +160,27 @@ def _after(cursor: Any, query: Any) -> None:
     result = cursor.pgresult
     keys = [result.get_value(row, key).decode("utf-8", "replace") for row in range(result.ntuples)]
     if found["skips"]:  # it has not waited, and later statements will not wait for these rows
-        _rows(cursor.connection, found["table"]).extend(keys)
+        _transaction(cursor.connection).unwaited[found["table"]].update(map(_comparable, keys))
     else:
         _lock(cursor.connection, found["table"], keys, sql)
 
 
 def _is_alone(connection: Any) -> bool:
     """Whether its transaction holds a row that every writer locks first."""
-    return any(_open.setdefault(connection, _Transaction()).held.get(table) for table in FIRST)
+    return any(_transaction(connection).held.get(table) for table in FIRST)
 
 
 def _inserted(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """The keys of the rows of an INSERT, of which SQLAlchemy numbers the parameters where it has many rows."""
+    """The keys of the rows of an INSERT, whose rows are one parameter where it has many (libs/common/data/bulk.py)."""
+    if isinstance(row.get(ROWS), str):
+        return [key for one in json.loads(row[ROWS]) for key in _inserted(one, names)]
     for name in names:
         if f"{name}s" in row:  # one parameter for all rows, which the statement sorts
             return sorted(row[f"{name}s"])
         numbered = {int(n[len(name) + 2 :]): v for n, v in row.items() if re.fullmatch(rf"{name}__\d+", n)}
-        if found := [numbered[number] for number in sorted(numbered)] or ([row[name]] if name in row else []):
+        given = row.get(name)
+        whole = given if isinstance(given, list) else [given]  # an array has the values of many rows
+        if found := [numbered[number] for number in sorted(numbered)] or (whole if name in row else []):
             return [key for key in found if key is not None]
     return []
 
@@ -176,30 +194,46 @@ def _several(row: Mapping[str, Any], parameter: str) -> list[Any]:
 
 
 def _lock(connection: Any, table: str, keys: Sequence[Any], sql: str) -> None:
+    fresh = _fresh(connection, table, keys)
+    if not fresh:
+        return
     held = _rows(connection, table)
-    for key in map(_comparable, keys):
-        if key in held:
-            continue
+    for key in fresh:
         if held and type(held[-1]) is type(key) and key < max(held):
             _faults.append(f"locks {table} {key} after {max(held)}: {_short(sql)}")
         held.append(key)
 
 
 def _lock_unordered(connection: Any, table: str, keys: Sequence[Any], sql: str) -> None:
-    held = _rows(connection, table)
-    fresh = sorted({_comparable(key) for key in keys} - set(held))
+    fresh = sorted(_fresh(connection, table, keys))
     if len(fresh) > 1:
         _faults.append(f"locks {len(fresh)} rows of {table} in no order: {_short(sql)}")
-    held.extend(fresh)
+    if fresh:
+        _rows(connection, table).extend(fresh)
+
+
+def _fresh(connection: Any, table: str, keys: Sequence[Any]) -> list[Any]:
+    """The keys that the transaction has not locked before."""
+    mine = _transaction(connection)
+    return [
+        k
+        for k in dict.fromkeys(map(_comparable, keys))
+        if k not in mine.held.get(table, []) and k not in mine.unwaited.get(table, ())
+    ]
 
 
 def _rows(connection: Any, table: str) -> list[Any]:
-    held = _open.setdefault(connection, _Transaction()).held
-    if table not in held:
-        for earlier in held:
+    """The keys of the table that the transaction has waited for, to which one is added."""
+    mine = _transaction(connection)
+    if table not in mine.held:
+        for earlier in {*mine.held, *mine.unwaited} - {table}:
             _edges[earlier].add(table)
-        held[table] = []
-    return held[table]
+        mine.held[table] = []
+    return mine.held[table]
+
+
+def _transaction(connection: Any) -> _Transaction:
+    return _open.setdefault(connection, _Transaction())
 
 
 def _end(connection: Any) -> None:

@@ -46,7 +46,9 @@ class Batcher(Generic[Item, Result]):
     each item is flushed alone, so that a bad item does not fail the others.
 
     `feeding` is a Batcher whose callers call this one next, all at once when their batch is done. While one of its
-    batches is under way, a batch here waits up to PATIENCE_SECONDS for them, so that two batches become one.
+    batches is under way, a batch here waits up to PATIENCE_SECONDS for them, so that two batches become one. `goes_on`
+    says which items' callers call it next: these get their results first, so that their call is under way while the
+    other callers use the processor.
 
     A caller whose deadline passes (a time of `time.monotonic()`, by default that of its request) while it waits gets
     DeadlineExceeded, and its item is not flushed. Beyond `max_waiting` waiting callers the next one gets Overloaded.
@@ -60,11 +62,12 @@ class Batcher(Generic[Item, Result]):
         flush: Callable[[list[Item]], Sequence[Result | Exception]],
         *,
         feeding: "Batcher[Any, Any] | None" = None,
+        goes_on: Callable[[Item], bool] | None = None,
         max_batch: int = 100,
         max_waiting: int = 1000,
     ):
         self._flush, self._max_batch, self._max_waiting = flush, max_batch, max_waiting
-        self._feeding = feeding
+        self._feeding, self._goes_on = feeding, goes_on
         self._idle = threading.Event()
         self._idle.set()
         self._lock = threading.Lock()
@@ -106,12 +109,12 @@ class Batcher(Generic[Item, Result]):
 
     def _lead(self, leader: _Entry[Item, Result]) -> None:
         batch: list[_Entry[Item, Result]] = []
+        self._idle.clear()
         try:
             self._gather()
             with self._lock:
                 while self._waiting and len(batch) < self._max_batch:
                     batch.append(self._waiting.popleft())
-            self._idle.clear()
             with context.within(_context_of(leader, batch)):
                 results = self._results([entry.item for entry in batch])
             _hand_out(batch, results)
@@ -128,8 +131,22 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._idle.set()
             self._hand_over()
+            self._wake(leader, batch)
+
+    def _wake(self, leader: _Entry[Item, Result], batch: Sequence[_Entry[Item, Result]]) -> None:
+        for entry in batch:
+            entry.done = True
+        try:
+            if self._goes_on:
+                ahead = [entry for entry in batch if self._goes_on(entry.item)]
+                for entry in ahead:
+                    entry.woken.set()
+                if 0 < len(ahead) < len(batch):
+                    time.sleep(0)  # they join the next call,
+                    if leader not in ahead:
+                        time.sleep(0)  # and it is sent, before the leader itself uses the processor
+        finally:  # also if the greenlet of the leader is killed
             for entry in batch:
-                entry.done = True
                 entry.woken.set()
 
     def _gather(self) -> None:
@@ -169,17 +186,16 @@ class Batcher(Generic[Item, Result]):
 
 def _context_of(leader: _Entry[Any, Any], batch: Iterable[_Entry[Any, Any]]) -> context.Context | None:
     """The leader's context with the latest deadline of the batch; None if a member has no deadline."""
-    deadlines = [math.inf if entry.deadline is None else entry.deadline for entry in batch]
-    if leader.work is None or math.inf in deadlines:
+    latest = max((math.inf if entry.deadline is None else entry.deadline for entry in batch), default=math.inf)
+    if leader.work is None or latest == math.inf:
         return None
-    return replace(leader.work, deadline=max(deadlines))
+    return leader.work if latest == leader.work.deadline else replace(leader.work, deadline=latest)
 
 
 def _hand_out(batch: Sequence[_Entry[Any, Any]], results: Sequence[Any]) -> None:
     """Give each entry its result. An exception that several entries share is copied for each, since raising it adds a
     traceback, and the caller may modify it.
     """
-    times = Counter(id(result) for result in results)
+    times = Counter(id(result) for result in results if isinstance(result, BaseException))
     for entry, result in zip(batch, results, strict=True):
-        shared = isinstance(result, BaseException) and times[id(result)] > 1
-        entry.result = copy_of(result) if shared else result
+        entry.result = copy_of(result) if times and times[id(result)] > 1 else result

@@ -1,4 +1,4 @@
-"""An INSERT of any number of rows in one statement of PostgreSQL.
+"""Any number of rows in one statement of PostgreSQL.
 
 `executemany` binds, sends and executes once for each row. Here the rows are one parameter, a JSON array, which the
 server reads as a table: that costs both sides a fraction, and the SQL is the same for any number of rows.
@@ -17,43 +17,52 @@ ROWS = "rows"
 MAX_LENGTH = 256 * 1024
 """Of the parameter in characters. For long texts the server's JSON parser takes longer than single statements do."""
 
+Types = Mapping[str, sa.types.TypeEngine[Any]]
+"""The type of each value of a row, by name."""
 
-class BulkInsert:
-    """`INSERT ... SELECT ... FROM json_to_recordset(...)`, made of an INSERT into the columns `names`, whose other
-    values may contain `bindparam`s of a given type.
-    """
 
-    def __init__(self, insert: Any, names: Sequence[str], dialect: sa.Dialect):
-        values = {getattr(column, "key", column): value for column, value in (insert._values or {}).items()}
-        binds: list[Any] = [bind for value in values.values() for bind in visitors.iterate(value)]
-        types = {name: insert.table.c[name].type for name in names} | {
-            bind.key: bind.type for bind in binds if _is_parameter(bind)
-        }
-        given = (
+class Rows:
+    """The rows of a statement: `table` is what it selects from, and `to_json` makes its parameter ROWS."""
+
+    def __init__(self, types: Types, dialect: sa.Dialect):
+        self.table: Any = (
             sa.func.json_to_recordset(sa.cast(sa.bindparam(ROWS, type_=sa.Text), sa.JSON))
             .table_valued(*(sa.column(name, type_) for name, type_ in types.items()), name="given")
             .render_derived(with_types=True)
         )
-
-        def replaced(element: Any, **kwargs: Any) -> Any:
-            return given.c[element.key] if _is_parameter(element) else None
-
-        others = [visitors.replacement_traverse(value, {}, replaced) for value in values.values()]
-        query = sa.select(*(given.c[name] for name in names), *others)
-        self.statement: Any = postgresql.insert(insert.table).from_select([*names, *values], query)
-        self.statement._post_values_clause = insert._post_values_clause  # ON CONFLICT
         # `str`, since SQLAlchemy names a column by a class of its own, which orjson does not take as a key.
         self._columns = {str(name): _to_json(type_, dialect) for name, type_ in types.items()}
 
     def to_json(self, rows: Iterable[Mapping[str, Any]]) -> str:
-        """The rows as the parameter ROWS; raises TypeError for one that lacks a value or has another one."""
+        """Raises TypeError for a row that lacks a value or has another one."""
         return orjson.dumps([self._row(row) for row in rows]).decode()
 
     def _row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         if row.keys() != self._columns.keys():
             wrong = sorted(row.keys() ^ self._columns.keys())
-            raise TypeError(f"Not the parameters of this statement, {', '.join(wrong)}: {self.statement}")
+            raise TypeError(f"Not the values of a row, {', '.join(wrong)}: {', '.join(self._columns)}")
         return {name: convert(row[name]) if convert else row[name] for name, convert in self._columns.items()}
+
+
+def insert_many(insert: Any, names: Sequence[str], dialect: sa.Dialect) -> tuple[Any, Rows]:
+    """`INSERT ... SELECT` from Rows, made of an INSERT into the columns `names`, whose other values may contain
+    `bindparam`s of a given type.
+    """
+    values = {getattr(column, "key", column): value for column, value in (insert._values or {}).items()}
+    binds: list[Any] = [bind for value in values.values() for bind in visitors.iterate(value)]
+    types = {name: insert.table.c[name].type for name in names} | {
+        bind.key: bind.type for bind in binds if _is_parameter(bind)
+    }
+    rows = Rows(types, dialect)
+
+    def replaced(element: Any, **kwargs: Any) -> Any:
+        return rows.table.c[element.key] if _is_parameter(element) else None
+
+    others = [visitors.replacement_traverse(value, {}, replaced) for value in values.values()]
+    query = sa.select(*(rows.table.c[name] for name in names), *others)
+    statement: Any = postgresql.insert(insert.table).from_select([*names, *values], query)
+    statement._post_values_clause = insert._post_values_clause  # ON CONFLICT
+    return statement, rows
 
 
 def _is_parameter(element: Any) -> bool:

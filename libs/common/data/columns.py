@@ -46,7 +46,10 @@ class Moment(sa.types.TypeDecorator[datetime]):
 
 
 def _to_text(value: datetime | None) -> str | None:
-    return None if value is None else value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if value is None:
+        return None
+    in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return in_utc.isoformat(" ", "microseconds")[:26]  # without the offset
 
 
 def _from_text(value: str | None) -> datetime | None:

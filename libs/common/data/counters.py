@@ -45,7 +45,9 @@ _add = Prepared(
 
 def add(session: Session, changes: Mapping[str, int]) -> None:
     """Add each change to its counter just before the caller's transaction commits."""
-    session.deferred.totals.update(changes)
+    totals = session.deferred.totals
+    for name, change in changes.items():
+        totals[name] += change
     session.before_commit(_write)
 
 

@@ -66,7 +66,7 @@ class Key:
     def of(cls, secret: str, caller: str, operation: str, key: str, body: Any) -> "Key":
         canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS, default=_number)
         name = hashlib.sha256(f"{caller}\n{operation}\n{key}".encode()).hexdigest()
-        return cls(name, hmac.new(secret.encode(), canonical, "sha256").hexdigest())
+        return cls(name, hmac.digest(secret.encode(), canonical, "sha256").hex())
 
 
 @dataclass(frozen=True)

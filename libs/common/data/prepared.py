@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from libs.common.data.bulk import MAX_LENGTH, ROWS, BulkInsert
+from libs.common.data.bulk import MAX_LENGTH, ROWS, Rows, insert_many
 from libs.common.data.database import Reader, Session
 from libs.common.data.statements import Upsert
 
@@ -39,7 +39,7 @@ class Prepared:
         self._statement, self._names = statement, list(names)
         self._is_insert = isinstance(statement, (sa.Insert, Upsert))
         self._compiled: dict[str, _Compiled] = {}
-        self._bulk: tuple[BulkInsert, _Compiled] | None = None
+        self._many: tuple[_Compiled, Rows] | None = None
 
     def rows(self, session: Reader, **parameters: Any) -> list[tuple[Any, ...]]:
         """Execute it once; returns the rows as tuples."""
@@ -55,34 +55,22 @@ class Prepared:
         """Execute it once; returns the first row as a dictionary, or None."""
         return next(iter(self.mappings(session, **parameters)), None)
 
-    def write(self, session: Reader, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute it once for each row of parameters; does nothing if there are none."""
+    def write(self, session: Reader, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Execute it once for each row of parameters, if there are any; returns how many rows of the table changed."""
         connection = _connection(session)
         compiled = self._for(connection.dialect)
         rows = list(rows)
-        if len(rows) > 1 and self._insert_together(connection, rows):
-            return
+        if len(rows) > 1 and self._is_insert and connection.dialect.name == "postgresql":
+            together, many = self._for_many(connection.dialect)
+            text = many.to_json(rows)
+            if len(text) <= MAX_LENGTH:
+                return int(_run(connection, together.sql, _given(together, {ROWS: text})))
         given = [_given(compiled, row) for row in rows]
+        if not given:
+            return 0
         if len(given) == 1:
-            _run(connection, compiled.sql, given[0])
-        elif given:
-            _run(connection, compiled.sql, given, many=True)
-
-    def _insert_together(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Insert the rows by one statement, if it is an INSERT on PostgreSQL and they are not too large; whether it
-        did.
-        """
-        if not self._is_insert or connection.dialect.name != "postgresql":
-            return False
-        if self._bulk is None:
-            bulk = BulkInsert(self._on(connection.dialect), self._names, connection.dialect)
-            self._bulk = bulk, _compile(bulk.statement, [], connection.dialect)
-        bulk, compiled = self._bulk
-        text = bulk.to_json(rows)
-        if len(text) > MAX_LENGTH:
-            return False
-        _run(connection, compiled.sql, _given(compiled, {ROWS: text}))
-        return True
+            return int(_run(connection, compiled.sql, given[0]))
+        return int(_run(connection, compiled.sql, given, many=True))
 
     def _fetch(self, session: Reader, parameters: dict[str, Any]) -> tuple[list[Any], list[tuple[str, Convert]]]:
         connection = _connection(session)
@@ -98,6 +86,13 @@ class Prepared:
         if dialect.name not in self._compiled:
             self._compiled[dialect.name] = _compile(self._on(dialect), self._names, dialect)
         return self._compiled[dialect.name]
+
+    def _for_many(self, dialect: sa.Dialect) -> tuple[_Compiled, Rows]:
+        """The statement that inserts several rows at once, and their table."""
+        if self._many is None:
+            statement, rows = insert_many(self._on(dialect), self._names, dialect)
+            self._many = _compile(statement, [], dialect), rows
+        return self._many
 
     def _on(self, dialect: sa.Dialect) -> Any:
         return self._statement.built[dialect.name] if isinstance(self._statement, Upsert) else self._statement
@@ -128,7 +123,7 @@ def _given(compiled: _Compiled, parameters: Mapping[str, Any]) -> Any:
     if parameters.keys() != compiled.given:
         wrong = sorted(parameters.keys() ^ compiled.given)
         raise TypeError(f"Not the parameters of this statement, {', '.join(wrong)}: {compiled.sql}")
-    values = {**compiled.constants, **parameters}
+    values = {**compiled.constants, **parameters} if compiled.constants else parameters
     if compiled.positional:
         return [convert(values[name]) if convert else values[name] for name, convert in compiled.parameters]
     return {name: convert(values[name]) if convert else values[name] for name, convert in compiled.parameters}
@@ -146,7 +141,7 @@ def _connection(session: Reader) -> sa.Connection:
 
 
 def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = False, fetch: bool = False) -> Any:
-    """Execute the SQL; with `fetch`, returns the cursor and the rows of the result."""
+    """Execute the SQL; returns how many rows changed, or with `fetch` the cursor and the rows of the result."""
     cursor = None
     try:
         cursor = _cursor(connection, sql)
@@ -154,7 +149,7 @@ def _run(connection: sa.Connection, sql: str, parameters: Any, *, many: bool = F
             cursor.executemany(sql, parameters)
         else:
             cursor.execute(sql, parameters)
-        return (cursor, cursor.fetchall()) if fetch else None
+        return (cursor, cursor.fetchall()) if fetch else cursor.rowcount
     except connection.dialect.loaded_dbapi.Error as exc:
         connection._handle_dbapi_exception(exc, sql, parameters, cursor, None)
 

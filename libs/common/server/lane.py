@@ -58,6 +58,10 @@ class Plain:
         return False
 
 
+LARGEST = 16 * 1024
+"""Bytes of a plain request. It is in memory when it is judged; the bodies of others are counted (bodies.py)."""
+
+
 class Lane:
     """The lane of one process."""
 
@@ -72,8 +76,8 @@ class Lane:
     def take(self, data: bytes) -> Plain | None:
         """The request, if `data` is exactly one plain request."""
         head, end, content = data.partition(b"\r\n\r\n")
-        found = _head.fullmatch(head)
-        if not found or not end:
+        found = _head.fullmatch(head) if end and len(data) <= LARGEST else None
+        if not found:
             return None
         method, path, query, lines = (part.decode("latin-1") if part else "" for part in found.groups())
         target = self._table.get((method, _id.sub("/*", path)))

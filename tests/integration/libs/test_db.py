@@ -449,6 +449,22 @@ def test_what_is_acknowledged_survives_a_power_cut_unless_it_need_not(db: Databa
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
+def test_only_the_few_connections_of_durable_writes_have_a_larger_cache(db: Database) -> None:
+    if not db.is_sqlite:
+        pytest.skip("PostgreSQL has a cache of its own")
+
+    def cache(connection: Any) -> Any:
+        return connection.execute(sa.text("PRAGMA cache_size")).scalar()
+
+    for _ in range(2):
+        with db.write() as session:
+            assert cache(session) == -2000
+        with db.write(durable=False) as session:
+            assert cache(session) == -512
+        with db.read() as connection:
+            assert cache(connection) == -512
+
+
 def test_a_durable_write_survives_a_power_cut_on_a_connection_that_served_others_before(db: Database) -> None:
     """More writers wait at once than there are durable connections: the others return to the shared pool."""
     show = "PRAGMA synchronous" if db.is_sqlite else "SHOW synchronous_commit"

@@ -178,9 +178,9 @@ class Shop:
         with self.db.read() as session:
             return [dict(row) for row in session.execute(sa.select(orders).order_by(orders.c.id)).mappings()]
 
-    def row(self, order_id: str) -> dict[str, Any]:
+    def row(self, order_id: str) -> OrderRow:
         with self.db.read() as session:
-            return dict(repository.find(session, order_id))
+            return repository.find(session, order_id)
 
     def replica(self) -> dict[str, tuple[str, int]]:
         """Status and version of each user in the replica."""

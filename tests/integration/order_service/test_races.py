@@ -14,7 +14,7 @@ from libs.common.times import now, write_time
 from order_service import checkout, use_cases
 from order_service.checkout import Verdict
 from order_service.events import UserDeleted
-from order_service.models import NewOrder
+from order_service.models import NewOrder, OrderRow
 from tests.integration.order_service.race import Racers
 from tests.integration.order_service.shop import Shop, a_user_event
 from tests.processes import in_threads
@@ -147,11 +147,13 @@ def test_keys_in_opposite_orders_do_not_deadlock_however_slowly_they_are_stored(
 # One order -----------------------------------------------------------------------------------------------------------
 
 
-def confirm(shop: Shop, orders: list[tuple[str, str]]) -> dict[str, str]:
-    """Settle orders, in batches, as if all were reserved; returns their statuses."""
+def confirm(shop: Shop, orders: list[OrderRow]) -> dict[str, str]:
+    """Settle orders, as they were read while they were pending, in batches, as if all were reserved; returns their
+    statuses.
+    """
     found = {}
     for n in range(0, len(orders), 3):
-        verdicts = [Verdict(order_id, user_id, [a_reserved_line()], ORIGIN) for order_id, user_id in orders[n : n + 3]]
+        verdicts = [Verdict(order, [a_reserved_line()], ORIGIN) for order in orders[n : n + 3]]
         with shop.db.write() as session:
             found |= {row["id"]: row["status"] for row in checkout.settle_all(session, verdicts)}
     return found
@@ -167,7 +169,7 @@ def test_recovery_and_the_request_agree_on_every_order(shop: Shop, racers: Racer
     for age, order_id in enumerate(ids):
         shop.abandon(order_id, seconds=60.0 + age)  # recovery starts with the last
 
-    found, _ = racers.race(shop, (confirm, [(order_id, shop.user_id) for order_id in ids]), (recover, 7))
+    found, _ = racers.race(shop, (confirm, [shop.row(order_id) for order_id in ids]), (recover, 7))
 
     rows = shop.rows()
     assert found == {row["id"]: row["status"] for row in rows}
@@ -179,7 +181,7 @@ def test_recovery_and_the_request_agree_on_every_order(shop: Shop, racers: Racer
 def test_a_verdict_waits_for_one_that_is_not_yet_committed_and_answers_what_that_says(shop: Shop) -> None:
     order_id = shop.pend()
     late, early = (
-        Verdict(order_id, shop.user_id, outcome, ORIGIN) for outcome in ([a_reserved_line()], DependencyUnavailable())
+        Verdict(shop.row(order_id), outcome, ORIGIN) for outcome in ([a_reserved_line()], DependencyUnavailable())
     )
 
     def settle_late() -> list[str]:
@@ -201,7 +203,7 @@ def hear(shop: Shop, events: list[list[dict[str, Any]]]) -> list[str]:
 
 def test_no_order_of_a_deleted_user_stays_confirmed(shop: Shop, racers: Racers) -> None:
     users = [shop.a_user() for _ in range(20)]
-    orders = [(shop.pend(shop.body(user_id=user_id)), user_id) for user_id in users * 3]
+    orders = [shop.row(shop.pend(shop.body(user_id=user_id))) for user_id in users * 3]
     moment = write_time(now() - timedelta(hours=1))
     events = [a_user_event("deleted", user_id, 2, deleted_at=moment) for user_id in users]
 

@@ -277,7 +277,7 @@ def test_a_deletion_waits_for_a_confirmation_that_has_read_the_user_and_cancels_
 
     with ThreadPoolExecutor(1) as pool:
         with shop.db.write() as session:
-            checkout.settle_all(session, [Verdict(order_id, shop.user_id, [a_reserved_line()], ORIGIN)])
+            checkout.settle_all(session, [Verdict(shop.row(order_id), [a_reserved_line()], ORIGIN)])
             deletion = pool.submit(shop.hear, event)
             wait([deletion], timeout=0.3)  # time for the deletion to run, if it did not wait
         outcomes = deletion.result()

@@ -10,6 +10,9 @@ SCENARIOS = (
     "follower_is_killed",
     "heir_is_killed_while_it_waits",
     "heir_is_killed_before_it_begins",
+    "those_who_go_on_are_first",
+    "those_who_go_on_are_first_although_the_leader_does_not",
+    "leader_is_killed_while_others_go_first",
 )
 
 
@@ -107,6 +110,45 @@ def heir_is_killed(kill: Any) -> None:
     assert values([leader, next_one]) == [0, 2]
     assert isinstance(heir.value, gevent.GreenletExit)
     assert batches == [[0], [2]]
+
+
+def those_who_go_on_are_first() -> None:
+    odd_numbers_go_on([1, 2, 3, 4, 5])
+
+
+def those_who_go_on_are_first_although_the_leader_does_not() -> None:
+    odd_numbers_go_on([2, 1, 3, 4, 5])
+
+
+def odd_numbers_go_on(numbers: list[int]) -> None:
+    """Their call is made before any of the others is answered."""
+    happened: list[Any] = []
+    call: Any = Batcher(lambda items: happened.append(sorted(items)) or items)
+    write: Any = Batcher(lambda items: items, feeding=call, goes_on=lambda number: number % 2)
+
+    def work(number: int) -> None:
+        write(number)
+        if number % 2:
+            call(number)
+        else:
+            happened.append(number)
+
+    values([gevent.spawn(work, number) for number in numbers])
+    assert happened == [[1, 3, 5], *sorted(happened[1:])], happened
+
+
+def leader_is_killed_while_others_go_first() -> None:
+    def flush(items: list[int]) -> list[int]:
+        gevent.spawn(leader.throw, gevent.GreenletExit)  # runs as soon as the leader yields
+        return items
+
+    batcher: Any = Batcher(flush, goes_on=lambda number: number % 2)
+    leader = gevent.spawn(batcher, 0)
+    followers = [gevent.spawn(batcher, n) for n in (1, 2)]
+    assert values(followers) == [1, 2]
+    assert isinstance(leader.value, gevent.GreenletExit)
+    batcher._flush = lambda items: items
+    assert batcher(3) == 3
 
 
 def blocking() -> tuple[Any, list[list[int]], Any]:

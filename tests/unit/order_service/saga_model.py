@@ -171,6 +171,7 @@ def first_transaction(state: State, n: int, mistake: str | None) -> Steps:
 
 
 def second_transaction(state: State, n: int, mistake: str | None) -> Steps:
+    """Whether the order is pending is a condition of the UPDATE, which locks the row: that is one step with the change."""
     key, learned, order = state.requests[n]
     status = state.orders[order][1]
     if status == "pending" or (mistake == "blind-confirm" and learned == "reserved"):

@@ -81,7 +81,7 @@ def test_a_reserve_moves_every_line() -> None:
         ("a", 2, "5.00"),
         ("b", 5, "5.00"),
     ]
-    assert {c["_id"]: (c["stock"], c["reserved"], c["sold"], c["sold_out"], c["version"]) for c in units.changes()} == {
+    assert {c["id"]: (c["stock"], c["reserved"], c["sold"], c["sold_out"], c["version"]) for c in units.changes()} == {
         "a": (3, 2, 0, False, 2),
         "b": (0, 5, 0, True, 2),
     }
