@@ -142,7 +142,7 @@ class NotificationRow(TypedDict):
     version: int
 
 
-Row: TypeAlias = sa.RowMapping | NotificationRow
+Row: TypeAlias = Mapping[str, object] | NotificationRow
 """The columns of a stored or a new notification."""
 
 

@@ -24,6 +24,7 @@ from notification_service.models import (
     Notification,
     NotificationFilters,
     NotificationRow,
+    Row,
     Sending,
     addresses,
     channel_states,
@@ -45,12 +46,12 @@ _SENDING = [c[f.name] for f in fields(Sending) if f.name in c and f.name not in 
 _ERASED: dict[str, object] = {"recipient": None, "subject": None, "body": None, "data": {}}
 
 
-_find = sa.select(*_SHOWN).where(c.id == sa.bindparam("id"), c.deleted_at.is_(None))
+_find = Prepared(sa.select(*_SHOWN).where(c.id == sa.bindparam("id"), c.deleted_at.is_(None)))
 
 
-def find(session: Reader, notification_id: str) -> sa.RowMapping:
+def find(session: Reader, notification_id: str) -> Row:
     """The notification's row; raises NotFound, also for one that was deleted."""
-    row = session.execute(_find, {"id": notification_id}).mappings().one_or_none()
+    row = _find.one(session, id=notification_id)
     if row is None:
         raise NotFound("There is no such notification.")
     return row

@@ -8,7 +8,7 @@ from typing import TypedDict, cast, get_type_hints
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Filter, Page, PageQuery, Position, filtered_page, walk
+from libs.common.data.paging import Filter, Listing, Page, PageQuery, Position, walk
 from libs.common.data.prepared import Prepared
 from libs.common.data.statements import Upsert, any_of, epoch
 from libs.common.data.updates import BulkUpdate
@@ -34,6 +34,7 @@ back, and is ignored.
 """
 
 
+_orders = Listing(sa.select(orders), SORTS, orders.c.id)
 _find = Prepared(sa.select(orders).where(orders.c.id == sa.bindparam("id")))
 
 
@@ -68,7 +69,7 @@ def lock(session: Session, order_id: str) -> OrderRow:
 
 
 def find_page(session: Reader, filters: OrderFilters, asked: PageQuery) -> Page:
-    return filtered_page(session, sa.select(orders), _conditions(filters), asked, SORTS, orders.c.id)
+    return _orders.page(session, asked, _conditions(filters))
 
 
 def _conditions(filters: OrderFilters) -> list[Filter]:
@@ -204,9 +205,12 @@ def write(session: Session, changes: Mapping[str, Transition]) -> set[str]:
     return written
 
 
+_count_pending = Prepared(sa.select(sa.func.count()).where(orders.c.status == "pending"))
+
+
 def count_pending(session: Reader) -> int:
     """How many orders are pending: there are few, and an index finds them."""
-    return session.scalar(sa.select(sa.func.count()).where(orders.c.status == "pending")) or 0
+    return int(_count_pending.rows(session)[0][0])
 
 
 _over = orders.c.drive_until < epoch() - sa.bindparam("grace_seconds", type_=sa.Double())

@@ -319,7 +319,7 @@ class ProductWords(Base):
 product_words = cast(sa.Table, ProductWords.__table__)
 products = cast(sa.Table, Product.__table__)
 reservations = cast(sa.Table, Reservation.__table__)
-ProductRow = sa.RowMapping
+ProductRow = Mapping[str, object]
 """The columns of a product, as a query reads them."""
 
 

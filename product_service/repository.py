@@ -39,12 +39,12 @@ _shown = [column for column in products.c if column.key not in ("seq", "sold_out
 _products = Listing(sa.select(*_shown).where(_alive), SORTS, products.c.id)
 
 
-_find = sa.select(products).where(products.c.id == sa.bindparam("id"), _alive)
+_find = Prepared(sa.select(products).where(products.c.id == sa.bindparam("id"), _alive))
 
 
 def find(session: Reader, product_id: str) -> ProductRow:
     """The product's row; raises NotFound, also for a deleted product."""
-    row = session.execute(_find, {"id": product_id}).mappings().one_or_none()
+    row = _find.one(session, id=product_id)
     if row is None:
         raise NotFound("There is no such product.")
     return row
@@ -147,12 +147,15 @@ def _has(word: str) -> sa.ColumnElement[bool]:
 # Reservations ------------------------------------------------------------------------------------------------------
 
 
+_find_reservation = Prepared(sa.select(reservations).where(reservations.c.order_id == sa.bindparam("id")))
+
+
 def find_reservation(session: Reader, order_id: str) -> ReservationRow:
     """The reservation of the order; raises NotFound."""
-    row = session.execute(sa.select(reservations).where(reservations.c.order_id == order_id)).mappings().one_or_none()
+    row = _find_reservation.one(session, id=order_id)
     if row is None:
         raise NotFound("There is no reservation for this order.")
-    return cast(ReservationRow, dict(row))
+    return cast(ReservationRow, row)
 
 
 _lock_reservations = Prepared(

@@ -1,6 +1,7 @@
 """The user: its table, and the rules as methods on it."""
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NotRequired, TypedDict, cast
 
@@ -157,5 +158,5 @@ class User(Base):
 
 
 users = cast(sa.Table, User.__table__)
-UserRow = sa.RowMapping
+UserRow = Mapping[str, object]
 """The columns of a user, as a query reads them."""

@@ -3,18 +3,21 @@
 import sqlalchemy as sa
 
 from libs.common.data.database import Reader, Session
-from libs.common.data.paging import Filter, Page, PageQuery, filtered_page
+from libs.common.data.paging import Filter, Listing, Page, PageQuery
+from libs.common.data.prepared import Prepared
 from libs.common.errors import NotFound
 from user_service.models import EmailTaken, User, UserFilters, UserRow, users
 
 SORTS = {"created_at": users.c.created_at, "name": users.c.name, "email": users.c.email_key}
 
-_find = sa.select(users).where(users.c.id == sa.bindparam("id"), users.c.deleted_at.is_(None))
+_alive = sa.select(users).where(users.c.deleted_at.is_(None))
+_users = Listing(_alive, SORTS, users.c.id)
+_find = Prepared(_alive.where(users.c.id == sa.bindparam("id")))
 
 
 def find(session: Reader, user_id: str) -> UserRow:
     """The user's row; raises NotFound, also for a deleted user."""
-    row = session.execute(_find, {"id": user_id}).mappings().one_or_none()
+    row = _find.one(session, id=user_id)
     if row is None:
         raise NotFound("There is no such user.")
     return row
@@ -44,8 +47,7 @@ def is_taken(session: Reader, email: str) -> bool:
 
 def find_page(session: Reader, filters: UserFilters, asked: PageQuery) -> Page:
     """A page of the users that match every filter, deleted ones excluded; raises MalformedRequest for a bad cursor."""
-    query = sa.select(users).where(users.c.deleted_at.is_(None))
-    return filtered_page(session, query, _conditions(filters), asked, SORTS, users.c.id)
+    return _users.page(session, asked, _conditions(filters))
 
 
 def _conditions(filters: UserFilters) -> list[Filter]:
