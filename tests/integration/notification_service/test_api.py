@@ -14,6 +14,7 @@ from libs.common.times import now
 from notification_service.models import CHANNELS, STATUSES, notifications
 from tests.integration.lists import Filter, Item, Sorts, compare, compare_while_changing, tie
 from tests.integration.notification_service.conftest import Running, user_deleted
+from tests.integration.statements import Statement, recorded
 from tests.unit.notification_service.samples import order_data
 from tests.web import answered, refused
 
@@ -286,17 +287,11 @@ def plans(service: Running, path: str) -> list[str]:
         ]
 
 
-def statements(service: Running, path: str) -> list[tuple[str, Any]]:
-    """The queries of notifications that a request makes, with their parameters."""
-    made: list[tuple[str, Any]] = []
-
-    def listen(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
-        made.append((statement, parameters))
-
-    sa.event.listen(service.db.engine, "before_cursor_execute", listen)
-    answered(service.api.get(path))
-    sa.event.remove(service.db.engine, "before_cursor_execute", listen)
-    return [(statement, parameters) for statement, parameters in made if "FROM notifications" in statement]
+def statements(service: Running, path: str) -> list[Statement]:
+    """The queries of notifications that a request makes."""
+    with recorded(service.db) as made:
+        answered(service.api.get(path))
+    return [one for one in made if "FROM notifications" in one[0]]
 
 
 def test_the_statistics_count_by_status_and_channel(service: Running) -> None:

@@ -4,7 +4,6 @@ import random
 from datetime import timedelta
 from decimal import Decimal
 from itertools import product
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -25,6 +24,7 @@ from tests.integration.lists import (
     most_steps,
 )
 from tests.integration.order_service.shop import Shop
+from tests.integration.statements import recorded
 from tests.unit.order_service.factories import NOON, an_order
 from tests.web import answered, refused
 
@@ -167,17 +167,11 @@ def test_each_filter_and_sort_has_its_index(shop: Shop) -> None:
     """By the query plan of SQLite nothing is sorted, and no row is read needlessly."""
     if not shop.db.is_sqlite:
         pytest.skip("PostgreSQL's plans depend on its statistics")
-    seen: list[tuple[str, Any]] = []
-
-    @sa.event.listens_for(shop.db.engine, "before_cursor_execute")
-    def remember(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
-        if "FROM orders" in statement and not statement.startswith("EXPLAIN"):
-            seen.append((statement, parameters))
-
     sorts = [sign + sort for sort in SORTS for sign in ("", "-")]
     for filters, sort in product(({}, {"user_id": USERS[0]}, {"status": "shipped"}), sorts):
-        answered(shop.api.get(f"/orders?{urlencode({**filters, 'sort': sort})}"))
-        statement, parameters = seen.pop()
+        with recorded(shop.db) as seen:
+            answered(shop.api.get(f"/orders?{urlencode({**filters, 'sort': sort})}"))
+        ((statement, parameters),) = [one for one in seen if "FROM orders" in one[0]]
         with shop.db.read() as connection:
             (plan,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
         assert "USING INDEX ix_orders_" in plan.detail, (filters, sort)
