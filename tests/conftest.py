@@ -9,6 +9,7 @@ from tests import shell
 
 shell.forget()  # first, since the imports below may read the environment
 
+import faulthandler
 import logging
 import os
 import shutil
@@ -32,6 +33,29 @@ from tests.programs import missing
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+GRACE_SECONDS = 60
+_stderr: list[int] = []
+"""A descriptor of standard error that no test captures."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _stderr[:] = [os.dup(2)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End the process a minute after the timeout of a test that this does not end: one that waits in a library written
+    in C, or again while it is torn down. It prints where each thread is, and the other tests go on in a new process.
+    """
+    mark = item.get_closest_marker("timeout")
+    seconds = float(mark.args[0] if mark else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr[0])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
 
 SECRET = "only-for-tests-only-for-tests-only-for-tests"
 
