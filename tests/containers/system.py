@@ -67,7 +67,8 @@ class ComposeSystem(System):
         self.project = f"quintet-test-{base_port}"
         self.seconds_to_start = 0.0
         self._on_top = data_dir / "compose.json"
-        self._on_top.write_text(json.dumps({"services": {name: {"environment": variables} for name in SERVICES}}))
+        given = {"WEB_CONCURRENCY": "2", **variables}
+        self._on_top.write_text(json.dumps({"services": {name: {"environment": given} for name in SERVICES}}))
 
     @property
     def files(self) -> list[str]:

@@ -65,9 +65,9 @@ def _keep_the_case(make: Call, **new: Any) -> Any:
     return user
 
 
-@fault("a list is never descending", "user_service.repository:filtered_page", "user")
-def _ascend(page: Call, session: Any, query: Any, filters: Any, asked: Any, *rest: Any) -> Any:
-    return page(session, query, filters, replace(asked, sort=asked.sort.lstrip("-")), *rest)
+@fault("a list is never descending", "libs.common.data.paging:Listing.page", "user")
+def _ascend(page: Call, listing: Any, session: Any, asked: Any, *rest: Any) -> Any:
+    return page(listing, session, replace(asked, sort=asked.sort.lstrip("-")), *rest)
 
 
 @fault("a cancelled order keeps its units", "product_service.models:Units.release", "product")

@@ -27,7 +27,7 @@ DELIVERY_LIMIT = 12
 class Ping(Event):
     """Goes to the order service alone."""
 
-    TYPE = "user.updated.v1"
+    TYPE = "user.created.v1"
     SUBJECT = "subject_id"
 
     subject_id: str

@@ -81,7 +81,7 @@ def test_a_message_is_a_cloud_event_in_structured_mode_and_durable(db: Database,
     assert message.properties["content_type"] == "application/cloudevents+json"
     assert message.properties["delivery_mode"] == 2
     event = orjson.loads(message.body)
-    assert (event["specversion"], event["type"], event["subject"]) == ("1.0", "user.updated.v1", subject_of(1))
+    assert (event["specversion"], event["type"], event["subject"]) == ("1.0", "user.created.v1", subject_of(1))
 
 
 def test_an_event_that_no_queue_takes_comes_back_and_stays_in_the_outbox(db: Database, url: str) -> None:

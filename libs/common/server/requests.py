@@ -26,6 +26,10 @@ MAX_HEAD = 32 * 1024
 """
 
 
+TURN_SECONDS = 1e-6
+"""Sleeping for any time lets the event loop look at all sockets once."""
+
+
 class Request(GunicornRequest):  # type: ignore[misc]
     """Rejects what Gunicorn's parser accepts contrary to RFC 9110 and 9112."""
 
@@ -139,7 +143,8 @@ def _queue_up(unreader: Any) -> None:
     once would otherwise be served again and again, since reading from a socket with data does not yield.
     """
     if unreader.buf.getbuffer().nbytes or isinstance(unreader.sock, ssl.SSLSocket):
-        gevent.sleep(0)  # the data may have left the socket already
+        # The data may have left the socket already. `sleep(0)` would run again before the sockets are looked at.
+        gevent.sleep(TURN_SECONDS)
     else:
         unreader.sock._wait(unreader.sock._read_event)
 

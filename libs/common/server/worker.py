@@ -17,7 +17,7 @@ from libs.common.server.bodies import BodyFirst
 from libs.common.server.lane import Lane, Plain
 from libs.common.server.requests import Request, Unreadable, seen_of
 from libs.common.server.waits import Idle, Wait
-from libs.common.web.admission import encode_problem
+from libs.common.web.admission import Admission, encode_problem
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,10 @@ MAX_CONNECTIONS = 800
 """With more, the connection that has waited longest for its client is closed. Gunicorn accepts up to 1000
 (gunicorn_conf.py), and a process may usually open 1024 files, so there is always room for a new one.
 """
+
+
+MAX_ACCEPTED = 32
+"""Connections that a worker accepts in one iteration of its event loop, unless it is busy."""
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
@@ -40,8 +44,8 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 
 class _Listener(StreamServer):
     """Accepts few connections in each iteration of the event loop, so that the workers share them evenly: half as many
-    as its worker has, since an iteration with many takes long, and new ones must not wait for many iterations. A worker
-    that is alone or busy accepts up to 100: refusals and health checks must not wait at all.
+    as its worker has, since an iteration with many takes long, and new ones must not wait for many iterations. A busy
+    worker accepts up to 100: refusals and health checks must not wait at all.
     """
 
     worker: ClassVar["Worker"]
@@ -49,7 +53,7 @@ class _Listener(StreamServer):
     @property
     def max_accept(self) -> int:
         worker = _Listener.worker
-        return 100 if worker.is_alone_or_busy() else 1 + worker.connections // 2
+        return 100 if worker.is_busy() else min(1 + worker.connections // 2, MAX_ACCEPTED)
 
     @max_accept.setter
     def max_accept(self, value: int) -> None:
@@ -82,15 +86,16 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     def use(self, app: Any) -> None:
         """Serve the Flask app of a service by both adapters."""
         service = app.extensions["quintet"]
-        self._admission = app.wsgi_app
+        self._admission: Admission = app.wsgi_app
         self._lane = Lane(service.operations, service.frame, self._admission)
         # Where requests are read (requests.py).
         self.cfg.__dict__["lane"] = self._lane if service.settings.fast_lane else None
         self.wsgi = BodyFirst(app)
         _Listener.worker = self
 
-    def is_alone_or_busy(self) -> bool:
-        return bool(self.cfg.workers == 1 or self._admission.is_busy())
+    def is_busy(self) -> bool:
+        """Whether a new request would have to wait for a place."""
+        return self._admission.is_busy()
 
     def run(self) -> None:
         super().run()
@@ -127,8 +132,10 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             self._answer(listener_name, req, sock, addr)
             return
         peer = addr[0] if isinstance(addr, tuple) else ""  # nothing for a Unix socket
-        send(sock, self._lane.answer(req, peer, "keep-alive" if self.alive else "close"), ANSWER_SECONDS)
-        if not self.alive:
+        # Decided once: a client that was told that the connection remains may send its next request.
+        remains = self.alive
+        send(sock, self._lane.answer(req, peer, "keep-alive" if remains else "close"), ANSWER_SECONDS)
+        if not remains:
             raise StopIteration
 
     def _answer(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> None:
