@@ -29,7 +29,7 @@ MAX_CONNECTIONS = 800
 """
 
 
-MAX_ACCEPTED = 32
+MAX_ACCEPTED = 8
 """Connections that a worker accepts in one iteration of its event loop, unless it is busy."""
 
 
