@@ -4,6 +4,7 @@ import errno
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -52,7 +53,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         connection = "close" if self.should_close() else "keep-alive"
         major, minor = self.req.version
         status, server = f"HTTP/{major}.{minor} {self.status}", f"Server: {self.version}"
-        lines = [status, server, date_line(int(time.time())), f"Connection: {connection}"]
+        lines = [status, server, _date(int(time.time())), f"Connection: {connection}"]
         return [f"{line}\r\n" for line in ([*lines, "Transfer-Encoding: chunked"] if self.chunked else lines)]
 
     def send_headers(self) -> None:
@@ -75,7 +76,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=1)
-def date_line(second: int) -> str:
+def _date(second: int) -> str:
     return f"Date: {util.http_date(second)}"
 
 
@@ -83,10 +84,15 @@ def date_line(second: int) -> str:
 wsgi.Response = Response
 
 
-def refuse(sock: Any, status: int, connection: str, headers: list[tuple[str, str]], body: bytes) -> None:
-    lines = [f"HTTP/1.1 {reason(status)}", f"Server: {SERVER}", date_line(int(time.time()))]
-    lines += [f"Connection: {connection}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
-    send(sock, "\r\n".join(lines).encode() + body, ANSWER_SECONDS)
+@lru_cache(maxsize=64)
+def _beginning(status: int, connection: str, second: int) -> str:
+    return f"HTTP/1.1 {reason(status)}\r\nServer: {SERVER}\r\n{_date(second)}\r\nConnection: {connection}\r\n"
+
+
+def encode(status: int, connection: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """An answer that does not come from the app through WSGI; `connection` is `keep-alive` or `close`."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    return f"{_beginning(status, connection, int(time.time()))}{lines}\r\n".encode("latin-1") + body
 
 
 def drain(sock: Any) -> None:

@@ -10,16 +10,13 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-
-from gunicorn import SERVER
 
 from libs.common import context
 from libs.common.errors import Overloaded
-from libs.common.server.answers import date_line
+from libs.common.server.answers import encode
 from libs.common.server.requests import is_host
 from libs.common.web.admission import Admission, encode_problem
-from libs.common.web.exchange import Answer, Exchange, Operation, answer, reason
+from libs.common.web.exchange import Answer, Exchange, Operation, answer
 from libs.common.web.frame import Frame, common_headers
 from libs.common.web.routes import ALIAS, PREFIX
 
@@ -95,7 +92,7 @@ class Lane:
             waited = self._admission.enter(given.get("x-request-timeout-ms"))
         except Overloaded as problem:
             headers, body = encode_problem(problem, plain.path, context.request_id_of(given.get("x-request-id")))
-            return _encode(problem.status, connection, headers, body)
+            return encode(problem.status, connection, headers, body)
         started = time.perf_counter() - waited
         try:
             work = self._frame.begin(given, waited)
@@ -113,7 +110,7 @@ class Lane:
         finally:
             context.end()
             self._admission.leave()
-        return _encode(status, connection, headers, body)
+        return encode(status, connection, headers, body)
 
 
 def _read_headers(lines: str) -> dict[str, str] | None:
@@ -143,13 +140,3 @@ def _is_complete(method: str, headers: Mapping[str, str], content: bytes) -> boo
     if method == "GET" and content:
         return False
     return headers.get("connection", "keep-alive").lower() == "keep-alive" and is_host(headers.get("host", ""))
-
-
-@lru_cache(maxsize=64)
-def _beginning(status: int, connection: str, second: int) -> str:
-    return f"HTTP/1.1 {reason(status)}\r\nServer: {SERVER}\r\n{date_line(second)}\r\nConnection: {connection}\r\n"
-
-
-def _encode(status: int, connection: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    return f"{_beginning(status, connection, int(time.time()))}{lines}\r\n".encode("latin-1") + body

@@ -24,8 +24,6 @@ MAX_HEAD = 32 * 1024
 """Bytes of all headers of a request. Gunicorn limits their number and the size of each, and so would buffer up to
 800 KiB per connection.
 """
-
-
 TURN_SECONDS = 1e-6
 """Sleeping for any time lets the event loop look at all sockets once."""
 

@@ -12,7 +12,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers import ggevent
 
 from libs.common import context, errors, logs, metrics
-from libs.common.server.answers import ANSWER_SECONDS, drain, refuse, send
+from libs.common.server.answers import ANSWER_SECONDS, drain, encode, send
 from libs.common.server.bodies import BodyFirst
 from libs.common.server.lane import Lane, Plain
 from libs.common.server.requests import Request, Unreadable, seen_of
@@ -27,8 +27,6 @@ MAX_CONNECTIONS = 800
 """With more, the connection that has waited longest for its client is closed. Gunicorn accepts up to 1000
 (gunicorn_conf.py), and a process may usually open 1024 files, so there is always room for a new one.
 """
-
-
 MAX_ACCEPTED = 8
 """Connections that a worker accepts in one iteration of its event loop, unless it is busy."""
 
@@ -53,7 +51,7 @@ class _Listener(StreamServer):
     @property
     def max_accept(self) -> int:
         worker = _Listener.worker
-        return 100 if worker.is_busy() else min(1 + worker.connections // 2, MAX_ACCEPTED)
+        return 100 if worker.admission.is_busy() else min(1 + worker.connections // 2, MAX_ACCEPTED)
 
     @max_accept.setter
     def max_accept(self, value: int) -> None:
@@ -86,16 +84,12 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     def use(self, app: Any) -> None:
         """Serve the Flask app of a service by both adapters."""
         service = app.extensions["quintet"]
-        self._admission: Admission = app.wsgi_app
-        self._lane = Lane(service.operations, service.frame, self._admission)
+        self.admission: Admission = app.wsgi_app
+        self._lane = Lane(service.operations, service.frame, self.admission)
         # Where requests are read (requests.py).
         self.cfg.__dict__["lane"] = self._lane if service.settings.fast_lane else None
         self.wsgi = BodyFirst(app)
         _Listener.worker = self
-
-    def is_busy(self) -> bool:
-        """Whether a new request would have to wait for a place."""
-        return self._admission.is_busy()
 
     def run(self) -> None:
         super().run()
@@ -162,5 +156,5 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             log.error("request.failed", exc_info=exc, extra=extra)
         headers, body = encode_problem(problem, seen.path, request_id)
         with suppress(OSError):  # the client may have disconnected
-            refuse(client, problem.status, "close", headers, b"" if seen.is_head else body)
+            send(client, encode(problem.status, "close", headers, b"" if seen.is_head else body), ANSWER_SECONDS)
             drain(client)

@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import orjson
-
 from libs.common import context, metrics
-from libs.common.errors import NO_STORE, PROBLEM_JSON, Overloaded, Problem
-from libs.common.web.exchange import reason
+from libs.common.errors import Overloaded, Problem
+from libs.common.web.exchange import problem_answer, reason
 
 REFUSED = "quintet.refused"
 """Environ key: true if the app is to refuse the request."""
@@ -31,17 +29,9 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 def encode_problem(problem: Problem, path: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body of a problem that is answered without the app."""
-    body = orjson.dumps(problem.document(path, request_id))
-    headers = {
-        "Content-Type": PROBLEM_JSON,
-        "Content-Length": str(len(body)),
-        context.REQUEST_ID: request_id,
-        "X-Content-Type-Options": "nosniff",
-        "Cache-Control": NO_STORE,
-        "Vary": "Origin",
-        **problem.headers,
-    }
-    return list(headers.items()), body
+    _, headers, body = problem_answer(problem, path, request_id)
+    own = {context.REQUEST_ID: request_id, "X-Content-Type-Options": "nosniff", "Vary": "Origin"}
+    return list({**headers, **own}.items()), body
 
 
 class Admission:

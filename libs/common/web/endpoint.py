@@ -102,7 +102,7 @@ class Endpoint:
             if problem.status != 409:
                 raise
             roll_back()
-            status, headers, body = problem_answer(problem, exchange.path, exchange.work)
+            status, headers, body = problem_answer(problem, exchange.path, exchange.work.request_id)
         kept: Headers = {name: headers[name] for name in ("Location", "ETag") if name in headers}
         resource_id = headers.get("Location", "").rpartition("/")[2] or None
         idempotency.store(session, key, idempotency.StoredAnswer(status, kept, body), resource_id)

@@ -80,8 +80,8 @@ def bytes_answer(body: bytes, status: int, headers: Headers | None, media_type: 
     return status, {"Cache-Control": errors.NO_STORE, **(headers or {}), **own}, body
 
 
-def problem_answer(problem: errors.Problem, path: str, work: Context) -> Answer:
-    document = problem.document(path, work.request_id)
+def problem_answer(problem: errors.Problem, path: str, request_id: str) -> Answer:
+    document = problem.document(path, request_id)
     return json_answer(document, problem.status, problem.headers, errors.PROBLEM_JSON)
 
 
@@ -90,7 +90,7 @@ def answer(call: Callable[[], Answer], path: str, work: Context) -> Answer:
     try:
         return call()
     except errors.Problem as problem:
-        return problem_answer(problem, path, work)
+        return problem_answer(problem, path, work.request_id)
     except Exception as exc:
         log.error("request.failed", exc_info=exc)
-        return problem_answer(errors.InternalError(), path, work)
+        return problem_answer(errors.InternalError(), path, work.request_id)

@@ -176,4 +176,4 @@ def _unexpected(exc: Exception) -> Response:
 
 def _problem(problem: errors.Problem) -> Response:
     """The problem document, as the answer to the current request."""
-    return response_of(problem_answer(problem, request.path, g.work))
+    return response_of(problem_answer(problem, request.path, g.work.request_id))
