@@ -178,9 +178,7 @@ def _inserted(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
         if f"{name}s" in row:  # one parameter for all rows, which the statement sorts
             return sorted(row[f"{name}s"])
         numbered = {int(n[len(name) + 2 :]): v for n, v in row.items() if re.fullmatch(rf"{name}__\d+", n)}
-        given = row.get(name)
-        whole = given if isinstance(given, list) else [given]  # an array has the values of many rows
-        if found := [numbered[number] for number in sorted(numbered)] or (whole if name in row else []):
+        if found := [numbered[number] for number in sorted(numbered)] or ([row[name]] if name in row else []):
             return [key for key in found if key is not None]
     return []
 

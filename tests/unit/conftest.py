@@ -1,10 +1,25 @@
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import responses
 
 from libs.common.calls import client
 from tests.network import Provider, network
+from tests.programs import program
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new certificate of localhost, with its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        [program("openssl"), *options.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True
+    )
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
 
 
 @pytest.fixture

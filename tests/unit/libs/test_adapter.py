@@ -20,7 +20,6 @@ from libs.common.calls.connections import Adapter
 from libs.common.config import Settings
 from libs.common.errors import DependencyUnavailable
 from tests.network import network
-from tests.programs import program
 from tests.unit.libs.tcp import OK, Server, keep_alive, one_request
 
 Serve = Callable[..., Server]
@@ -180,18 +179,6 @@ def test_what_comes_while_nothing_is_asked_is_no_answer_to_the_next_request(serv
 
 
 # TLS ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new certificate of localhost, with its key in the same file."""
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run(
-        [program("openssl"), *options.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True
-    )
-    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
-    return path
 
 
 def over_tls(certificate: Path) -> Callable[[socket.socket, int], object]:

@@ -1,7 +1,6 @@
 import logging
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from notification_service.channels import (
     TransientFailure,
     WebhookChannel,
 )
-from tests.programs import program
 from tests.unit.notification_service.samples import a_message, order_data
 from tests.unit.notification_service.servers import HttpServer, MailServer, free_port, http_server, mail_server
 
@@ -190,18 +188,6 @@ def test_a_password_crosses_no_network_in_the_clear(monkeypatch: pytest.MonkeyPa
     with mail_server(login=True) as server, pytest.raises(ChannelDown):
         send(EmailChannel(f"smtp://user:p%40ss@127.0.0.1:{server.port}", SENDER), a_message())
     assert server.logins == []
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new certificate of localhost, with its key in the same file."""
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run(
-        [program("openssl"), *options.split(), "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True
-    )
-    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
-    return path
 
 
 @pytest.fixture
